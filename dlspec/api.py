@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, wraps
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
@@ -35,19 +37,21 @@ from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_yaml_file
-from dlspec.limits import allow_deep_recursion
+from dlspec.limits import allow_deep_recursion, explain_raising_limit, get_limit
 from dlspec.network.weights.weight_loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
 from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER, SPEC_FILE
 from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
+from dlspec.standard_streams import tolerate_output_errors
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.executor_choice import choose_executor
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.records.planned_job import JobSteps, PlanJob, plan_job
-from dlspec.sweeps.records.sweep_record import SweepRecord, read_sweep_record
+from dlspec.sweeps.records.sweep_folder import open_sweep_folder
+from dlspec.sweeps.records.sweep_record import SweepRecord
 from dlspec.sweeps.sweep_run import SweepRun
 from dlspec.training.health.out_of_memory import OutOfMemory, clear_traceback
 from dlspec.training.runtime.interruption import Interrupted
@@ -141,6 +145,7 @@ def load(folder: str | Path, data: DataInput = None) -> nn.Module:
 
 
 @_release_memory_on_error
+@tolerate_output_errors()
 def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None = None) -> Result:
     """Train the network that a spec describes, and test it.
 
@@ -170,6 +175,7 @@ def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None 
 
 
 @_release_memory_on_error
+@tolerate_output_errors()
 def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (), allow: Sequence[str] = ()) -> Result:
     """Resume a run from its newest checkpoint, as if it had never stopped. A finished run is only tested again.
 
@@ -233,6 +239,7 @@ class SweepSettings(TypedDict, total=False):
     rerun: Literal["failed", "changed"]
 
 
+@tolerate_output_errors()
 def sweep(
     spec: SpecInput,
     over: Mapping[str, Sequence[Any]],
@@ -267,11 +274,9 @@ def sweep(
         dataset = prepare_spec(spec, data).data
         _refuse_data_keys(over, dataset)
         worker = JobWorker(None, threads=section.threads, modules=_find_part_modules(), data=dataset)
-        sweep_folder = None if folder is None else Path(folder)
         with SweepRun(
             section,
-            None if sweep_folder is None else read_sweep_record(sweep_folder),
-            partial(_open_sweep_record, sweep_folder),
+            _open_sweep_folder(None if folder is None else Path(folder)),
             partial(_make_executor, worker, section),
         ) as sweep_run:
             checksum = "" if dataset is None else compute_data_checksum(dataset)
@@ -286,9 +291,9 @@ def sweep(
                 )
             except Interrupted as error:
                 raise Interrupted(
-                    error.number, f"; to resume, call it again with folder='{_get_sweep_folder(sweep_run)}'"
+                    error.number, f"; to resume, call it again with folder='{sweep_run.record.folder}'"
                 ) from None
-            return results(_get_sweep_folder(sweep_run))
+            return results(sweep_run.record.folder)
 
 
 def _make_sweep_section(settings: SweepSettings) -> SweepSpec:
@@ -299,11 +304,6 @@ def _make_sweep_section(settings: SweepSettings) -> SweepSpec:
     return SweepSpec(**settings)
 
 
-def _get_sweep_folder(sweep_run: SweepRun) -> Path:
-    assert sweep_run.record is not None  # `launch` created it, or raised an error
-    return sweep_run.record.folder
-
-
 def _expand_grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
     """List all combinations of the values; those of the last key change fastest."""
     if not isinstance(over, Mapping) or not over:
@@ -311,8 +311,15 @@ def _expand_grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
     for key, values in over.items():
         if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
             raise UserError(f"over['{key}'] must be a list of values; {OVER_FIX}")
+    _check_job_count(over)
     combinations = product(*([to_plain_value(each) for each in values] for values in over.values()))
     return [dict(zip(over, each, strict=True)) for each in combinations]
+
+
+def _check_job_count(over: Mapping[str, Sequence[Any]]) -> None:
+    total, limit = prod(len(values) for values in over.values() if hasattr(values, "__len__")), get_limit("jobs")
+    if total > limit:
+        raise UserError(f"the sweep has {total:,} jobs, at most {limit:,} are allowed; {explain_raising_limit('jobs')}")
 
 
 def _refuse_data_keys(over: Mapping[str, Any], dataset: Dataset | None) -> None:
@@ -341,12 +348,10 @@ def _prepare_job(spec: SpecInput, data: DataInput, values: Values, spec_version:
     return replace(preparation, data=None).with_spec_version(spec_version), None
 
 
-def _open_sweep_record(folder: Path | None) -> SweepRecord:
-    if folder is None:
-        now = datetime.now()
-        return SweepRecord(make_run_folder(Path(DEFAULT_RUNS_FOLDER) / f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}_sweep"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return SweepRecord(folder)
+def _open_sweep_folder(folder: Path | None) -> AbstractContextManager[SweepRecord]:
+    now = datetime.now()
+    new_folder = Path(DEFAULT_RUNS_FOLDER) / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_sweep"
+    return open_sweep_folder(folder or new_folder, is_new=folder is None, allows_other_files=True)
 
 
 def _make_executor(worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:

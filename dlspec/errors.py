@@ -9,6 +9,7 @@ Code branches on a problem's `Code`, never on its text: texts are for people and
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class Code(StrEnum):
     SAMPLES_MIXED = "samples-mixed"  # an operation on the batch dimension
     LAYER_REFUSED = "layer-refused"  # PyTorch or the layer's code raises an error
     WRONG_RESULT = "wrong-result"  # a layer's `forward` returns something that is not allowed
+    COUNTS_PADDING = "counts-padding"  # a layer whose output depends on how far a sample is padded
     LENGTHS_LOST = "lengths-lost"  # a layer that needs lengths, after one that mixes steps and padding
     INPLACE = "inplace"  # an in-place operation would overwrite data or an output that is still needed
     NO_WEIGHT = "no-weight"  # a layer without a weight to tie or parametrize
@@ -222,12 +224,35 @@ class Problem:
         ]
 
 
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Characters that a terminal acts on (all control characters but the tab), and those that reorder or hide text.
+CONTROL_CHARACTERS = re.compile(
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\U000e0000-\U000e007f]"
+)
 
 
 def replace_control_characters(text: str) -> str:
     """Replace control characters, which a terminal would execute, by U+FFFD."""
-    return _CONTROL_CHARACTERS.sub("\ufffd", text)
+    return CONTROL_CHARACTERS.sub("\ufffd", text)
+
+
+def replace_in_lines(text: str) -> str:
+    """Replace control characters as `replace_control_characters` does, but keep the line breaks."""
+    return "\n".join(map(replace_control_characters, text.split("\n")))
+
+
+class PlainTextFilter(logging.Filter):
+    """Replaces the control characters in the messages of a logger: they may come from a file or a folder's name."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record if its message has control characters, and let it pass."""
+        text = record.getMessage()
+        plain = replace_in_lines(text)
+        if plain != text:
+            record.msg, record.args = plain, None
+        return True
+
+
+logging.getLogger("dlspec").addFilter(PlainTextFilter())
 
 
 def shorten_middle(text: str, max_length: int = 600) -> str:

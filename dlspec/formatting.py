@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Sequence
+
+from dlspec.errors import CONTROL_CHARACTERS
 
 # Each command and its line in `--help`.
 COMMANDS = {
@@ -94,6 +97,23 @@ def _escape_quote(found: re.Match[str]) -> str:
     """Double the backslashes before a quote, also the closing one: only there Hydra reads them as escapes."""
     quote = '\\"' if found[2] else ""
     return 2 * found[1] + quote
+
+
+# Control characters, and bytes of a file's name that are not UTF-8.
+_NOT_FOR_SHELLS = re.compile(rf"{CONTROL_CHARACTERS.pattern}|[\ud800-\udfff]")
+
+
+def quote_for_shell(word: str) -> str:
+    """Quote a word for a shell; control characters are written as escapes, which bash and zsh read."""
+    if _NOT_FOR_SHELLS.search(word) is None:
+        return shlex.quote(word)
+    text = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{_NOT_FOR_SHELLS.sub(_escape_for_shell, text)}'"
+
+
+def _escape_for_shell(found: re.Match[str]) -> str:
+    """Write a character as its bytes: `\\x1b`; bytes of a file name that are not UTF-8 stay the same."""
+    return "".join(f"\\x{byte:02x}" for byte in found[0].encode(errors="surrogateescape"))
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------

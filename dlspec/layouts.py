@@ -48,13 +48,38 @@ def format_shape(shape: Iterable[int]) -> str:
 
 
 @dataclass(frozen=True)
-class Window:
-    """How a convolution or pooling changes a length: the arguments of PyTorch's output-size formula."""
+class LengthChange:
+    """How a layer changes the length of a sample: (length - removed) // stride * factor + added, and at least 1.
 
-    kernel_size: int
+    Equal changes are equal objects, whatever the settings of the layer: `added` is 0 unless `factor` is above 1.
+    """
+
+    removed: int = 0
     stride: int = 1
-    padding: int = 0
-    dilation: int = 1
+    factor: int = 1
+    added: int = 0
+
+    @classmethod
+    def from_window(cls, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> LengthChange:
+        """Describe a convolution or pooling, by PyTorch's output-size formula.
+
+        Args:
+            kernel_size: Steps that the kernel reads.
+            stride: Steps between two of its positions.
+            padding: Steps that are added on both sides.
+            dilation: Distance between two of the steps that the kernel reads.
+        """
+        return cls(dilation * (kernel_size - 1) + 1 - 2 * padding - stride, stride)
+
+    @classmethod
+    def from_factor(cls, factor: int, added: int = 0) -> LengthChange:
+        """Describe a layer after which a sample has length * factor + added steps."""
+        return cls(removed=-added) if factor == 1 else cls(factor=factor, added=added)
+
+    @property
+    def only_adds_steps(self) -> bool:
+        """Whether a fixed number of steps is added to every sample, or none."""
+        return self.stride == self.factor == 1 and self.removed <= 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +87,22 @@ class Lengths:
     """Where the lengths of a batch's samples come from."""
 
     field: str  # the input field with the original lengths
-    windows: tuple[Window, ...] = ()  # the convolutions and poolings applied since
+    changes: tuple[LengthChange, ...] = ()  # by the layers since, in order; equal lengths have equal changes
+
+    def after(self, change: LengthChange) -> Lengths:
+        """Return the lengths after a further change.
+
+        Steps that are added before a convolution are combined with it, so that both together may change nothing.
+        """
+        changes = self.changes
+        if changes and changes[-1].only_adds_steps and change.factor == 1:
+            change = LengthChange(change.removed + changes[-1].removed, change.stride)
+            changes = changes[:-1]
+        return Lengths(self.field, changes if change == LengthChange() else (*changes, change))
+
+
+NO_PADDING = Lengths("")
+"""What a layer's rule returns as lengths where every step of the output is real."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ DEFAULT_LIMITS: Mapping[str, int] = {
     "references": 100_000,  # values in what a `${...}` resolves to
     "sample_bytes": 1_000_000_000,  # memory of a layer's output while shapes are inferred
     "summary_bytes": 10**13,  # of weights in a summary, which allocates no memory for them
+    "weights_header_bytes": 20_000_000,  # of a safetensors file's header: parsing takes 15 times its size in memory
+    "jobs": 100_000,  # of a sweep
     "layers": 10_000,  # of a network, with blocks and repeats expanded
     "formula_length": 500,  # characters
     "formula_depth": 50,  # nested brackets and operations

@@ -1,4 +1,4 @@
-"""Commands that import nothing heavy, and commands that are planned. `dlspec.formatting.COMMANDS` has all others."""
+"""Commands that import nothing heavy, that are planned, and that train. `dlspec.formatting.COMMANDS` has all others."""
 
 from __future__ import annotations
 
@@ -6,3 +6,6 @@ from __future__ import annotations
 LIGHT_COMMANDS = ("status", "report", "compare")
 PLANNED_COMMANDS = ("evaluate", "predict", "export", "eject", "schema", "inspect", "list",
            "show", "explain")  # fmt: skip
+TRAINING_COMMANDS = ("train", "resume")
+# With one of these, `train` prints something and trains nothing.
+PRINTING_FLAGS = frozenset("--help -h --version --cfg -c --info -i --hydra-help --shell-completion -sc".split())

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from dlspec.cli.command_names import LIGHT_COMMANDS, PLANNED_COMMANDS
+from dlspec.cli.command_names import LIGHT_COMMANDS, PLANNED_COMMANDS, PRINTING_FLAGS, TRAINING_COMMANDS
 from dlspec.compat.torchmetrics import skip_plot_imports
 from dlspec.formatting import COMMANDS
 from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
+from dlspec.standard_streams import open_missing_descriptors, tolerate_output_errors
 
 
 def main() -> int:
@@ -23,12 +23,33 @@ def main() -> int:
     the collection at exit.
     """
     gc.disable()
+    open_missing_descriptors()
     enable_interrupts()
     skip_plot_imports()
     try:
-        return run_command(sys.argv[1:])
+        return _run_with_any_output(sys.argv[1:])
     finally:
         gc.freeze()
+
+
+def _run_with_any_output(argv: Sequence[str]) -> int:
+    """Run a command, also if its output can't be written, and return its exit code.
+
+    A training returns its own exit code. For other commands, what they print is their result: without it they have
+    failed. They have not failed if the reader stops reading (`| head -1`).
+    """
+    trains = _trains(argv)
+    with tolerate_output_errors(reports_closed_pipe=trains) as outputs:
+        code = run_command(argv)
+    printed = outputs.get("stdout")
+    has_lost = printed is not None and printed.error is not None and not printed.is_pipe_closed
+    return EXIT_FAILED if has_lost and code == EXIT_OK and not trains else code
+
+
+def _trains(argv: Sequence[str]) -> bool:
+    """Whether a command line trains, and does not only print something."""
+    command, rest = _split_command(list(argv))
+    return command in TRAINING_COMMANDS and not {word.partition("=")[0] for word in rest} & PRINTING_FLAGS
 
 
 def enable_interrupts() -> None:
@@ -94,10 +115,11 @@ def _find_version() -> str:
 
 
 def _report_unknown(command: str) -> int:
-    from dlspec.errors import suggest
+    from dlspec.errors import replace_control_characters, suggest
 
     what = "is not available yet" if command in PLANNED_COMMANDS else f"is not a command; {suggest(command, COMMANDS)}"
-    print(f"'{command}' {what}\nto change a setting write KEY=VALUE; --help lists commands and groups", file=sys.stderr)
+    shown = replace_control_characters(command)
+    print(f"'{shown}' {what}\nto change a setting write KEY=VALUE; --help lists commands and groups", file=sys.stderr)
     return EXIT_INVALID
 
 
@@ -123,23 +145,22 @@ def _run_with_exit_code(action: Callable[[], int]) -> int:
     except SystemExit as asked:  # argparse has printed the error
         return asked.code if isinstance(asked.code, int) else EXIT_FAILED
     except KeyboardInterrupt as interrupted:
-        print(str(interrupted) or "interrupted", file=sys.stderr)
+        from dlspec.errors import replace_in_lines
+
+        print(replace_in_lines(str(interrupted)) or "interrupted", file=sys.stderr)
         return int(getattr(interrupted, "code", EXIT_INTERRUPTED))
-    except BrokenPipeError:  # `dlspec --help | head -1`: the reader has stopped reading
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
     except Exception as error:
         return _print_error(error)
 
 
 def _print_error(error: Exception) -> int:
     """Print an error's message and return the exit code; raise errors that are bugs of dlspec, with their traceback."""
-    from dlspec.errors import replace_control_characters
+    from dlspec.errors import replace_in_lines
     from dlspec.jobs.error_reporting import message_and_exit_code
 
     known = message_and_exit_code(error)
     if known is None:
         raise error
     text, code = known
-    print("\n".join(replace_control_characters(line) for line in text.split("\n")), file=sys.stderr)
+    print(replace_in_lines(text), file=sys.stderr)
     return code

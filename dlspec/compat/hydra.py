@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import sys
 from abc import abstractmethod
@@ -13,6 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from itertools import takewhile
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -23,12 +25,13 @@ from hydra._internal.config_repository import CachingConfigRepository, ConfigRep
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core import utils as hydra_utils
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
@@ -292,12 +295,50 @@ def create_interpolation_map(
 hydra_defaults._create_interpolation_map = create_interpolation_map
 
 
+WriteText = Callable[[Path, str], None]
+
+
+def set_config_writer(write: WriteText) -> None:
+    """Make Hydra write the files of `.hydra/` by a function; its own follows links and waits on pipes.
+
+    Args:
+        write: called with the file and its text. It must create the file's folder.
+    """
+
+    def save(cfg: DictConfig, filename: str, output_dir: Path) -> None:
+        write(output_dir / filename, OmegaConf.to_yaml(cfg))
+
+    hydra_utils._save_config = save
+
+
 def split_into_jobs(overrides: list[Override]) -> list[list[str]]:
     """List the overrides of each job: every combination of the overrides' values."""
     # Imported here: Hydra's scan for plugins imports that module again and so defines a second class.
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     return [list(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def count_values(override: Override) -> int:
+    """Count the values of an override, without listing those of a range; 1 if it is not swept over."""
+    if isinstance(override._value, RangeSweep):
+        return _count_range(override._value)
+    return sum(1 for _ in override.sweep_iterator()) if override.is_discrete_sweep() else 1
+
+
+def _count_range(sweep: RangeSweep) -> int:
+    start, stop, step = sweep.start, sweep.stop, sweep.step
+    if start is None or stop is None or not step:
+        return 0
+    if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
+        return max(0, -((start - stop) // step))
+    steps = (stop - start) / step
+    return max(0, math.ceil(min(steps, sys.maxsize))) if not math.isnan(steps) else 0
+
+
+def is_glob(override: Override) -> bool:
+    """Whether the value is `glob(...)`."""
+    return isinstance(override._value, Glob)
 
 
 def has_failed(returned: JobReturn) -> bool:

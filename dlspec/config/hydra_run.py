@@ -14,14 +14,33 @@ from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.compat.hydra import HydraApp, RunCallbacks, get_plain_value, get_return_value, has_failed
+from dlspec.compat.hydra import (
+    HydraApp,
+    RunCallbacks,
+    get_plain_value,
+    get_return_value,
+    has_failed,
+    set_config_writer,
+)
 from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, ComposedConfig
 from dlspec.config.conf_files import find_packaged_conf
 from dlspec.config.hydra_node import set_hydra_value
 from dlspec.errors import UserError
 from dlspec.language.yaml.yaml_files import load_yaml_file
+from dlspec.runs.file_access import refuse_links
+from dlspec.runs.io import write_text_unsynced
 
 T = TypeVar("T")
+
+
+def _write_hydra_file(path: Path, text: str) -> None:
+    """Write a file of `.hydra/`, by the rule for all files below a run's folder."""
+    refuse_links(Path(HydraConfig.get().runtime.output_dir), [path.parent])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_unsynced(path, text)
+
+
+set_config_writer(_write_hydra_file)  # where this is imported: another launcher's processes import it for their job
 
 
 def is_folder_named(config: DictConfig, key: str) -> bool:

@@ -87,6 +87,8 @@ def _syntax_problem(line: str) -> Problem:
         fix = "write an index of 0 or more"
     elif re.search(r"\w\(", value):
         fix = "write a part with its settings in braces: {Linear: 10}"
+    elif not value.isascii():
+        fix = "put quotes around a value with letters other than a to z: 'KEY=\"...\"'"
     return Problem(Code.OVERRIDE_SYNTAX, "", "not a valid override", fix, command_line_location(line))
 
 

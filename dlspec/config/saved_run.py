@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 from dlspec.config.overrides import value_location
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
+from dlspec.runs.file_access import is_regular_file
 from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER, SPEC_FILE
 from dlspec.runs.run_discovery import iterate_run_folders
 
@@ -21,7 +22,7 @@ RUN_FIX = "name a run's folder, run=FOLDER, or run=latest"
 
 def find_latest_run(root: Path = Path(DEFAULT_RUNS_FOLDER)) -> Path:
     """Find the run below `root` that was last written to; raise UserError if there is none."""
-    found = [each for each in iterate_run_folders(root) if (each / SPEC_FILE).is_file()]
+    found = [each for each in iterate_run_folders(root) if is_regular_file(each / SPEC_FILE)]
     if not found:
         raise UserError(f"no run found below '{root}': {RUN_FIX}")
     return max(found, key=lambda folder: folder.stat().st_mtime)
@@ -35,7 +36,7 @@ def extract_run_override(choices: Sequence[Override], values: Sequence[Override]
     folder, location = Path(str(named.value() or "")), value_location(named)
     if str(folder) == LATEST and not folder.exists():
         folder = find_latest_run()
-    if not (folder / SPEC_FILE).is_file():
+    if not is_regular_file(folder / SPEC_FILE):
         shown = format_file_path(folder) if named.value() else ""
         raise SpecError(
             [

@@ -17,7 +17,7 @@ from dlspec.jobs.environment import collect_environment, find_package_version, m
 from dlspec.jobs.job_hash import compute_content_checksum
 from dlspec.jobs.resumed_settings import Changes, find_all_changes, find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
-from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.language.yaml.yaml_files import format_file_path, shorten_path
 from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE
 from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_json, write_yaml
 from dlspec.runs.job_result import JobResult
@@ -150,7 +150,7 @@ def _format_folder(folder: Path) -> Path:
 
     With hydra.job.chdir the working directory is the run's folder.
     """
-    return folder if Path.cwd().is_relative_to(folder) else Path(format_file_path(folder))
+    return folder if Path.cwd().is_relative_to(folder) else shorten_path(folder)
 
 
 @contextmanager

@@ -13,16 +13,19 @@ from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.formatting import first_line
+from dlspec.jobs.scheduler_groups import fit_settings_to_groups
 from dlspec.jobs.spec import CheckedPart, Spec
 from dlspec.language.parse.pattern import ParameterPattern
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.language.spec_versions import WARMUP_OF_EPOCHS
 from dlspec.metrics.selection import SelectedMetric, make_metrics
 from dlspec.network.built_network import Network
 from dlspec.network.parameters import NamedParameter, list_named_parameters, match_patterns
 from dlspec.optim.frozen_parameters import FrozenParameters
 from dlspec.optim.optimizer import has_sparse_gradients, make_optimizer, needs_closure
 from dlspec.optim.schedule import Schedule, TrainedLength
+from dlspec.optim.warmup import Warmup
 from dlspec.parts.specs.parameters_spec import UNFREEZE_KEY
 from dlspec.training.metric_monitor import choose_monitor_mode
 
@@ -178,7 +181,7 @@ def build_schedule(
         optimizer: The optimizer; None if nothing is trained.
         data: The data, whose size gives the run's length in steps.
         trained: What was trained before the run was resumed.
-        problems: Gets a problem if PyTorch refuses the settings.
+        problems: Gets a problem if the settings do not fit the optimizer's groups, or PyTorch refuses them.
 
     Returns:
         The schedule, or None without a scheduler or optimizer.
@@ -186,17 +189,25 @@ def build_schedule(
     part = spec.scheduler
     if part is None or optimizer is None:
         return None
-    interval = spec.interval or ("step" if part.schema.name in STEP_SCHEDULERS or spec.warmup else "epoch")
-    run_length = _count_run_length(spec, data, trained)
+    is_plateau, name = part.schema.name == "ReduceLROnPlateau", part.schema.name
+    interval = "epoch" if is_plateau else spec.interval or ("step" if name in STEP_SCHEDULERS else "epoch")
+    if spec.warmup and spec.interval is None and interval == "epoch" and not is_plateau:  # which had no warm-up before
+        problems.refuse_changed_rule(WARMUP_OF_EPOCHS, ("scheduler", "warmup"))
+    run_length, found_before = _count_run_length(spec, data, trained), len(problems)
+    settings = fit_settings_to_groups(part, _fill_run_length(part, spec, run_length, interval), optimizer, problems)
+    if len(problems) > found_before:
+        return None
     try:
         with without_dynamo():
-            scheduler = part.schema.build(optimizer, **_fill_run_length(part, spec, run_length, interval))
+            scheduler = part.schema.build(optimizer, **settings)
             _check_total_steps(part, scheduler, run_length, interval, problems)
-            scheduler = _add_warmup(scheduler, optimizer, spec.warmup)
+            if interval == "step":
+                scheduler = _put_warmup_before(scheduler, optimizer, spec.warmup)
     except (ValueError, TypeError) as error:
         _report_refusal(part, error, problems)
         return None
-    return Schedule(scheduler, interval)
+    has_factor = spec.warmup and interval == "epoch"
+    return Schedule(scheduler, interval, Warmup(optimizer, spec.warmup) if has_factor else None)
 
 
 def _check_total_steps(
@@ -211,8 +222,8 @@ def _check_total_steps(
         problems.add(Code.CONFLICT, part.part.path_of(key), found, fix, at_value=True)
 
 
-def _add_warmup(scheduler: LRScheduler, optimizer: Optimizer, warmup: int) -> LRScheduler:
-    """Put a warm-up before a scheduler: the learning rate rises linearly (for 2 steps: 1/3 and 2/3 of its value)."""
+def _put_warmup_before(scheduler: LRScheduler, optimizer: Optimizer, warmup: int) -> LRScheduler:
+    """Put a warm-up before a scheduler that counts steps: the learning rate rises linearly (for 2 steps: 1/3, 2/3)."""
     if not warmup:
         return scheduler
     for group in optimizer.param_groups:
@@ -243,7 +254,7 @@ def _fill_run_length(part: CheckedPart, spec: Spec, run_length: _RunLength, inte
     """Return the scheduler's settings; T_max or total_steps, if missing, is set to the length of the run."""
     settings = dict(part.settings)
     length = max(1, run_length.steps if interval == "step" else run_length.epochs)
-    length = max(1, length - spec.warmup)
+    length = max(1, length - spec.warmup) if interval == "step" else length
     for name, length_setting in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
         if part.schema.name == name and settings.get(length_setting) is None and settings.get("epochs") is None:
             settings[length_setting] = length

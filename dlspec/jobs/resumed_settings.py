@@ -14,6 +14,7 @@ from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 from dlspec.optim.schedule import TrainedLength
 from dlspec.optim.weight_averages import UnusableAverage, WeightAverage
+from dlspec.runs.file_access import is_regular_file
 from dlspec.runs.file_names import SPEC_FILE
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.checkpoint_parts import ResumeChanges
@@ -260,7 +261,7 @@ def read_saved_spec(snapshot: Snapshot | None, folder: Path) -> SpecTree:
     if snapshot is not None and snapshot.spec:
         return snapshot.spec
     path = folder / SPEC_FILE
-    return _to_plain_tree(load_yaml_file(path).tree) if path.is_file() else {}
+    return _to_plain_tree(load_yaml_file(path).tree) if is_regular_file(path) else {}
 
 
 def _to_plain_tree(tree: SpecTree) -> SpecTree:

@@ -23,7 +23,7 @@ from dlspec.jobs.spec_reading import read_spec, settle_spec
 from dlspec.jobs.spec_saving import losses_to_spec, metrics_to_spec, part_to_spec
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.source_map import SourceMap
-from dlspec.language.spec_versions import SPEC_VERSION
+from dlspec.language.spec_versions import LABELS_OF_BOOLS, SPEC_VERSION
 from dlspec.losses.criterion import Criterion, make_criterion
 from dlspec.metrics.selection import SelectedMetric, make_metrics, select_metrics
 from dlspec.network.build_mode import RUN_MODE, BuildMode
@@ -162,6 +162,8 @@ class Preparation:
         criterion = make_criterion(network, data, spec.loss, problems)
         causality_notes = () if criterion is None else check_causality(network, criterion, data, problems)
         predicted = () if criterion is None else criterion.predicted_targets
+        if any(each.labels and each.name not in data.origin.get("labels", ()) for each in predicted):
+            problems.refuse_changed_rule(LABELS_OF_BOOLS, ("spec_version",), at_value=True)
         metrics = select_metrics(spec.metrics, predicted, data, problems) if criterion else []
         _check_recomputed_patterns(spec, network, problems)
         optimizer = build_optimizer(spec, network, built.freezing, problems)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
-from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError, format_value
+from dlspec.errors import Code, Problem, SourceLocation, SpecError, format_value, replace_control_characters
 from dlspec.jobs.environment import read_recorded_changes
 from dlspec.jobs.job import Job
+from dlspec.jobs.job_hash import compute_data_checksum, describe_code_version
 from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.resumed_settings import (
     CONTENTS_KEY,
@@ -29,10 +30,12 @@ from dlspec.jobs.resumed_settings import (
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS
 from dlspec.language.yaml.yaml_files import format_file_path
-from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOCK_FILE, SPEC_FILE
+from dlspec.runs.file_access import is_regular_file
+from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOCK_FILE, SPEC_FILE, VERSIONS_FILE
 from dlspec.runs.io import remove_temporary_files
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
+from dlspec.runs.job_versions import JobVersions, write_versions
 from dlspec.runs.lock import lock_run_folder
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, read_newest_checkpoint, rename_newer_checkpoints
 
@@ -46,8 +49,8 @@ def find_run_folder(name: str, location: SourceLocation | None = None) -> Path:
     """Return the folder of the run that a user names; `latest` is the newest run below runs/."""
     if name == LATEST:
         return find_latest_run()
-    if not (Path(name) / SPEC_FILE).is_file():
-        is_started = (Path(name) / LOCK_FILE).is_file()  # killed before it wrote its spec
+    if not is_regular_file(Path(name) / SPEC_FILE):
+        is_started = is_regular_file(Path(name) / LOCK_FILE)  # killed before it wrote its spec
         fix = "it ended before it wrote its spec: start it again with the same command" if is_started else RUN_FIX
         raise SpecError([Problem(Code.NO_RUN, "run", f"no run in '{name}'", fix, location)])
     return Path(name)
@@ -58,13 +61,11 @@ def lock_newest_checkpoint(folder: Path) -> Iterator[Snapshot | None]:
     """Lock a run's folder inside the `with` block, and yield its newest undamaged checkpoint, or None if it has none.
 
     Raises:
-        UserError: If another process trains there, the folder is not writable, or all checkpoints are damaged.
+        UserError: If another process trains there, the folder is not writable, a link in it leads elsewhere, or all
+            checkpoints are damaged.
     """
-    checkpoints = folder / CHECKPOINTS_FOLDER
-    if checkpoints.is_symlink():  # a run folder from someone else could make dlspec write and delete elsewhere
-        raise UserError(f"'{checkpoints}' is a symbolic link: replace it with the folder that it points to")
     with lock_run_folder(folder):
-        yield read_newest_checkpoint(checkpoints)
+        yield read_newest_checkpoint(folder / CHECKPOINTS_FOLDER)
 
 
 def make_resumed_job(preparation: Preparation, snapshot: Snapshot | None) -> Job:
@@ -85,12 +86,15 @@ def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult
         The result of the whole run.
     """
     start = f"from step {snapshot.step:,}" if snapshot else "from the start, as it has no checkpoint yet"
-    print(f"resuming {folder} {start}", file=sys.stderr)
+    print(f"resuming {replace_control_characters(str(folder))} {start}", file=sys.stderr)
     job.check_disk_space(folder)
     for each in (folder, folder / CHECKPOINTS_FOLDER):
         remove_temporary_files(each)
     if snapshot is not None:
         rename_newer_checkpoints(folder / CHECKPOINTS_FOLDER, snapshot)
+    if (folder / VERSIONS_FILE).is_file():  # a sweep's job
+        versions = JobVersions(describe_code_version(), compute_data_checksum(job.prepared.data))
+        write_versions(folder, versions, is_resumed=snapshot is not None)
     return job.run_in_folder(folder, snapshot)
 
 

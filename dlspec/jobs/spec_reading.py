@@ -159,7 +159,7 @@ class _SpecReader:
             self.problems.remove_codes(_UNKNOWN_PART_CODES)
         if found is None or data is None or optimizer is None or trainer is None:
             return None
-        interval = read_interval(tree.get("scheduler"), self.problems)
+        interval = read_interval(tree.get("scheduler"), scheduler, self.problems)
         return Spec(
             tree, graph, layers, data, optimizer, trainer, loss, scheduler, interval, warmup, metrics, inits, freeze,
             groups, weights, seed, self.problems,

@@ -14,10 +14,9 @@ from dlspec.parts.section_reader import read_section
 from dlspec.parts.specs.average_spec import read_average
 
 # Schedulers that can't have a warm-up, and why or what to use instead.
-REASONS_AGAINST_WARMUP = {
-    **dict.fromkeys(("OneCycleLR", "CyclicLR"), "it raises the learning rate itself: see its settings"),
-    "ReduceLROnPlateau": "it depends on results; use CosineAnnealingLR, StepLR or another that counts steps",
-}
+REASONS_AGAINST_WARMUP = dict.fromkeys(
+    ("OneCycleLR", "CyclicLR"), "it raises the learning rate itself: see its settings"
+)
 _DEVICE_PATTERN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _DEVICE_SYNONYMS = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 
@@ -61,7 +60,7 @@ def _check_device_and_monitor(trainer: TrainerSpec, problems: Problems) -> None:
 
 
 def read_warmup(raw: Any, scheduler: CheckedPart | None, problems: Problems) -> int:
-    """Read the length of the warm-up, in which the learning rate rises before the scheduler starts.
+    """Read the length of the warm-up, in which the learning rate rises.
 
     Args:
         raw: The `scheduler` section.
@@ -84,9 +83,20 @@ def read_warmup(raw: Any, scheduler: CheckedPart | None, problems: Problems) -> 
     return warmup
 
 
-def read_interval(scheduler: Any, problems: Problems) -> Literal["step", "epoch"] | None:
-    """Read how often the scheduler steps; None if the config does not set it."""
-    interval = scheduler.get("interval") if isinstance(scheduler, dict) else None
+def read_interval(raw: Any, scheduler: CheckedPart | None, problems: Problems) -> Literal["step", "epoch"] | None:
+    """Read how often the scheduler steps.
+
+    Args:
+        raw: The `scheduler` section.
+        scheduler: The scheduler, if it was found.
+        problems: Gets a problem for a wrong value.
+
+    Returns:
+        The interval; None if the config does not set it.
+    """
+    interval = raw.get("interval") if isinstance(raw, dict) else None
+    if interval == "step" and scheduler is not None and scheduler.schema.name == "ReduceLROnPlateau":
+        _refuse_plateau_of_steps(problems)
     if interval == "step" or interval == "epoch" or interval is None:
         return interval
     if isinstance(interval, InvalidValue):
@@ -94,3 +104,9 @@ def read_interval(scheduler: Any, problems: Problems) -> Literal["step", "epoch"
     found = f"interval must be step or epoch, got {format_value(interval)}"
     problems.add(Code.WRONG_VALUE, ("scheduler", "interval"), found, at_value=True)
     return None
+
+
+def _refuse_plateau_of_steps(problems: Problems) -> None:
+    if problems.spec_version >= 2:  # before, the interval was ignored
+        found = "ReduceLROnPlateau is stepped after every epoch, as it needs the results of an epoch"
+        problems.add(Code.CONFLICT, ("scheduler", "interval"), found, "leave out the interval", at_value=True)

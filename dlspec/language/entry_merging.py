@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 # Keys that an entry may have next to its layer's name or among the layer's settings.
-ENTRY_KEYS = ("name", "from", "repeat", "if", "tie", "share", "parametrize", "layout")
+ENTRY_KEYS = ("name", "from", "repeat", "if", "tie", "share", "parametrize", "layout", "lengths_of")
 # Keys of containers whose value is one entry or a list of entries.
 _NESTED_ENTRY_KEYS = ("body", "shortcut", "if_unequal", "merge")
 # Keys whose value contains entries, by index or by name.

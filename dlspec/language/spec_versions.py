@@ -38,7 +38,58 @@ NORM_OF_PROJECTIONS = ChangedRule(
     "activation or another layer without mixing weights follows it; before, only one at the end of the body counted",
     "for the former shortcut write its layers as a list",
 )
-CHANGED_RULES = (FROM_OF_COPIES, NORM_OF_PROJECTIONS)
+PADDING = ChangedRule(
+    "padding",
+    2,
+    "padding does not count in normalizations over time, adaptive pooling, softmax over time and max pooling with "
+    "padding, and lengths pass through Add, Concat, Formula and layers that pad or repeat steps; before, these counted "
+    "padding or dropped the lengths",
+    "to count padding as steps give the data without lengths",
+)
+RATES_OF_GROUPS = ChangedRule(
+    "learning rates of groups",
+    2,
+    "max_lr of OneCycleLR, and base_lr and max_lr of CyclicLR, are those of the optimizer's own learning rate if they "
+    "are one number, and each group's are scaled by its learning rate; before, they replaced every group's",
+    "for the former learning rates write a list that has the number once for each group",
+)
+WARMUP_OF_EPOCHS = ChangedRule(
+    "warmup beside epochs",
+    2,
+    "a scheduler that is stepped after every epoch stays so with 'warmup', which multiplies its learning rates during "
+    "the first steps; before, 'warmup' made it count steps, and it started after the warm-up",
+    "for the former learning rates set scheduler.interval to step",
+)
+POWERS_OF_INTEGERS = ChangedRule(
+    "powers of integers",
+    2,
+    "a power of integers in a formula is a float, except the power 0, 1, 2 or 3 of a tensor; before, it was an "
+    "integer, 0 for a negative exponent, and wrong beyond 64 bits",
+    "for a power that is an integer write a product, such as x * x",
+)
+AVERAGES_OF_TWO_CLASSES = ChangedRule(
+    "averages of two classes",
+    2,
+    "'average' and 'top_k' of a metric of two classes apply to both classes; before, they had no effect, and the "
+    "metric was that of the second class",
+    "for the former metric remove 'average' and 'top_k'",
+)
+LABELS_OF_BOOLS = ChangedRule(
+    "labels of bools",
+    2,
+    "a bool target (N, L) has L labels, each with its own loss and metrics; before, it was a class for each of L steps",
+    "for classes of steps convert the target to integers: values.astype(int)",
+)
+CHANGED_RULES = (
+    FROM_OF_COPIES,
+    NORM_OF_PROJECTIONS,
+    PADDING,
+    RATES_OF_GROUPS,
+    WARMUP_OF_EPOCHS,
+    POWERS_OF_INTEGERS,
+    AVERAGES_OF_TWO_CLASSES,
+    LABELS_OF_BOOLS,
+)
 
 
 def get_spec_version(tree: Mapping[str, Any]) -> int:

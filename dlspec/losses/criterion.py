@@ -229,7 +229,7 @@ def _make_padding_mask_builder(
 ) -> PaddingMaskBuilder | None:
     if lengths is None or time_dim is None:
         return None
-    return PaddingMaskBuilder(names.index(f"{lengths.field}_lengths"), lengths.windows, time_dim)
+    return PaddingMaskBuilder(names.index(f"{lengths.field}_lengths"), lengths.changes, time_dim)
 
 
 def _build_and_try_term(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows, masked_mean, masked_sum
+from dlspec.data.batches.sequence_lengths import change_lengths, masked_mean, masked_sum
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_shapes import PaddingMaskBuilder, ShapeConverters, TargetTensors
 
@@ -226,4 +226,4 @@ def _count_real_steps(padding: PaddingMaskBuilder | None, given: Tensor, targets
     steps = given.shape[1]
     if padding is None:
         return torch.full(given.shape[:1], steps, dtype=torch.int64, device=given.device)
-    return compute_lengths_after_windows(targets[padding.index], padding.windows).clamp(max=steps)
+    return change_lengths(targets[padding.index], padding.changes).clamp(max=steps)

@@ -31,12 +31,24 @@ def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
         _check_single_output,
         _check_output_shape,
         _check_equal_shapes,
+        _check_known_lengths,
     )
     for check in checks:
         check(match, data, problems)
         if len(problems) > problem_count:
             return False
     return True
+
+
+def _check_known_lengths(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    """Check that a loss over steps knows which of them are padding, if the data has any."""
+    target, value, loss = match.target, match.main.value, match.term.type
+    has_own = isinstance(target, Target) and target.shape and target.lengths and loss != "CTCLoss"
+    if not value.lengths_lost_at or has_own or (isinstance(target, Target) and not target.shape):
+        return
+    found = f"{loss} needs each sample's length, which is unknown after layer '{value.lengths_lost_at}'"
+    fix = "if the steps of that layer are those of another output, write lengths_of: NAME in it; otherwise replace it"
+    problems.add(Code.LENGTHS_LOST, match.term.path, found, fix)
 
 
 def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows
+from dlspec.data.batches.sequence_lengths import change_lengths
 from dlspec.data.dataset import Target
-from dlspec.layouts import TensorInfo, Window
+from dlspec.layouts import LengthChange, TensorInfo
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_rules import LossRule, TensorFunction, identity
 from dlspec.parts.layers.padding import make_step_mask
@@ -37,16 +37,14 @@ class PaddingMaskBuilder:
 
     # The position of the lengths among the batch's targets.
     index: int
-    # The convolutions and poolings that change these lengths.
-    windows: Sequence[Window]
+    # How the network's layers change these lengths.
+    changes: Sequence[LengthChange]
     # The output's time dimension, with the batch as dimension 0.
     time_dim: int
 
     def build_step_mask(self, output: Tensor, targets: TargetTensors) -> Tensor:
         """Make a mask (N, T) that is false for padding; `output` is as the network returns it."""
-        return make_step_mask(
-            compute_lengths_after_windows(targets[self.index], self.windows), output.shape[self.time_dim]
-        )
+        return make_step_mask(change_lengths(targets[self.index], self.changes), output.shape[self.time_dim])
 
 
 def make_shape_converters(match: LossMatch, target_index: int) -> ShapeConverters:

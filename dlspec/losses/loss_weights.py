@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows
+from dlspec.data.batches.sequence_lengths import change_lengths
 from dlspec.data.dataset import Target
 from dlspec.losses.loss_call import LossSetup
 from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors
@@ -49,7 +49,7 @@ def _find_weight_of_constant_target(setup: LossSetup, loss: nn.Module) -> float:
 
 def _make_real_step_weighting(padding: PaddingMaskBuilder, steps: int, step_weight: float) -> WeightFunction:
     def count_steps(targets: TargetTensors) -> Tensor:
-        lengths = compute_lengths_after_windows(targets[padding.index], padding.windows).clamp(max=steps)
+        lengths = change_lengths(targets[padding.index], padding.changes).clamp(max=steps)
         return lengths.to(_choose_dtype(lengths)) * step_weight
 
     return count_steps
@@ -69,7 +69,7 @@ def _make_class_weighting(setup: LossSetup, loss: Any) -> WeightFunction:
         weights = classes != ignored_class
         if padding is not None:
             weights = weights & make_step_mask(
-                compute_lengths_after_windows(targets[padding.index], padding.windows), classes.shape[1]
+                change_lengths(targets[padding.index], padding.changes), classes.shape[1]
             )
         class_weights: Tensor | None = loss.weight  # read now: it may have been moved to a device
         if class_weights is not None:

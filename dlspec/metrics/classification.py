@@ -6,7 +6,7 @@ one of them is written, the metric is that of both classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -25,6 +25,12 @@ TARGET_DEPENDENT_SETTINGS = ("average", "top_k", "threshold", "max_fpr")
 _NO_LABELS_SETTINGS = {"top_k", "max_fpr"}
 MULTILABEL_METRICS = CLASSIFICATION_METRICS - {"CohenKappa", "CalibrationError"}
 _TWO_CLASSES_SETTINGS = ("threshold", "max_fpr")
+# Averages over two classes that equal the metric of the second class.
+_EQUAL_AVERAGES: Mapping[str, Sequence[str]] = {
+    "AUROC": ("macro", "weighted"),
+    "Accuracy": ("micro", "weighted"),
+    "HammingDistance": ("micro", "weighted"),
+}
 
 
 def find_wrong_settings(settings: Mapping[str, Any], target: Target) -> Iterator[tuple[str, Finding]]:
@@ -56,6 +62,18 @@ def find_wrong_settings(settings: Mapping[str, Any], target: Target) -> Iterator
     if isinstance(top_k, int) and top_k > count:
         found = f"top_k must be at most {count:,}, the number of classes of '{target.name}', got {top_k:,}"
         yield "top_k", Finding(Code.WRONG_VALUE, found)
+
+
+def measures_both_classes(schema: Schema, settings: Mapping[str, Any], target: Target) -> bool:
+    """Return whether a metric of two classes differs from that of the second class alone.
+
+    Args:
+        schema: the metric.
+        settings: its settings, as written.
+        target: what it measures.
+    """
+    is_averaged = "average" in settings and settings["average"] not in _EQUAL_AVERAGES.get(schema.name, ())
+    return len(target.classes) == 2 and (is_averaged or _uses_top_k(settings))
 
 
 def make_classification_metric(schema: Schema, settings: Mapping[str, Any], target: Target) -> Any:

@@ -13,11 +13,13 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.data.prepare.decoding import CHARACTERS, get_preprocessing_kind
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
+from dlspec.language.spec_versions import AVERAGES_OF_TWO_CLASSES
 from dlspec.metrics.classification import (
     MULTILABEL_METRICS,
     find_wrong_settings,
     make_classification_metric,
     make_label_metric,
+    measures_both_classes,
 )
 from dlspec.parts.schema import Schema
 from dlspec.parts.specs.metrics_spec import MetricTerm
@@ -133,6 +135,9 @@ def _find_fitting_targets(metric: MetricTerm, predicted: Sequence[Target], probl
         if metric.schema.name in CLASSIFICATION_METRICS:
             for name, finding in find_wrong_settings(metric.settings, each):
                 problems.add_finding(metric.part.path_of(name), finding)
+            if measures_both_classes(metric.schema, metric.settings, each):
+                name = "average" if "average" in metric.settings else "top_k"
+                problems.refuse_changed_rule(AVERAGES_OF_TWO_CLASSES, metric.part.path_of(name))
     return fitting
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.data.batches.sequence_lengths import find_padding_to_zero
 from dlspec.data.dataset import Field
 from dlspec.errors import Finding
 from dlspec.language.expand.containers import RESIDUAL_ADD
@@ -21,7 +20,7 @@ from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import MODEL, Graph
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.language.problems import Problems
-from dlspec.language.spec_versions import NORM_OF_PROJECTIONS
+from dlspec.language.spec_versions import NORM_OF_PROJECTIONS, PADDING
 from dlspec.layouts import TensorInfo
 from dlspec.network.body_norm import find_main_norm
 from dlspec.network.build_mode import RUN_MODE, BuildMode
@@ -29,6 +28,7 @@ from dlspec.network.built_network import BuiltLayer as BuiltLayer
 from dlspec.network.built_network import Network as Network
 from dlspec.network.call_checks import CallChecks
 from dlspec.network.codegen import ForwardStep, assemble_network
+from dlspec.network.former_padding import counted_padding_before
 from dlspec.network.layer import Layer as Layer
 from dlspec.network.layer import LayerCall
 from dlspec.network.layer_construction import (
@@ -40,6 +40,7 @@ from dlspec.network.layer_construction import (
     order_inputs,
     try_or_report,
 )
+from dlspec.network.layer_rules.layout_rules import find_padding_to_zero
 from dlspec.network.network_outputs import check_output_is_computed, describe_output, find_outputs
 from dlspec.network.output_values import (
     choose_outputs,
@@ -47,7 +48,9 @@ from dlspec.network.output_values import (
     find_output_value,
     find_required_outputs,
     list_output_names,
+    take_lengths_of,
 )
+from dlspec.network.padding_check import check_padding
 from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.residual_join import plan_residual_join
 from dlspec.network.shape_chain import describe_shapes
@@ -180,6 +183,9 @@ class NetworkBuilder:
         call = self._prepare_call(layer)
         if call is None or not self.checks.has_lengths(call):
             return
+        earlier_types = {each.type for each in self.network.built_layers.values()}
+        if counted_padding_before(call, earlier_types):
+            self.problems.refuse_changed_rule(PADDING, layer.node.problem_path)
         outputs = self._trace_outputs(call)
         if outputs is not None:
             self._store_outputs(call, outputs)
@@ -264,6 +270,11 @@ class NetworkBuilder:
         for output_name, tensor in outputs.items():
             ref = OutputRef(node.id, "" if output_name == first else output_name)
             output = find_output_value(call, tensor, ref.output)
+            if node.lengths_of in network.values and output_name == first:
+                source = network.values[node.lengths_of]
+                if not self.checks.fits_lengths_of(call.layer, output.value, source):
+                    return
+                output = take_lengths_of(output, source)
             self.allows_trimming &= output.allows_trimming
             network.store_output(ref, output.value, tensor)
         self._name_outputs(call, tuple(outputs))
@@ -286,9 +297,7 @@ class NetworkBuilder:
     def _make_step(self, call: LayerCall, output_names: Sequence[str]) -> ForwardStep:
         node = call.layer.node
         padding_to_zero = (
-            find_padding_to_zero(main_input(call.values), self.network.values[OutputRef(node.id)])
-            if call.values
-            else None
+            find_padding_to_zero(call.layer.schema, main_input(call.values), call.settings) if call.values else None
         )
         return ForwardStep(
             node.id, node.path, call.module, call.layer.type, node.inputs, ("", *output_names[1:]),
@@ -318,6 +327,13 @@ class NetworkBuilder:
         described_outputs = {name: describe_output(network, ref) for name, ref in outputs.items()}
         fields = {name or each.name: network.values[OutputRef(MODEL, name)] for name, each in network.fields.items()}
         rows = tuple(network.built_layers.values())
-        return Network(
+        built = Network(
             module.train(), inputs, fields, rows, described_outputs, self.allows_trimming, network.find_fewest_steps()
         )
+        samples = {
+            each.name: (network.values[OutputRef(MODEL, name)], sample)
+            for (name, each), sample in zip(network.fields.items(), network.data, strict=True)
+        }
+        problem_count = len(self.problems)
+        check_padding(built, samples, self.problems)
+        return built if len(self.problems) == problem_count else None

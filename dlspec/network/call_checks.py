@@ -10,14 +10,18 @@ from torch import Tensor
 
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
+from dlspec.language.spec_versions import POWERS_OF_INTEGERS
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import setting_fits_input
 from dlspec.network.layer_rules.layout_rules import check_layer_rule, find_rule, infer_setting
+from dlspec.network.layer_rules.padding_fixes import suggest_fix_for_lost_lengths
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
+from dlspec.network.random_state import CPU, preserve_random_state
 from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.tracing import get_memory_key
+from dlspec.parts.layers.formula_powers import has_changed_power
 
 # The minimum number of dimensions of each layout, without the batch, and their description.
 _MIN_DIMS: Mapping[str, tuple[int, str]] = {
@@ -74,7 +78,17 @@ class CallChecks:
             note = describe_shapes(self.network, layer.node)
             self.problems.add_finding(layer.node.problem_path, refused, shown=layer.shown, note=note)
             return False
+        if layer.type == "Formula" and self.problems.spec_version < POWERS_OF_INTEGERS.since:
+            self._check_powers(layer, settings["formula"])
         return settings.get("inplace") is not True or self._can_work_in_place(layer)
+
+    def _check_powers(self, layer: Layer, formula: str) -> None:
+        """Report a power that was another number in version 1."""
+        samples = list(self.network.get_input_samples(layer.node).values())
+        device = samples[0].device if samples else CPU
+        with limit_memory_growth(), preserve_random_state(device):
+            if has_changed_power(formula, samples):
+                self.problems.refuse_changed_rule(POWERS_OF_INTEGERS, layer.node.problem_path)
 
     def _can_work_in_place(self, layer: Layer) -> bool:
         """Whether an in-place operation overwrites neither the data nor a value that a later layer reads."""
@@ -112,9 +126,39 @@ class CallChecks:
             return True
         row = self.network.built_layers[mixing_layer]
         found = f"{layer.type} needs each sample's length, which is unknown after {row.type} ('{row.name}')"
-        fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or use one that mixes no steps"
+        fix = suggest_fix_for_lost_lengths(row.type, layer.type)
         note = describe_shapes(self.network, layer.node)
         self.problems.add(Code.LENGTHS_LOST, layer.node.problem_path, found, fix, shown=layer.shown, note=note)
+        return False
+
+    def fits_lengths_of(self, layer: Layer, value: TensorInfo, source: TensorInfo) -> bool:
+        """Whether an output can have the lengths of the output that `lengths_of` names.
+
+        Args:
+            layer: The layer.
+            value: Its output.
+            source: The output that `lengths_of` names.
+
+        Returns:
+            False where a problem was found.
+        """
+        path = layer.node.part.path_of("lengths_of")
+        name = layer.node.part.keys["lengths_of"]
+        code, fix = Code.SHAPE_MISMATCH, "leave it out, or name an output with the same steps"
+        if value.time_dim is None:
+            found = f"{layer.type} returns {value}, which has no steps"
+        elif source.time_dim is None:
+            found = f"'{name}' is {source}, which has no steps"
+        elif source.lengths_lost_at:
+            mixing = self.network.built_layers[source.lengths_lost_at]
+            code, fix = Code.LENGTHS_LOST, "name an output above it"
+            found = f"the lengths of '{name}' are unknown after {mixing.type} ('{mixing.name}')"
+        elif value.shape[value.time_dim - 1] != source.shape[source.time_dim - 1]:
+            steps = value.shape[value.time_dim - 1], source.shape[source.time_dim - 1]
+            found = f"{layer.type} returns {steps[0]} steps, but '{name}' has {steps[1]}"
+        else:
+            return True
+        self.problems.add(code, path, found, fix, at_value=True, shown=layer.shown)
         return False
 
     # ---- after the small batch was passed --------------------------------------------------------------------------

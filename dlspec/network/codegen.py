@@ -17,11 +17,11 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
-from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows
+from dlspec.data.batches.sequence_lengths import change_lengths
 from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL
 from dlspec.language.parse.deferred import OutputRef
-from dlspec.layouts import Lengths, Window
+from dlspec.layouts import LengthChange, Lengths
 from dlspec.parts.layers.padding import make_step_mask
 
 LAYER_KEY, TYPE_KEY = "layer", "layer_type"
@@ -89,8 +89,9 @@ def _make_sequential(
         return None
     previous = OutputRef(MODEL, steps[0].inputs[0].output) if 0 in steps[0].inputs else None
     for step in steps:
+        takes_lengths = bool(step.lengths or step.padding_to_zero)
         is_plain = (
-            len(step.path) == 1 and step.id == step.path[0] and not step.lengths and not step.has_multiple_outputs
+            len(step.path) == 1 and step.id == step.path[0] and not takes_lengths and not step.has_multiple_outputs
         )
         if not is_plain or dict(step.inputs) != {0: previous} or step.output_names != ("",) or step.type == "Formula":
             return None
@@ -189,17 +190,17 @@ class _ForwardWriter:
         return self.values[ref]
 
     def _write_lengths(self, lengths: Lengths) -> fx.Node:
-        """Write the lengths after convolutions and poolings; each is computed only once."""
+        """Write the lengths after layers that change them; each is computed only once."""
         if lengths not in self.lengths:
-            windows = tuple((each.kernel_size, each.stride, each.padding, each.dilation) for each in lengths.windows)
+            changes = tuple((each.removed, each.stride, each.factor, each.added) for each in lengths.changes)
             before = self.lengths[Lengths(lengths.field)]
-            self.lengths[lengths] = self.graph.call_function(lengths_after_windows, (before, windows))
+            self.lengths[lengths] = self.graph.call_function(lengths_after, (before, changes))
         return self.lengths[lengths]
 
 
-def lengths_after_windows(lengths: Tensor | None, windows: Sequence[tuple[int, int, int, int]]) -> Tensor | None:
-    """Compute lengths (N,) after convolutions of (kernel_size, stride, padding, dilation); None stays None."""
-    return None if lengths is None else compute_lengths_after_windows(lengths, [Window(*each) for each in windows])
+def lengths_after(lengths: Tensor | None, changes: Sequence[tuple[int, int, int, int]]) -> Tensor | None:
+    """Compute lengths (N,) after changes by (removed, stride, factor, added); None stays None."""
+    return None if lengths is None else change_lengths(lengths, [LengthChange(*each) for each in changes])
 
 
 def zero_padding_steps(input: Tensor, lengths: Tensor | None, dim: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import Graph
-from dlspec.layouts import Lengths, TensorInfo, guess_layout
+from dlspec.layouts import NO_PADDING, Lengths, TensorInfo, guess_layout
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_rules.layout_rules import (
     can_trim_padding,
@@ -68,19 +68,31 @@ def _make_parameter_value(layer: Layer, tensor: Tensor) -> TensorInfo:
 
 def _record_layer_that_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:
     """Record in a value without lengths which layer has mixed its steps with padding."""
-    if value.time_dim is None:
-        return value if value.lengths is None else replace(value, lengths=None)
+    if value.time_dim is None or value.lengths == NO_PADDING:
+        return replace(value, lengths=None)
     if value.lengths is not None:
         return value
     has_dropped = any(each.lengths for each in call.values)
-    return replace(
-        value, lengths_lost_at=call.layer.node.id if has_dropped else main_input(call.values).lengths_lost_at
-    )
+    lost_before = next((each.lengths_lost_at for each in call.values if each.lengths_lost_at), "")
+    return replace(value, lengths_lost_at=lost_before or (call.layer.node.id if has_dropped else ""))
+
+
+def take_lengths_of(output: OutputValue, source: TensorInfo) -> OutputValue:
+    """Return an output with the lengths of another one, as `lengths_of` says.
+
+    Batches are cut only if its lengths would be the same without that: otherwise both may be cut to different steps.
+    """
+    is_same = output.value.lengths == source.lengths
+    value = replace(output.value, lengths=source.lengths, lengths_lost_at="")
+    return OutputValue(value, output.allows_trimming and is_same)
 
 
 def find_input_lengths(call: LayerCall) -> dict[str, Lengths]:
     """Find the lengths that the layer's `forward` takes, by argument name."""
-    input_positions: Mapping[str, int] = getattr(call.module, "lengths_of", {})
+    module = call.module
+    if not getattr(module, "needs_lengths", True) and not getattr(module, "takes_unneeded_lengths", True):
+        return {}
+    input_positions: Mapping[str, int] = getattr(module, "lengths_of", {})
     found = {name: call.values[at].lengths for name, at in input_positions.items() if at < len(call.values)}
     return {name: each for name, each in found.items() if each is not None}
 

@@ -126,7 +126,7 @@ class PartialNetwork:
         """Find the fewest steps that the convolutions and poolings need, by field with lengths."""
         fewest: dict[str, int] = {}
         for each in filter(None, (value.lengths for value in self.values.values())):
-            fewest[each.field] = max(fewest.get(each.field, 1), compute_min_input_steps(each.windows))
+            fewest[each.field] = max(fewest.get(each.field, 1), compute_min_input_steps(each.changes))
         return fewest
 
 

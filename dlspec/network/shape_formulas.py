@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.parts.layers.merge import Add, Multiply
+from dlspec.parts.layers.normalization import BatchNorm1d
+from dlspec.parts.layers.pooling import MaxPool1d
 
 _MAX_CONVOLUTION_SETTING = 2**31  # for larger values PyTorch raises its own error
 _ACTIVATIONS = frozenset(
@@ -107,8 +109,8 @@ def _apply_window(
 
 
 # Allowed numbers of dimensions of an input: including the batch for BatchNorm, without batch and channels for MaxPool.
-_BATCH_NORM_RANKS = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
-_POOL_RANKS = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
+_BATCH_NORM_RANKS = {BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
+_POOL_RANKS = {MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 _FORMULAS: Mapping[type[nn.Module], Callable[[Any, Tensor], Tensor | None]] = {
     nn.Linear: _linear_output,
     nn.LayerNorm: _layer_norm_output,

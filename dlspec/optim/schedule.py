@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from dlspec.compat.torch_optim import mark_optimizer_stepped
+from dlspec.optim.warmup import Warmup
+
+# A checkpoint's key for the parts of PyTorch's SequentialLR, with which every warm-up was made at first.
+_SEQUENTIAL_KEY = "_schedulers"
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Schedule:
 
     scheduler: LRScheduler
     interval: Literal["epoch", "step"] = "epoch"
+    warmup: Warmup | None = None  # of a scheduler that is stepped after epochs
 
     @property
     def needs_results(self) -> bool:
@@ -36,7 +42,9 @@ class Schedule:
         return isinstance(self.scheduler, ReduceLROnPlateau)
 
     def after_step(self) -> None:
-        """Step the scheduler after an optimizer step, if its interval is "step"."""
+        """Step the warm-up after an optimizer step, and the scheduler if its interval is "step"."""
+        if self.warmup:
+            self.warmup.after_step()
         if self.interval == "step" and not self.needs_results:
             self.scheduler.step()
 
@@ -45,10 +53,11 @@ class Schedule:
 
         `monitored` is the epoch's monitored result, for `ReduceLROnPlateau`.
         """
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step(monitored)
-        elif self.interval == "epoch":
-            self.scheduler.step()
+        with self.warmup.use_scheduler_lrs() if self.warmup else nullcontext():
+            if isinstance(self.scheduler, ReduceLROnPlateau):
+                self.scheduler.step(monitored)
+            elif self.interval == "epoch":
+                self.scheduler.step()
 
     def advance(self, steps: int, monitored: Sequence[float]) -> None:
         """Step a new scheduler to where a run stands.
@@ -64,16 +73,30 @@ class Schedule:
             self.after_epoch(each)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the scheduler's state dict."""
-        return self.scheduler.state_dict()
+        """Return the scheduler's state dict, and that of the warm-up if there is one."""
+        state = self.scheduler.state_dict()
+        return {"scheduler": state, "warmup": self.warmup.state_dict()} if self.warmup else state
+
+    def has_other_warmup(self, state: dict[str, Any]) -> bool:
+        """Whether a state is that of a warm-up that was followed by its scheduler, and this one runs beside it."""
+        return self.warmup is not None and _SEQUENTIAL_KEY in state
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Load a scheduler's state dict, with its mappings turned into Counters where the scheduler has them.
-
-        A checkpoint stores plain dicts, but MultiStepLR counts its milestones with a Counter.
+        """Load a state dict.
 
         Raises:
             ValueError: if the state has a key that the scheduler does not have.
+        """
+        if self.warmup is None:
+            self._load_scheduler(state)
+            return
+        self._load_scheduler(state["scheduler"])
+        self.warmup.load_state_dict(state["warmup"])
+
+    def _load_scheduler(self, state: dict[str, Any]) -> None:
+        """Load a scheduler's state dict, with its mappings turned into Counters where the scheduler has them.
+
+        A checkpoint stores plain dicts, but MultiStepLR counts its milestones with a Counter.
         """
         unknown = state.keys() - self.scheduler.state_dict().keys()
         if unknown:

@@ -134,6 +134,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "Muon.adjust_lr_fn": Constraint(hint=Literal["original", "match_rms_adamw"] | None),
     "CyclicLR.base_lr": _constrain_to_hint(float | list[float], at_least=0),
     "CyclicLR.max_lr": _constrain_to_hint(float | list[float], at_least=0),
+    **{f"CyclicLR.{name}": _constrain_to_hint(float | list[float]) for name in ("base_momentum", "max_momentum")},
     "CyclicLR.mode": _allow_choices("triangular", "triangular2", "exp_range"),
     "CyclicLR.scale_mode": _allow_choices("cycle", "iterations"),
     "CyclicLR.step_size_down": _constrain_to_hint(int | None, at_least=1),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from typing import Any
 
 from dlspec.errors import replace_control_characters
 from dlspec.report.run_table import RunTable, SeedGroup
 
-# The start of cells that a spreadsheet would evaluate, which could even send data away.
-_SPREADSHEET_FORMULA = re.compile(r"\s*[=+\-@|%]")
+# The start of cells that a spreadsheet would evaluate, which could even send data away. Some spreadsheets also read
+# full-width forms of these characters (`NFKC` makes them the usual ones), and skip invisible characters before them.
+_SPREADSHEET_FORMULA = re.compile(r"[\s\ufeff\u200b-\u200d\u2060]*[=+\-@|%\u2212]")
 
 
 def format_leaderboard(table: RunTable) -> str:
@@ -44,5 +46,5 @@ def _format_cell(value: Any) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         text = replace_control_characters(str(value) if not isinstance(value, bool) else str(value).lower())
-        return f"'{text}" if _SPREADSHEET_FORMULA.match(text) else text
+        return f"'{text}" if _SPREADSHEET_FORMULA.match(unicodedata.normalize("NFKC", text[:100])) else text
     return repr(value)

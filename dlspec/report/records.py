@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.errors import SpecError, UserError, replace_control_characters, shorten_middle
-from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_text
+from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_text, shorten_path
 from dlspec.limits import get_limit
 from dlspec.runs.file_names import HYDRA_OVERRIDES, METRICS_FILE, SPEC_FILE, TIMING_FILE
 from dlspec.runs.io import read_small_file
@@ -65,7 +65,7 @@ class RunRecord:
         imports = self.spec.get("imports")  # a saved spec's imports must be repeated on the command line
         names = [each for each in imports if _MODULE_NAME.fullmatch(str(each))] if isinstance(imports, list) else []
         imports_override = f" 'imports=[{','.join(names)}]'" if names else ""
-        return rerun_command(format_file_path(self.folder)) + imports_override
+        return rerun_command(shorten_path(self.folder)) + imports_override
 
 
 def read_records(roots: Sequence[Path]) -> list[RunRecord]:

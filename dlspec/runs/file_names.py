@@ -14,6 +14,7 @@ STATUS_FILE = "status.json"
 ENVIRONMENT_FILE = "environment.json"
 LOG_FILE = "log.txt"
 LOCK_FILE = "lock"
+VERSIONS_FILE = "versions.json"  # of a sweep's job: the code and data that it was trained with
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
 CURVES_FILE = "curves.png"
@@ -32,6 +33,7 @@ WEIGHTS_FILES = (f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LA
 EVENTS_PATTERN = "events.out.tfevents.*.dlspec"  # TensorBoard's files
 HYDRA_FOLDER = ".hydra"
 HYDRA_OVERRIDES = f"{HYDRA_FOLDER}/overrides.yaml"
+RUN_SUBFOLDERS = (CHECKPOINTS_FOLDER, HYDRA_FOLDER)
 
 # Files that a run replaces when it starts from the beginning, as patterns.
 REWRITTEN_FILES = (

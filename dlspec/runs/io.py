@@ -11,7 +11,6 @@ import math
 import os
 import re
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,13 +19,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dlspec.errors import UserError
+from dlspec.errors import UserError, replace_control_characters, replace_in_lines
+from dlspec.runs.file_access import is_special_file, open_to_append, open_to_read
 from dlspec.runs.file_names import LOG_FILE
+
+log = logging.getLogger("dlspec")
 
 MAX_NAME_LENGTH = 80
 MAX_JSON_BYTES = 1_000_000
-# Flags for opening a file to write: refuse symbolic links, and do not wait on a pipe. Windows has neither flag.
-NO_FOLLOW_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+MAX_JSON_LINES_BYTES = 1_000_000_000
 
 
 def to_safe_name(name: str) -> str:
@@ -51,7 +52,7 @@ def create_unique_folder(root: Path, name: str) -> Path:
 
 def make_run_folder(root: Path, name: str) -> Path:
     """Create the new folder of a run or sweep, with exactly this name; UserError if that is impossible."""
-    if not name.isprintable() or "${" in name or name in ("", ".", ".."):
+    if not _is_printable(name) or "${" in name or name in ("", ".", ".."):
         fix = "choose another folder: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
         raise UserError(f"can't use {name!r} as the name of a folder; {fix}")
     try:
@@ -59,6 +60,11 @@ def make_run_folder(root: Path, name: str) -> Path:
     except OSError as error:
         fix = "choose another folder: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
         raise UserError(f"can't create a folder in '{root}': {error.strerror}; {fix}") from None
+
+
+def _is_printable(name: str) -> bool:
+    r"""Whether a name has no control characters; bytes that are not UTF-8 (`\udc80` to `\udcff`) are allowed."""
+    return all(each.isprintable() or "\udc80" <= each <= "\udcff" for each in name)
 
 
 def get_free_disk_bytes(folder: Path) -> int:
@@ -106,16 +112,15 @@ def remove_temporary_files(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-_LEFTOVER_PATTERN = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec)\.[a-z0-9_]{8}", re.DOTALL)
+_LEFTOVER_PATTERN = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec|html|csv)\.[a-z0-9_]{8}", re.DOTALL)
 
 
 def append_bytes(path: Path, content: bytes) -> None:
     """Append to a file, everything or nothing: a full disk leaves no partial line. Raise OSError if that fails.
 
-    Symbolic links are refused: someone else's folder must not redirect the output to another file.
+    Links are not followed: someone else's folder must not redirect the output to another file.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_FOLLOW_FLAGS
-    with os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+    with os.fdopen(open_to_append(path), "ab", buffering=0) as file:
         size, left = os.fstat(file.fileno()).st_size, memoryview(content)
         try:
             while left:
@@ -126,30 +131,50 @@ def append_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
-    write_bytes(path, text.encode())
+    """Write a text file completely or not at all, with '?' for the bytes of file names that are not UTF-8."""
+    write_bytes(path, text.encode(errors="replace"))
+
+
+def write_text_unsynced(path: Path, text: str) -> None:
+    """Write a text file as `write_text` does, but without waiting for the disk."""
+    with _open_temporary(path) as file:
+        file.write(text.encode(errors="replace"))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file completely or not at all; nan and infinities become null."""
-    write_text(path, _format_json(value))
+    write_bytes(path, encode_json(value, indent=2) + b"\n")
 
 
 def write_json_unsynced(path: Path, value: Any) -> None:
     """Write a JSON file as `write_json` does, but without waiting for the disk: for files that change often."""
     with _open_temporary(path) as file:
-        file.write(_format_json(value).encode())
+        file.write(encode_json(value, indent=2) + b"\n")
 
 
-def _format_json(value: Any) -> str:
-    return json.dumps(replace_non_finite(value), indent=2, ensure_ascii=False) + "\n"
+def encode_json(value: Any, indent: int | None = None) -> bytes:
+    r"""Encode a value as JSON; nan and infinities become null.
+
+    A file's name may contain bytes that are not UTF-8. They are written as JSON's escapes (`\udce9`), so that the name
+    that is read back names the same file.
+    """
+    text = json.dumps(replace_non_finite(value), indent=indent, ensure_ascii=False)
+    return text.encode(errors="backslashreplace")
 
 
 def write_yaml(path: Path, value: Any) -> None:
-    """Write a YAML file completely or not at all."""
+    """Write a YAML file completely or not at all; names that are not UTF-8 get U+FFFD, as YAML can't contain them."""
     import yaml
 
-    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    write_text(path, yaml.safe_dump(_replace_surrogates(value), sort_keys=False, allow_unicode=True))
+
+
+def _replace_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub(r"[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, Mapping):
+        return {_replace_surrogates(key): _replace_surrogates(each) for key, each in value.items()}
+    return [_replace_surrogates(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def replace_non_finite(value: Any) -> Any:
@@ -182,24 +207,22 @@ def read_small_file(path: Path, max_bytes: int) -> bytes | None:
 def read_first_bytes(path: Path, max_bytes: int) -> bytes | None:
     """Read the first `max_bytes` bytes of a regular file; None if it is missing or not regular."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(max_bytes) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        with os.fdopen(open_to_read(path), "rb") as file:
+            return file.read(max_bytes)
     except (OSError, ValueError):
         return None
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the objects of a .jsonl file, up to a line that a killed process left incomplete; [] without a file."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
+def read_json_lines(path: Path, max_bytes: int = MAX_JSON_LINES_BYTES) -> list[dict[str, Any]]:
+    """Read the objects of a .jsonl file, up to a line that a killed process left incomplete.
+
+    Return [] if the file is missing, not regular or has more than `max_bytes` bytes.
+    """
     objects = []
-    for line in lines:
+    for line in (read_small_file(path, max_bytes) or b"").splitlines():
         try:
             objects.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     return objects
 
@@ -214,10 +237,11 @@ class LogFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            append_bytes(self.path, f"{self.format(record)}\n".encode(errors="replace"))
+            append_bytes(self.path, f"{replace_in_lines(self.format(record))}\n".encode(errors="replace"))
         except OSError as error:
             if not self._warned:
-                print(f"can't write {self.path}: {error.strerror or error}", file=sys.stderr)
+                found = f"can't write {self.path}: {error.strerror or error}"
+                print(replace_control_characters(found), file=sys.stderr)
             self._warned = True
 
 
@@ -226,9 +250,12 @@ def add_log_file(folder: Path) -> logging.Handler:
 
     Remove the handler from the root logger and close it at the end of the run.
     """
-    handler = LogFile(folder / LOG_FILE)
+    path = folder / LOG_FILE
+    is_replaced, handler = is_special_file(path), LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
+    if is_replaced:
+        log.warning("%s was not a regular file, and was replaced by one", path)
     return handler
 
 

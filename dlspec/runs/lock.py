@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dlspec.errors import UserError, replace_control_characters
-from dlspec.runs.file_names import LOCK_FILE
-from dlspec.runs.io import NO_FOLLOW_FLAGS
+from dlspec.runs.file_access import open_lock_file, open_to_read, refuse_links
+from dlspec.runs.file_names import LOCK_FILE, RUN_SUBFOLDERS
 
 log = logging.getLogger("dlspec")
 
@@ -43,10 +43,11 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     If the file system does not support locks, log a warning and continue without one.
 
     Raises:
-        UserError: if another process trains in the folder, or it is not writable.
+        UserError: if another process trains in the folder, it is not writable, or a link in it leads elsewhere.
     """
+    refuse_links(folder, [folder / each for each in RUN_SUBFOLDERS])
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | NO_FOLLOW_FLAGS, 0o666)
+        descriptor = open_lock_file(folder / LOCK_FILE)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"can't write to '{folder}': {error.strerror}") from None
@@ -64,7 +65,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
 def is_run_locked(folder: Path) -> bool | None:
     """Whether a process trains in `folder`; None if that is unknown, because locks are not supported."""
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | NO_FOLLOW_FLAGS)
+        descriptor = open_to_read(folder / LOCK_FILE)
     except OSError as error:
         return False if error.errno == errno.ENOENT else None
     try:
@@ -84,6 +85,8 @@ def _acquire_lock(descriptor: int, folder: Path) -> None:
         raise UserError(_format_in_use(descriptor, folder))
     if is_ours is None:
         log.warning("%s can't be locked: do not start a second process that trains in it", folder)
+    if os.fstat(descriptor).st_nlink > 1:  # its other names may lie outside of the folder
+        return
     with suppress(OSError):  # the lock works without the name of its owner, if the disk is full
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dlspec.formatting import format_override
+from dlspec.formatting import format_override, quote_for_shell
 from dlspec.runs.file_names import STATUS_FILE
 from dlspec.runs.io import read_json_object
 from dlspec.runs.job_result import JobResult, read_result
@@ -87,9 +86,9 @@ _READERS = {each.name: _READER_BY_TYPE[str(each.type)] for each in fields(RunSta
 
 def resume_command(folder: Path | str, kind: Literal["run", "sweep"] = "run") -> str:
     """Return the shell command that resumes the run or sweep in `folder`."""
-    return f"python -m dlspec resume {shlex.quote(format_override(kind, str(folder)))}"
+    return f"python -m dlspec resume {quote_for_shell(format_override(kind, str(folder)))}"
 
 
 def rerun_command(folder: Path | str) -> str:
     """Return the shell command that trains the spec of the run in `folder` again, in a new folder."""
-    return f"python -m dlspec {shlex.quote(format_override('run', str(folder)))}"
+    return f"python -m dlspec {quote_for_shell(format_override('run', str(folder)))}"

@@ -181,10 +181,7 @@ def describe_progress(folder: Path) -> str:
 
 def _read_last_epoch(path: Path) -> Mapping[str, Any]:
     """Read the results of the last finished epoch."""
-    try:
-        rows = read_json_lines(path) if path.stat().st_size <= MAX_METRICS_BYTES else []
-    except OSError:
-        return {}
+    rows = read_json_lines(path, MAX_METRICS_BYTES)
     return rows[-1] if rows and isinstance(rows[-1], dict) else {}
 
 

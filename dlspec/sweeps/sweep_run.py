@@ -10,17 +10,18 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 
-from dlspec.errors import UserError
+from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.job_hash import describe_code_version
 from dlspec.language.sections.sweep_section import SweepSpec
-from dlspec.language.spec_versions import SPEC_VERSION
+from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.report import write_sweep_report
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
-from dlspec.runs.lock import lock_run_folder
+from dlspec.runs.job_versions import JobVersions, read_versions
+from dlspec.runs.run_status import resume_command
 from dlspec.sweeps.executors.executor import Executor, TaskEnded, TaskStarted, result_from_event
 from dlspec.sweeps.records.planned_job import PlanJob, PlannedJob, SweepEntry, plan_jobs
 from dlspec.sweeps.records.sweep_record import SweepRecord
@@ -30,7 +31,8 @@ from dlspec.sweeps.sweep_plan import (
     RERUN_CHANGED,
     SECONDS_BETWEEN_POLLS,
     check_shapes,
-    describe_done_jobs,
+    describe_trained_jobs,
+    describe_unknown_versions,
     match_recorded_jobs,
     number_jobs,
     refuse_wrong_specs,
@@ -49,8 +51,7 @@ class SweepRun:
 
     Args:
         settings: The `sweep` section.
-        record: The sweep to resume; None starts a new one.
-        create: Makes the folder and record of a new sweep, when its specs have been checked.
+        folder: Locks the sweep's folder and gives its record, from `open_sweep_folder`.
         make_executor: Makes the executor from the number of jobs and their devices.
         name: Names the folder of a new job, from the job and its number, relative to the sweep's folder.
     """
@@ -58,30 +59,26 @@ class SweepRun:
     def __init__(
         self,
         settings: SweepSpec,
-        record: SweepRecord | None,
-        create: Callable[[], SweepRecord],
+        folder: AbstractContextManager[SweepRecord],
         make_executor: Callable[[int, Collection[str]], Executor],
         *,
         name: Callable[[PlannedJob, int], str] = lambda job, number: str(number),
     ) -> None:
         self.settings, self.make_executor = settings, make_executor
         self._entries: list[SweepEntry] = []
-        self._create_record, self._name_folder, self._code_version = create, name, describe_code_version()
-        self._lock = ExitStack()
-        self.record = self._lock_folder(record) if record else None
+        self._name_folder, self._code_version = name, describe_code_version()
+        self._open_folder = ExitStack()
+        self.record = self._open_folder.enter_context(folder)
         self._interruption = Interruption()
         self._is_ending = self._runs_inline = False
         self._last_write = 0.0
+        self._warned = False
 
     def __enter__(self) -> SweepRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
-
-    def _lock_folder(self, record: SweepRecord) -> SweepRecord:
-        self._lock.enter_context(lock_run_folder(record.folder))
-        return record
+        self._open_folder.close()
 
     @property
     def entries(self) -> list[SweepEntry]:
@@ -91,7 +88,7 @@ class SweepRun:
     @property
     def spec_version(self) -> int:
         """The version of the spec language whose rules the sweep was started with."""
-        return SPEC_VERSION if self.record is None else self.record.spec_version
+        return self.record.spec_version
 
     def launch(self, plans: Sequence[PlanJob]) -> list[SweepEntry]:
         """Run jobs and return them with their results, in order. A sweeper may launch more jobs after these.
@@ -102,19 +99,18 @@ class SweepRun:
         """
         entries = plan_jobs(plans, len(plans) if self.settings.on_invalid == "skip" else MAX_LISTED)
         refuse_wrong_specs(entries, self.settings, len(plans))
-        if self.record is not None:
-            match_recorded_jobs(entries, self.record, self._code_version)
+        match_recorded_jobs(entries, self.record, self._code_version)
         todo = [entry for entry in entries if entry.needs_training]
         reruns = self.settings.rerun == RERUN_CHANGED
         devices = {entry.job.device for entry in entries if not entry.is_refused}
-        count = len(entries) if reruns else len(todo)
+        count = (
+            len(entries) if reruns else len(todo) or 1
+        )  # also if all are done, to check whether the data have changed
         with self.make_executor(count, devices) as executor:
-            if todo or reruns:
-                check_shapes(entries, executor)
-                refuse_wrong_specs(entries, self.settings, len(plans))
+            check_shapes(entries, executor)
+            refuse_wrong_specs(entries, self.settings, len(plans))
             if reruns:
                 retrain_changed_jobs(entries)
-            self.record = self.record or self._lock_folder(self._create_record())
             number_jobs(entries, self.record, self._name_folder)
             self._entries += entries
             self._train(entries, executor)
@@ -125,22 +121,33 @@ class SweepRun:
         self._runs_inline = executor.progress_scope == "jobs"
         sweep_display = make_display(self.entries, executor.progress_scope)
         try:
-            for line in describe_done_jobs(entries):
-                sweep_display.print_message(line)
+            self._report_trained_jobs(entries, sweep_display)
             for entry in entries:
                 if entry.is_refused:
                     sweep_display.on_job_end(entry)
             with catch_signals(self._interruption):
                 for event in executor.run((entry.job for entry in todo), SECONDS_BETWEEN_POLLS):
+                    self._check_folder()
                     self._handle_event(event, todo, sweep_display)
                     if self._interruption.signal or self._is_ending:
                         self._stop_executor(executor, sweep_display)
         finally:
             sweep_display.close()
-            self._write_record(synced=True)
-            self._write_report(is_last=True)
+            if self.record.exists():
+                self._write_record(synced=True)
+                self._write_report(is_last=True)
         if self._interruption.signal:
             raise Interrupted(self._interruption.signal)
+
+    def _report_trained_jobs(self, entries: Sequence[SweepEntry], sweep_display: SweepDisplay) -> None:
+        """Report the jobs that were trained before, and which of them with other or unknown code or data."""
+        for line in describe_trained_jobs(entries):
+            sweep_display.print_message(line)
+        command = f"{resume_command(format_file_path(self.record.folder), 'sweep')} rerun=changed"
+        python_fix = "call dlspec.sweep with this folder and rerun='changed'"
+        fix = python_fix if self.record.command is None else f"run {command}"
+        if unknown := describe_unknown_versions(entries, fix):
+            log.warning(unknown)
 
     def _handle_event(
         self, event: TaskStarted | TaskEnded | None, todo: Sequence[SweepEntry], sweep_display: SweepDisplay
@@ -183,7 +190,7 @@ class SweepRun:
         """
         entry.result = result
         if result.status is JobState.FINISHED:
-            entry.code, entry.data = self._code_version, result.data
+            entry.versions = read_versions(entry.job.folder) or JobVersions()
             entry.result = replace(read_result(entry.job.folder) or JobResult(), status=JobState.FINISHED, error="")
         is_due = time.monotonic() > self._last_write + SECONDS_BETWEEN_RECORD_WRITES
         if is_due:
@@ -191,13 +198,23 @@ class SweepRun:
         return is_due
 
     def _write_record(self, *, synced: bool) -> None:
-        assert self.record is not None
-        self.record.write(synced=synced)
+        """Write `sweep.json`. If that fails, only warn: the results are in the jobs' folders."""
         self._last_write = time.monotonic()
+        try:
+            self.record.write(synced=synced)
+        except OSError as error:
+            if not self._warned:
+                log.warning("can't write %s: %s", error.filename, error.strerror or error)
+            self._warned = True
+
+    def _check_folder(self) -> None:
+        """Raise an error if the sweep's folder was deleted or moved: no process may make it again."""
+        if not self.record.exists():
+            folder = format_file_path(self.record.folder)
+            raise TrainingFailed(f"the sweep's folder '{folder}' was deleted or moved: the sweep has stopped")
 
     def _write_report(self, *, is_last: bool = False) -> None:
         """Write the report, not for every job. If that fails, only warn: the results are in the jobs' folders."""
-        assert self.record is not None
         try:
             write_sweep_report(self.record.folder, is_last=is_last)
         except (OSError, UserError) as error:

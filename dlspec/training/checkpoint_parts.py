@@ -160,9 +160,13 @@ class ScheduleState:
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: Any, /) -> None:
-        if state is not None and not self.changes.keeps_new_settings:
+        has_other_warmup = state is not None and self.schedule.has_other_warmup(state)
+        if state is not None and not self.changes.keeps_new_settings and not has_other_warmup:
             self.schedule.load_state_dict(state)
             return
+        if has_other_warmup:
+            log.warning("%s is stepped after every epoch from here on, with the warm-up as a factor; before, it was "
+                        "stepped after every step", type(self.schedule.scheduler).__name__)  # fmt: skip
         name, history = self.state.monitor.name, self.state.history
         if self.schedule.needs_results and not all(name in row for row in history):
             log.warning("%s starts again: the epochs before have no result %s",

@@ -19,7 +19,7 @@ from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_yaml_text
-from dlspec.layouts import TensorInfo
+from dlspec.layouts import Lengths, TensorInfo
 from dlspec.parts.layers.formula_layer import Formula
 from helpers.layer_table import build_layers, channels_first, features, sequence, tokens
 
@@ -119,7 +119,9 @@ def test_the_codes_of_a_spec(changes: dict[str, Any], code: Code) -> None:
     assert {each.code for each in caught.value.problems} == {code}, str(caught.value)
 
 
+PADDED_TEXT = TensorInfo((9,), "tokens", Lengths("x"), vocab_size=7)
 LAYERS: list[tuple[Any, TensorInfo, Code]] = [
+    ([{"Embedding": 4}, {"Formula": "mean(_, dim=1)"}], PADDED_TEXT, Code.COUNTS_PADDING),
     ([{"Conv2d": {"out_channels": 3, "kernel_size": 9}}], channels_first(1, 3, 3), Code.LAYER_REFUSED),
     ([{"Conv2d": {"out_channels": 3, "kernel_size": 3}}], features(4), Code.WRONG_LAYOUT),
     ([{"Linear": {"in_features": 3, "out_features": 3}}], features(4), Code.SHAPE_MISMATCH),

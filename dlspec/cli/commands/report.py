@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     table = write_report(folders, into)
     if not table.records:
         raise UserError(f"no runs in {', '.join(repr(format_file_path(each)) for each in folders)}; {FIX}")
-    print_message("\n".join(replace_control_characters(line) for line in _format_setting_table(table, into)))
+    print_message("\n".join(map(replace_control_characters, _format_setting_table(table, into))))
     return EXIT_OK
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from dlspec.cli.argument_parsing import parse_arguments
 from dlspec.cli.commands.sweep import resume_sweep
+from dlspec.cli.console_output import print_message
 from dlspec.cli.spec_arguments import make_spec_parser
 from dlspec.config.composition import start_hydra
 from dlspec.config.overrides import parse_overrides, value_location
 from dlspec.config.saved_run import RUN_FIX
-from dlspec.errors import UserError
+from dlspec.errors import UserError, replace_control_characters
 from dlspec.formatting import format_override
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.run_resuming import (
@@ -42,10 +43,11 @@ def main(argv: Sequence[str]) -> int:
         )
         refuse_changes(folder, job, found, changed, allowed)
         if found is not None and not changed.keys() - {"trainer.progress"} and is_run_finished(folder):
-            print(f"{folder} is finished; to train longer add trainer.epochs=N", file=sys.stderr)
+            shown = replace_control_characters(str(folder))
+            print(f"{shown} is finished; to train longer add trainer.epochs=N", file=sys.stderr)
             return 0
         continue_run(job, folder, found)
-    print(folder)
+    print_message(str(folder))
     return 0
 
 

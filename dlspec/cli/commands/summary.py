@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlspec.cli.argument_parsing import parse_arguments
+from dlspec.cli.console_output import print_message
 from dlspec.cli.graph.dot_export import check_picture_path, write_picture
 from dlspec.cli.graph.network_picture import make_picture
 from dlspec.cli.spec_arguments import compose_arguments, make_spec_parser
 from dlspec.cli.summary.network_summary import format_summary, summarize
-from dlspec.errors import UserError
+from dlspec.errors import UserError, replace_control_characters
 from dlspec.jobs.composed_spec import make_preparation
 
 
@@ -29,15 +30,16 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--expand needs --graph: add --graph network.svg")
     found = summarize(make_preparation(compose_arguments(arguments)))
     for note in found.prepared.notes:
-        print(note, file=sys.stderr)
+        print(replace_control_characters(note), file=sys.stderr)
     if arguments.graph is not None:
         network, container_types = found.prepared.network, found.prepared.spec.graph.container_types
         write_picture(
             make_picture(network, found.rows, container_types, arguments.depth, expand=arguments.expand),
             arguments.graph,
         )
-    print(format_summary(found, arguments.depth))
-    print(*([] if arguments.graph is None else [f"drawn: {arguments.graph}\n"]), end="")
+    print_message(format_summary(found, arguments.depth))
+    if arguments.graph is not None:
+        print_message(f"drawn: {arguments.graph}")
     return 0
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from dlspec.cli.argument_parsing import parse_arguments
+from dlspec.cli.console_output import print_message
 from dlspec.cli.spec_arguments import make_spec_parser
 from dlspec.compat.hydra import HydraApp
 from dlspec.config.composition import CONFIG_NAME, DlspecConfigLoader, start_hydra
 from dlspec.config.overrides import parse_overrides
+from dlspec.config.untrusted_overrides import must_be_repeated
 from dlspec.errors import UserError, format_value
-from dlspec.formatting import format_override
+from dlspec.formatting import format_override, quote_for_shell
 from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INVALID, EXIT_OK
-from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.language.yaml.yaml_files import shorten_path
 from dlspec.runs.file_names import SWEEP_FILE
 from dlspec.runs.job_state import JobState
 from dlspec.runs.run_status import resume_command
@@ -25,12 +26,6 @@ from dlspec.sweeps.records.sweep_record import read_sweep_record
 from dlspec.sweeps.records.sweep_table import format_sweep_table
 from dlspec.training.runtime.interruption import Interrupted
 
-# Overrides of Hydra that are used from a sweep.json without asking the user; all others could run code.
-_SAFE_OVERRIDES = re.compile(
-    r"hydra/(launcher|sweeper|sweeper/sampler)|hydra\.(mode|sweep\..+"
-    r"|sweeper\.(max_batch_size|params\..+|n_jobs|n_trials|direction|max_failure_rate|sampler\.seed)"
-    r"|launcher\.(n_jobs|timeout_min|nodes|cpus_per_task|gpus_per_node|mem_gb|array_parallelism|max_num_timeout))"
-)
 DONE_OR_REFUSED = {JobState.FINISHED, JobState.REFUSED}
 
 
@@ -52,7 +47,7 @@ def run_sweep_command(hydra: HydraApp, overrides: Sequence[str], config_dir: str
         try:
             hydra.multirun(CONFIG_NAME, task, words, with_log_configuration=False)
         except KeyboardInterrupt as error:
-            if task.folder is None:
+            if task.folder is None or not task.entries:  # nothing was trained, and nothing remains
                 raise
             raise _add_resume_hint(_format_resume_hint(task.folder), error) from None
         finally:
@@ -68,17 +63,17 @@ def _add_resume_hint(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt
 
 
 def _format_resume_hint(folder: Path) -> str:
-    return f"to go on: {resume_command(format_file_path(folder), 'sweep')}"
+    return f"to go on: {resume_command(shorten_path(folder), 'sweep')}"
 
 
 def _print_outcome(task: SweepTask) -> None:
     """Print the table of jobs, and the command that resumes the sweep if jobs are left."""
     if not task.entries:
         return
-    print(f"\n{format_sweep_table(task.entries)}", flush=True)
+    print_message(f"\n{format_sweep_table(task.entries)}")
     left = any(entry.status not in DONE_OR_REFUSED for entry in task.entries)
-    if left and task.folder is not None:
-        print(_format_resume_hint(task.folder), flush=True)
+    if left and task.folder is not None and (task.folder / SWEEP_FILE).exists():
+        print_message(_format_resume_hint(task.folder))
 
 
 def _find_exit_code(entries: Sequence[SweepEntry]) -> int:
@@ -116,11 +111,7 @@ def _read_sweep_overrides(folder: Path, given: dict[str, str], config_dir: str |
         found = f"the sweep in '{folder}' uses config files from {format_value(record.config_dir)}"
         raise UserError(f"{found}; if you trust them, repeat --config-dir")
     parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*given, "hydra.sweep.dir"}]
-    untrusted = [str(each.input_line) for each in parsed if _may_override_run_code(each.key_or_group)]
+    untrusted = [quote_for_shell(str(each.input_line)) for each in parsed if must_be_repeated(each)]
     if untrusted:
         raise UserError(f"the sweep in '{folder}' may run code; if you trust it, repeat: {' '.join(untrusted)}")
     return [str(each.input_line) for each in parsed]
-
-
-def _may_override_run_code(key: str) -> bool:
-    return key == "imports" or (key.startswith("hydra") and not _SAFE_OVERRIDES.fullmatch(key))

@@ -11,11 +11,12 @@ from typing import Any
 
 from dlspec.cli.argument_parsing import FlagParser, parse_arguments
 from dlspec.cli.commands import sweep
+from dlspec.cli.console_output import print_message
 from dlspec.compat.hydra import HydraApp, make_flags_parser
 from dlspec.config.composition import CONFIG_NAME, ComposedConfig, start_hydra
 from dlspec.config.hydra_run import SingleRun, unwrap_job_return
 from dlspec.config.overrides import command_line_location
-from dlspec.errors import Code, Problem, SpecError, UserError
+from dlspec.errors import Code, Problem, SpecError, UserError, replace_control_characters
 from dlspec.formatting import COMMANDS
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.job_setup import make_job
@@ -104,9 +105,9 @@ def train_one(hydra: HydraApp, composed: ComposedConfig) -> JobResult:
     job.check_disk_space(configured if os.path.lexists(configured) else configured.parent)
     with lock_new_run_folder(configured, is_named=run.is_folder_named) as folder:
         for note in job.prepared.notes:
-            print(note, file=sys.stderr)
+            print(replace_control_characters(note), file=sys.stderr)
         absolute = folder.absolute()  # hydra.job.chdir may change the working directory
         returned = run.run(folder, lambda: job.run_in_folder(absolute))
-    print(f"{folder}")
+    print_message(str(folder))
     result: JobResult = unwrap_job_return(returned)
     return result

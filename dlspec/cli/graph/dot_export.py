@@ -47,7 +47,7 @@ def write_picture(picture: NetworkPicture, path: Path) -> None:
     """Write a picture in the format of the file's extension; raise UserError if it can't be drawn or written."""
     text = format_dot(picture)
     kind = path.suffix.removeprefix(".").lower()
-    content = text.encode() if kind == "dot" else _render(text, kind)
+    content = text.encode(errors="replace") if kind == "dot" else _render(text, kind)
     try:
         write_bytes(path, content)
     except OSError as error:

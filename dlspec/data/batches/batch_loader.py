@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.batches.prefetching import Tensors, prefetch
-from dlspec.data.batches.sequence_lengths import PaddingTrim, compute_lengths_after_windows
+from dlspec.data.batches.sequence_lengths import PaddingTrim, change_lengths
 from dlspec.data.dataset import Split
 from dlspec.layouts import Lengths
 
@@ -141,9 +141,7 @@ class BatchLoader:
 
     def _count_kept_steps(self, longest_length: int, trim: PaddingTrim) -> int:
         """Count the steps of a tensor that a batch keeps if its longest sample has `longest_length` steps."""
-        return compute_lengths_after_windows(
-            max(longest_length, self._fewest_steps.get(trim.lengths.field, 1)), trim.lengths.windows
-        )
+        return change_lengths(max(longest_length, self._fewest_steps.get(trim.lengths.field, 1)), trim.lengths.changes)
 
 
 def _gather_rows(tensors: Tensors, rows: Tensor) -> Tensors:

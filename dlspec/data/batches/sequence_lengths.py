@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from dlspec.layouts import Lengths, TensorInfo, Window
+from dlspec.layouts import LengthChange, Lengths
 
 L = TypeVar("L", int, Tensor)
 
@@ -21,38 +21,21 @@ class PaddingTrim:
     dim: int  # the dimension of the steps
 
 
-def compute_lengths_after_windows(lengths: L, windows: Sequence[Window]) -> L:
-    """Compute lengths after convolutions or pooling, by PyTorch's output-size formula, at least 1."""
-    for each in windows:
-        lengths = (lengths + 2 * each.padding - _compute_span(each)) // each.stride + 1
+def change_lengths(lengths: L, changes: Sequence[LengthChange]) -> L:
+    """Compute the lengths of samples after the changes, at least 1."""
+    for each in changes:
+        lengths = (lengths - each.removed) // each.stride * each.factor + each.added
         lengths = lengths.clamp(min=1) if isinstance(lengths, Tensor) else max(lengths, 1)
     return lengths
 
 
-def compute_min_input_steps(windows: Sequence[Window]) -> int:
-    """Count the steps of the shortest input that all windows fit in."""
+def compute_min_input_steps(changes: Sequence[LengthChange]) -> int:
+    """Count the steps of the shortest sample that every kernel of the layers fits in."""
     steps = 1
-    for each in reversed(windows):
-        steps = max((steps - 1) * each.stride + _compute_span(each) - 2 * each.padding, 1)
+    for each in reversed(changes):
+        windows = -((each.added - steps) // each.factor)  # rounded up
+        steps = max(windows * each.stride + each.removed, 1)
     return steps
-
-
-def _compute_span(window: Window) -> int:
-    return window.dilation * (window.kernel_size - 1) + 1
-
-
-def find_padding_to_zero(before_value: TensorInfo, after_value: TensorInfo) -> tuple[Lengths, int] | None:
-    """Find the padding of a layer's input that must be set to zero before the layer.
-
-    That is needed before convolutions or pooling with zero padding, which also see the steps after a sample's end.
-
-    Returns:
-        The lengths and the dimension of the steps, or None if nothing must be set to zero.
-    """
-    before, after = before_value.lengths, after_value.lengths
-    if before is None or after is None or before_value.time_dim is None or len(after.windows) <= len(before.windows):
-        return None
-    return (before, before_value.time_dim) if after.windows[-1].padding else None
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from dlspec.language.expand.repeat_rows import require_not_deferred
 from dlspec.language.expressions.expression_parsing import ExpressionError, UnknownValue, extract_expression
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import find_output_names
-from dlspec.language.parse.entry import Entry, find_expression_words
+from dlspec.language.parse.deferred import OutputRef
+from dlspec.language.parse.entry import LENGTHS_OF, Entry, find_expression_words
 from dlspec.language.parse.params import Scope
 from dlspec.language.parse.part import NO_VALUE, Part
 from dlspec.language.spec_versions import FROM_OF_COPIES
@@ -145,6 +146,35 @@ def _find_named_outputs(
 ) -> list[EntryOutput]:
     name = require_not_deferred(scope.insert_params(text, path), path, "from", scope.problems)
     return [INVALID_OUTPUT] if isinstance(name, UnknownValue) else names.find(name, level, path)
+
+
+def find_output_with_lengths(part: Part, scope: Scope, level: NameLevel, names: NameLookup) -> OutputRef | None:
+    """Find the output that `lengths_of` names; naming it there does not use it.
+
+    Args:
+        part: the entry's part.
+        scope: the scope of its params.
+        level: the visible names.
+        names: looks the name up.
+
+    Returns:
+        The output, or None if the entry has no `lengths_of` or its name can't be found, which is reported.
+    """
+    if LENGTHS_OF not in part.keys:
+        return None
+    path, problems = part.path_of(LENGTHS_OF), scope.problems
+    name = require_not_deferred(scope.insert_params(part.keys[LENGTHS_OF], path), path, LENGTHS_OF, problems)
+    if isinstance(name, UnknownValue):
+        return None
+    found = names.find_without_marking(name, level, path)
+    if len(found) != 1:
+        problems.add(Code.AMBIGUOUS, path, f"'{name}' refers to {len(found)} outputs", "name one copy", at_value=True)
+    elif not found[0].is_present:
+        fix = "write the name of an output that is present, or give this entry the same 'if'"
+        problems.add(Code.OUTPUT_ABSENT, path, f"'{name}' does not exist: {found[0].absent}", fix, at_value=True)
+    elif found[0].ref != INVALID_OUTPUT.ref:
+        return found[0].ref
+    return None
 
 
 # ---- Formula -------------------------------------------------------------------------------------------------------

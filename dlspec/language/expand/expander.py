@@ -24,6 +24,7 @@ from dlspec.language.expand.entry_inputs import (
     PARAMETER,
     EntryInputs,
     find_entry_inputs,
+    find_output_with_lengths,
     insert_formula_params,
     mark_inputs_used,
 )
@@ -65,13 +66,14 @@ from dlspec.language.expand.shared_modules import share_module
 from dlspec.language.expressions.expression_parsing import InvalidValue
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.deferred import Deferred, OutputRef
-from dlspec.language.parse.entry import SHARE, Entry, read_container_bodies
+from dlspec.language.parse.entry import LENGTHS_OF, SHARE, Entry, read_container_bodies
 from dlspec.language.parse.params import IN_CHANNELS, INDEX, Origins, Scope, make_block_scope
 from dlspec.language.parse.part import NO_VALUE
 from dlspec.language.problems import Problems
 from dlspec.limits import explain_raising_limit, get_limit
 
-_LAYER_ONLY_KEYS = ("layout", "tie", "parametrize")
+_EVALUATED_KEYS = ("layout", "tie", "parametrize")
+_LAYER_ONLY_KEYS = (*_EVALUATED_KEYS, LENGTHS_OF)
 _INTERNAL_LAYERS = ("FoldTime", "UnfoldTime")  # only `TimeDistributed` adds these
 
 
@@ -306,7 +308,7 @@ class Expander:
         """Add one node, and return its output."""
         use, part, where = call.use, call.part, call.where
         keys = {
-            key: use.scope.evaluate(part.keys[key], part.path_of(key)) for key in _LAYER_ONLY_KEYS if key in part.keys
+            key: use.scope.evaluate(part.keys[key], part.path_of(key)) for key in _EVALUATED_KEYS if key in part.keys
         }
         node = Node(
             ".".join(where.use),
@@ -316,6 +318,7 @@ class Expander:
             use.shared_path or use.entry.path,
             call.origins,
             layout=keys.get("layout"),
+            lengths_of=find_output_with_lengths(part, use.scope, use.level, self.names),
             tie=where.list_visible_paths(str(keys.get("tie", ""))),
             parametrize=keys.get("parametrize"),
             is_shared=where.path != where.use,

@@ -26,6 +26,7 @@ class Node:
     entry: KeyPath = ()  # where it is written in the config
     origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)  # of a setting: where its param is written
     layout: Layout | None = None
+    lengths_of: OutputRef | None = None  # the output whose steps its own are, as written in the spec
     tie: tuple[str, ...] = ()  # possible paths of the module whose weight it uses, the nearest first
     parametrize: str | None = None
     is_shared: bool = False  # uses the module of another node again

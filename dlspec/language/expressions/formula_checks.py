@@ -12,6 +12,7 @@ from dlspec.language.expressions.formula_dims import check_dim_arguments, check_
 from dlspec.language.expressions.formula_functions import (
     DIM_ARGUMENTS,
     FORMULA_FUNCTIONS,
+    IS_STEP,
     MULTI_OUTPUT_FUNCTIONS,
     NUMBER_FUNCTIONS,
     NUMBER_OR_TENSOR_ARGUMENTS,
@@ -116,6 +117,8 @@ def _is_condition(node: ast.expr) -> bool:
             return _is_condition(operand)
         case ast.BinOp(op=ast.BitAnd() | ast.BitOr(), left=left, right=right):
             return _is_condition(left) and _is_condition(right)
+        case ast.Call():
+            return get_function_name(node) == IS_STEP
     return isinstance(node, ast.Compare)
 
 
@@ -256,6 +259,8 @@ def _check_tensor_argument(
 
     Numbers are allowed in mathematical functions, whose result is then a number, and in `pow` and `where`.
     """
+    if get_function_name(call) == IS_STEP and not isinstance(value, ast.Name):
+        reject_node(call, "expects the name of an output", f"write {IS_STEP}(NAME), or {IS_STEP}(_)")
     check_operand(value)
     name = get_function_name(call)
     if not is_number(value) or name in NUMBER_FUNCTIONS:

@@ -8,6 +8,7 @@ MATH_FUNCTIONS = (
     "exp log log1p expm1 log2 sqrt rsqrt square reciprocal abs sign sin cos tan asin acos atan sinh cosh tanh sigmoid "
     "logsigmoid relu gelu silu erf floor ceil round"
 ).split()
+IS_STEP = "is_step"  # not PyTorch's: the mask (N, T) of an input's real steps
 REDUCING_FUNCTIONS = "sum mean amax amin logsumexp prod argmax".split()
 
 # Arguments in PyTorch's order: `?` marks optional ones, those after `*` are keyword-only.
@@ -40,6 +41,7 @@ FUNCTION_ARGUMENTS: Mapping[str, str] = {
     "eye": "n m?",
     "flatten": "input start_dim end_dim?",
     "flip": "input dims",
+    IS_STEP: "input",
     "matmul": "input other",
     "norm": "input p? dim keepdim?",
     "normalize": "input p? dim?",

@@ -16,6 +16,7 @@ from dlspec.language.expressions.formula_functions import (
     FORMULA_FUNCTIONS,
     FUNCTION_ALTERNATIVES,
     FUNCTION_ARGUMENTS,
+    IS_STEP,
     MODULE_NAMES,
     MOVING_FUNCTIONS,
     NUMBER_FUNCTIONS,
@@ -94,6 +95,16 @@ def find_output_names(tree: ast.expr) -> tuple[str, ...]:
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
     names.sort(key=lambda name: name.col_offset)
     return tuple(dict.fromkeys(name.id for name in names if name.id not in CONSTANTS))
+
+
+def find_step_name(call: ast.Call) -> str:
+    """Return the name in `is_step(NAME)`; '' if its argument is not a name."""
+    return call.args[0].id if call.args and isinstance(call.args[0], ast.Name) else ""
+
+
+def find_step_names(tree: ast.expr) -> tuple[str, ...]:
+    """Find the outputs whose real steps a formula asks for by `is_step`, each once."""
+    return tuple(dict.fromkeys(find_step_name(call) for name, call in find_calls(tree) if name == IS_STEP))
 
 
 def is_elementwise(tree: ast.expr) -> bool:

@@ -15,6 +15,7 @@ from dlspec.language.problems import Problems
 from dlspec.layouts import LAYOUTS
 
 SHARE = "share"
+LENGTHS_OF = "lengths_of"
 # Layers that contain entries, with their settings. A single value sets the first one.
 CONTAINERS: Mapping[str, tuple[str, ...]] = {
     "Sequential": ("layers",),
@@ -146,7 +147,7 @@ def _read_share(raw: Any, path: KeyPath, problems: Problems) -> Part | None:
         found = f"'share' can't be combined with {others[0]}"
         problems.add(Code.CONFLICT, (*path, SHARE), found, "it reuses another entry's module: remove one of the two")
         return None
-    for key in (each for each in ("tie", "parametrize", "layout") if each in raw):
+    for key in (each for each in ("tie", "parametrize", "layout", LENGTHS_OF) if each in raw):
         problems.add(
             Code.MISPLACED_KEY, (*path, key), f"'{key}' together with 'share'", "set it on the layer that is shared"
         )
@@ -184,7 +185,7 @@ def _check_entry_keys(part: Part, problems: Problems) -> None:
     if "name" in part.keys and not (isinstance(name, str) and "$" in name):
         check_name(name, part.path_of("name"), problems, at_value=True)
     if part.type in CONTAINERS:
-        for key in ("tie", "parametrize", "layout"):
+        for key in ("tie", "parametrize", "layout", LENGTHS_OF):
             if key in part.keys:
                 fix = "set it on a layer inside the container"
                 problems.add(Code.MISPLACED_KEY, part.path_of(key), f"'{key}' is not allowed on {part.type}", fix)

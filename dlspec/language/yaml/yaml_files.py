@@ -7,6 +7,7 @@ and `3:30` stay strings.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from dlspec.errors import Code, KeyPath, SourceLocation, SpecError
+from dlspec.errors import Code, KeyPath, SourceLocation, SpecError, replace_control_characters
 from dlspec.language.yaml import syntax_problems
 from dlspec.language.yaml.event_reader import EventReader, SourceText, make_error_at
 from dlspec.limits import explain_raising_limit, get_limit
@@ -49,7 +50,10 @@ def load_yaml_file(path: Path, display_as: str = "") -> Document:
     """
     name = display_as or format_file_path(path)
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for a writer, a device may never end
+            raise make_error_at(Code.FILE_UNREADABLE, SourceLocation(name), "not a regular file", "")
+        size = status.st_size
         if size > get_limit("file_bytes"):
             fix = f"at most {get_limit('file_bytes'):,} are allowed; {explain_raising_limit('file_bytes')}"
             raise make_error_at(Code.TOO_LARGE, SourceLocation(name), f"the file has {size:,} bytes", fix)
@@ -65,11 +69,18 @@ def load_yaml_file(path: Path, display_as: str = "") -> Document:
 
 
 def format_file_path(path: Path) -> str:
-    """Format a path for messages: relative to the working directory or to dlspec's conf/ if it is inside."""
-    working_dir, conf_dir = Path.cwd(), find_packaged_conf()
-    if path.is_relative_to(working_dir):
-        return str(path.relative_to(working_dir))
-    return f"dlspec's conf/{path.relative_to(conf_dir)}" if path.is_relative_to(conf_dir) else str(path)
+    """Format a path for messages: relative to the working directory or to dlspec's conf/ if it is inside.
+
+    Control characters are replaced: a folder's name may contain any.
+    """
+    short, conf_dir = shorten_path(path), find_packaged_conf()
+    shown = f"dlspec's conf/{short.relative_to(conf_dir)}" if short.is_relative_to(conf_dir) else str(short)
+    return replace_control_characters(shown)
+
+
+def shorten_path(path: Path) -> Path:
+    """Make a path relative to the working directory if it is inside."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def find_packaged_conf() -> Path:

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows
+from dlspec.data.batches.sequence_lengths import change_lengths
 from dlspec.errors import Code, Finding, join_with_or
-from dlspec.layouts import Layout, Lengths, TensorInfo, Window, roles_from_layout
+from dlspec.layouts import Layout, LengthChange, Lengths, TensorInfo, roles_from_layout
 from dlspec.network.layer_rules.layout_fixes import suggest_layout_fix
 from dlspec.network.layer_rules.torch_rules import find_torch_rule
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main_input
@@ -174,8 +174,7 @@ def find_output_lengths(
 ) -> Lengths | None:
     """Find the lengths of the samples in a layer's output.
 
-    They are those of the main input where the layer keeps its steps, or follow from the window of a convolution or
-    pooling.
+    They are those of the main input where the layer keeps its steps, or follow from how the layer changes lengths.
 
     Args:
         schema: The layer's schema.
@@ -186,17 +185,17 @@ def find_output_lengths(
         output: The output's name; '' for the first one.
 
     Returns:
-        The lengths, or None where the inputs have none, where the output has no steps, and where padding has been
-        mixed with real steps.
+        The lengths, `NO_PADDING` where all steps of the output are real though those of an input are not, or None where
+        the inputs have none, where the output has no steps, and where padding has been mixed with real steps.
     """
     rule, value, settings = find_rule(schema), main_input(inputs), _add_output_setting(settings, output)
     if rule.lengths is not None:
         return rule.lengths(inputs, shape, settings)
     if value.lengths is None or not can_trim_padding(schema, module, inputs, settings, shape):
         return None
-    window = _make_window(rule, value, settings)
-    if window is not None:
-        return Lengths(value.lengths.field, (*value.lengths.windows, window))
+    change = _find_length_change(rule, value, settings)
+    if change is not None:
+        return value.lengths.after(change)
     after = TensorInfo(shape, rule.gives(inputs, shape, settings))
     return value.lengths if after.time_dim is not None else None
 
@@ -217,12 +216,10 @@ def can_trim_padding(
         output: The output's name; '' for the first one.
     """
     rule, value, settings = find_rule(schema), main_input(inputs), _add_output_setting(settings, output)
-    if rule.window is not None and value.time_dim is not None:
-        window = _make_window(rule, value, settings)
+    if rule.changes_length is not None and value.time_dim is not None:
+        change = _find_length_change(rule, value, settings)
         after = TensorInfo(shape, rule.gives(inputs, shape, settings))
-        return window is not None and compute_lengths_after_windows(_count_steps(value), [window]) == _count_steps(
-            after
-        )
+        return change is not None and change_lengths(_count_steps(value), [change]) == _count_steps(after)
     if getattr(module, "keeps_lengths", False) is not True and not _keeps_lengths(rule, inputs, settings):
         return False
     return rule.lengths is not None or not _changes_step_count(
@@ -234,8 +231,27 @@ def _add_output_setting(settings: Settings, output: str) -> Settings:
     return {**settings, "output": output} if output else settings
 
 
-def _make_window(rule: Rule, value: TensorInfo, settings: Settings) -> Window | None:
-    return None if rule.window is None or value.time_dim is None else rule.window(settings)
+def find_padding_to_zero(schema: Schema, value: TensorInfo, settings: Settings) -> tuple[Lengths, int] | None:
+    """Find the padding of a layer's input that must be set to zero before the layer.
+
+    That is needed before layers that also read the steps after a sample's end, such as a convolution that pads with
+    zeros.
+
+    Args:
+        schema: The layer's schema.
+        value: Its main input.
+        settings: All its settings.
+
+    Returns:
+        The lengths and the dimension of the steps, or None if nothing must be set to zero.
+    """
+    if value.lengths is None or value.time_dim is None or not find_rule(schema).reads_past_end(settings):
+        return None
+    return value.lengths, value.time_dim
+
+
+def _find_length_change(rule: Rule, value: TensorInfo, settings: Settings) -> LengthChange | None:
+    return None if rule.changes_length is None or value.time_dim is None else rule.changes_length(settings)
 
 
 def _keeps_lengths(rule: Rule, inputs: Inputs, settings: Settings) -> bool:

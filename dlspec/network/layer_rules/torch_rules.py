@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Layout, TensorInfo, Window, layout_from_roles, roles_from_layout
+from dlspec.layouts import Layout, LengthChange, TensorInfo, layout_from_roles, roles_from_layout
 from dlspec.parts.layers.dimensions import (
     keeps_time,
     layout_from_dims,
@@ -78,38 +78,65 @@ def _as_single_number(setting: Any, default: int) -> int:
     return int(setting[0] if isinstance(setting, list | tuple) else setting)
 
 
-def _make_convolution_window(settings: Settings) -> Window | None:
-    kernel, dilation = _as_single_number(settings["kernel_size"], 1), _as_single_number(settings.get("dilation"), 1)
-    padding, span = settings.get("padding", 0), dilation * (kernel - 1)
-    if padding == "same":
-        if span % 2:  # PyTorch then pads one step more at the end than at the start
-            return None
-        padding = span // 2
-    padding = 0 if padding == "valid" else _as_single_number(padding, 0)
-    if padding and settings.get("padding_mode", "zeros") != "zeros":
+def _pads_convolution(settings: Settings) -> bool:
+    padding = settings.get("padding", 0)
+    return padding == "same" or (padding != "valid" and _as_single_number(padding, 0) > 0)
+
+
+def _change_length_by_convolution(settings: Settings) -> LengthChange | None:
+    if _pads_convolution(settings) and settings.get("padding_mode", "zeros") != "zeros":
         return None  # the values beyond a sample's end would be made from its padding
-    return Window(kernel, _as_single_number(settings.get("stride"), 1), padding, dilation)
+    if settings.get("padding") == "same":
+        return LengthChange()
+    padding = _as_single_number(settings.get("padding", 0), 0) if _pads_convolution(settings) else 0
+    return _make_window(settings, 1, padding)
 
 
-def _make_pooling_window(settings: Settings) -> Window | None:
-    """Make the window, or return None if a sample's result depends on its padding.
+def _change_length_by_transposed_convolution(settings: Settings) -> LengthChange:
+    kernel, stride = _as_single_number(settings["kernel_size"], 1), _as_single_number(settings.get("stride"), 1)
+    padding, dilation = _as_single_number(settings.get("padding"), 0), _as_single_number(settings.get("dilation"), 1)
+    more = _as_single_number(settings.get("output_padding"), 0)
+    return LengthChange.from_factor(stride, dilation * (kernel - 1) + more + 1 - 2 * padding - stride)
+
+
+def _change_length_by_pooling(settings: Settings) -> LengthChange | None:
+    """Return None if a sample's result depends on its padding.
 
     A window that extends beyond a sample's end contains padding in a batch, but nothing for the sample by itself.
     """
-    kernel, padding = _as_single_number(settings["kernel_size"], 1), _as_single_number(settings.get("padding"), 0)
-    counts_border = "count_include_pad" in settings and settings["count_include_pad"]
-    if settings.get("ceil_mode") or (padding and not counts_border):
+    padding = _as_single_number(settings.get("padding"), 0)
+    if settings.get("ceil_mode") or (padding and not settings.get("count_include_pad", True)):
         return None
-    return Window(
-        kernel,
-        _as_single_number(settings.get("stride"), kernel),
-        padding,
-        _as_single_number(settings.get("dilation"), 1),
+    return _make_window(settings, _as_single_number(settings["kernel_size"], 1), padding)
+
+
+def _make_window(settings: Settings, default_stride: int, padding: int) -> LengthChange:
+    kernel, dilation = _as_single_number(settings["kernel_size"], 1), _as_single_number(settings.get("dilation"), 1)
+    return LengthChange.from_window(
+        kernel, _as_single_number(settings.get("stride"), default_stride), padding, dilation
     )
 
 
-def _make_average_pooling_window(settings: Settings) -> Window | None:
-    return _make_pooling_window({"count_include_pad": True, **settings})
+def _change_length_by_zeros(settings: Settings) -> LengthChange | None:
+    """Return the change by padding with zeros at both ends; None for other values, which a convolution may read."""
+    left, right = _read_both_paddings(settings)
+    return None if settings.get("value", 0) or min(left, right) < 0 else LengthChange.from_factor(1, left + right)
+
+
+def _read_both_paddings(settings: Settings) -> tuple[int, int]:
+    padding = settings["padding"]
+    left, right = padding if isinstance(padding, list | tuple) else (padding, padding)
+    return int(left), int(right)
+
+
+def _change_length_by_repeating(settings: Settings) -> LengthChange | None:
+    """Return the change by an `Upsample` that repeats each step; None where it computes values between steps."""
+    written = settings.get("scale_factor")
+    factor = written[0] if isinstance(written, list | tuple) and len(written) == 1 else written
+    if not isinstance(factor, int | float) or factor != int(factor) or factor < 1:
+        return None
+    is_repeating = settings.get("mode", "nearest").startswith("nearest")
+    return LengthChange.from_factor(int(factor)) if is_repeating else None
 
 
 # ---- checks, and settings that depend on the inputs ----------------------------------------------------------------
@@ -148,11 +175,6 @@ def _check_unpool(inputs: Inputs, settings: Settings) -> Finding | None:
     )
 
 
-def _fill_softmax_dim(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
-    """Choose the channels as the dimension of a softmax; PyTorch would choose it by the number of dimensions."""
-    return {"dim": 1 if inputs[0].layout in ("features", "channels-first") else -1}
-
-
 def _fill_bag_padding(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     """Exclude padding (token 0) from an EmbeddingBag if the samples have lengths."""
     return {"padding_idx": 0} if inputs[0].lengths else {}
@@ -168,7 +190,6 @@ def _list_dims_kept_by_similarity(inputs: Inputs, settings: Settings) -> list[in
 # ---- the rules -----------------------------------------------------------------------------------------------------
 
 _ELEMENTWISE = Rule(keeps_lengths=True)
-_SOFTMAX = Rule(keeps_lengths=True, fill=_fill_softmax_dim)
 _ON_LAST = Rule(CHANNELS_LAST_LAYOUTS, keeps_lengths=True)
 _ON_CHANNELS_FIRST = Rule(_CHANNELS_FIRST)
 _ON_IMAGES = Rule(_CHANNELS_FIRST, constant_layout("channels-first"), dims=2)
@@ -192,7 +213,6 @@ _RULES: Mapping[str, Rule] = {
         _ELEMENTWISE,
     ),
     "PReLU": Rule(keeps_lengths=True, check=_check_prelu),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Softmin"), _SOFTMAX),
     **dict.fromkeys(("Linear", "LayerNorm", "RMSNorm", "GLU"), _ON_LAST),
     "Bilinear": Rule(
         CHANNELS_LAST_LAYOUTS,
@@ -206,7 +226,7 @@ _RULES: Mapping[str, Rule] = {
     "Flatten": Rule(ALL_LAYOUTS, _find_flatten_layout, keeps_lengths=_keeps_time_dim, roles=_find_flatten_roles),
     "Unflatten": Rule(gives=_find_unflatten_layout, keeps_lengths=_keeps_time_dim, roles=_find_unflatten_roles),
     "Identity": Rule(ALL_LAYOUTS, keeps_lengths=True),
-    **dict.fromkeys(("GroupNorm", "Upsample"), _ON_CHANNELS_FIRST),
+    "Upsample": Rule(_CHANNELS_FIRST, changes_length=_change_length_by_repeating),
     **dict.fromkeys(("LocalResponseNorm", "ChannelShuffle"), Rule(_CHANNELS_FIRST, keeps_lengths=True)),
     # For an input with one dimension fewer, PyTorch would use the batch as channels.
     **dict.fromkeys(
@@ -214,11 +234,32 @@ _RULES: Mapping[str, Rule] = {
         _ON_IMAGES,
     ),
     "Fold": Rule(_CHANNELS_FIRST, constant_layout("channels-first"), dims=1),
-    "BatchNorm1d": Rule(("features", "channels-first"), dims=1, keeps_lengths=True),
     "Dropout1d": Rule(_CHANNELS_FIRST, dims=1, keeps_lengths=True),
-    "Conv1d": Rule(_CHANNELS_FIRST, dims=1, window=_make_convolution_window),
-    **dict.fromkeys(("MaxPool1d", "LPPool1d"), Rule(_CHANNELS_FIRST, dims=1, window=_make_pooling_window)),
-    "AvgPool1d": Rule(_CHANNELS_FIRST, dims=1, window=_make_average_pooling_window),
+    "Conv1d": Rule(
+        _CHANNELS_FIRST, dims=1, changes_length=_change_length_by_convolution, reads_past_end=_pads_convolution
+    ),
+    "ConvTranspose1d": Rule(
+        _CHANNELS_FIRST,
+        dims=1,
+        changes_length=_change_length_by_transposed_convolution,
+        reads_past_end=lambda settings: True,  # its last steps are computed from steps after the end, too
+    ),
+    "LPPool1d": Rule(_CHANNELS_FIRST, dims=1, changes_length=_change_length_by_pooling),
+    "AvgPool1d": Rule(
+        _CHANNELS_FIRST,
+        dims=1,
+        changes_length=_change_length_by_pooling,
+        reads_past_end=lambda settings: _as_single_number(settings.get("padding"), 0) > 0,
+    ),
+    **dict.fromkeys(
+        ("ZeroPad1d", "ConstantPad1d"),
+        Rule(
+            _CHANNELS_FIRST,
+            dims=1,
+            changes_length=_change_length_by_zeros,
+            reads_past_end=lambda settings: _read_both_paddings(settings)[1] > 0,
+        ),
+    ),
     **{f"MaxUnpool{n}d": Rule(_CHANNELS_FIRST, dims=n, check=_check_unpool) for n in (1, 2, 3)},
 }
 

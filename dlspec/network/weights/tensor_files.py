@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlspec.compat.safetensors import open_tensor_file
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
 from dlspec.runs.file_names import WEIGHTS_FILES
@@ -100,12 +101,14 @@ def _list_from_file(path: Path) -> dict[str, StoredTensor]:
 
 
 def _list_from_safetensors(path: Path) -> dict[str, StoredTensor]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        file: Any = safe_open(path, framework="pt")  # its methods have no types
+        file = open_tensor_file(path)
         names = list(file.keys())
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except UserError as error:
+        raise UserError(f"can't read '{path}': {error}") from None
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"'{path}' is neither a safetensors file nor a file of torch.save: {_summarize_error(error)}"

@@ -12,7 +12,7 @@ from torch.nn import functional
 from dlspec.errors import Code, Finding
 from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.padding import make_step_mask
-from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout, lengths_of_input
 
 DEFAULT_ROTARY_BASE = 10000.0
 
@@ -94,7 +94,7 @@ class Attention(nn.Module):
         takes=("sequence",),
         gives=constant_layout("sequence"),
         keeps_lengths=lambda inputs, settings: _allows_shorter_batches(inputs),
-        lengths=lambda inputs, shape, settings: inputs[0].lengths,
+        lengths=lengths_of_input(0),
         check=_check_attention,
         fill=_fill_settings,
         takes_parameter=True,

@@ -10,7 +10,7 @@ from math import prod
 
 from dlspec.errors import Code, Finding
 from dlspec.layouts import Layout, Lengths, TensorInfo, guess_layout, layout_from_roles, roles_from_layout
-from dlspec.parts.layers.rule import Inputs, main_input
+from dlspec.parts.layers.rule import Inputs
 
 Dims = Sequence[int]
 
@@ -84,16 +84,18 @@ def keeps_time(value: TensorInfo, dims: Dims) -> bool:
     return value.time_dim is not None and after.time_dim is not None and dims[after.time_dim] == value.time_dim
 
 
-def all_have_main_input_lengths(inputs: Inputs) -> bool:
-    """Whether all inputs with lengths have those of the main input, so that no padding is combined with a real step."""
-    return all(each.lengths in (None, main_input(inputs).lengths) for each in inputs)
+def find_common_lengths(inputs: Inputs) -> Lengths | None:
+    """Return the lengths of inputs that are combined step by step; None if that combines padding with real steps."""
+    found = {each.lengths for each in inputs if each.lengths}
+    return found.pop() if len(found) == 1 and not any(each.lengths_lost_at for each in inputs) else None
 
 
 def lengths_and_steps_agree(inputs: Inputs) -> bool:
     """Whether lengths agree and no input has a fixed number of steps, which would not fit a shorter batch."""
-    return all_have_main_input_lengths(inputs) and not any(
-        _has_fixed_steps(each, main_input(inputs)) for each in inputs
-    )
+    padded = next((each for each in inputs if each.lengths), None)
+    if padded is None:
+        return True
+    return find_common_lengths(inputs) is not None and not any(_has_fixed_steps(each, padded) for each in inputs)
 
 
 def _has_fixed_steps(value: TensorInfo, input_with_lengths: TensorInfo) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dlspec.layouts import Layout
-from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, constant_layout, layout_by_rank
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, constant_layout, layout_by_rank, lengths_of_input
 
 
 def _find_single_step_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
@@ -29,9 +29,7 @@ class FoldTime(nn.Module):
 class UnfoldTime(nn.Module):
     """Reshape (N * T, ...) back to (N, T, ...). The second input is the value before folding; its lengths are kept."""
 
-    rule = Rule(
-        gives=constant_layout("sequence"), keeps_lengths=True, lengths=lambda inputs, shape, settings: inputs[1].lengths
-    )
+    rule = Rule(gives=constant_layout("sequence"), keeps_lengths=True, lengths=lengths_of_input(1))
     inline = True
     folds_batch = True
 

@@ -21,10 +21,12 @@ from dlspec.language.expressions.formula_functions import (
     DIM_ARGUMENTS,
     ELEMENTWISE_FUNCTIONS,
     FORMULA_FUNCTIONS,
+    IS_STEP,
     KEEPDIM_FUNCTIONS,
 )
 from dlspec.language.expressions.formula_tree import (
     find_calls,
+    find_step_name,
     is_number,
     match_arguments,
     parse_einsum_letters,
@@ -34,6 +36,7 @@ from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, UNARY_S
 from dlspec.layouts import TensorInfo, format_shape, guess_layout
 from dlspec.parts.layers.dimensions import check_dim
 from dlspec.parts.layers.merge import find_shape_mismatch
+from dlspec.parts.layers.padding import make_step_mask
 from dlspec.parts.layers.rule import Inputs, main_input
 
 # ---- evaluation ----------------------------------------------------------------------------------------------------
@@ -54,7 +57,7 @@ def _apply_to_number(function: Callable[..., Tensor], number: float, *others: An
 
 
 TORCH_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    name: _expand if name == "expand" else _find_function(name) for name in sorted(FORMULA_FUNCTIONS)
+    name: _expand if name == "expand" else _find_function(name) for name in sorted(FORMULA_FUNCTIONS - {IS_STEP})
 }
 """PyTorch's functions by their names in formulas."""
 
@@ -74,10 +77,21 @@ _INTEGER_EXPONENTS = (0, 1, 2, 3)
 
 
 class FormulaEvaluator:
-    """Evaluate the syntax tree of a formula on tensors, or on the proxies of torch.fx when the network is traced."""
+    """Evaluate the syntax tree of a formula on tensors, or on the proxies of torch.fx when the network is traced.
 
-    def __init__(self, inputs: Mapping[str, Any]) -> None:
-        self.inputs = inputs
+    Args:
+        inputs: The inputs by name.
+        infos: Their shapes and layouts, which `is_step` needs.
+        lengths: The real steps of each sample, (N,), of the inputs that have padding.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Any],
+        infos: Mapping[str, TensorInfo] | None = None,
+        lengths: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.inputs, self.infos, self.lengths = inputs, infos or {}, lengths or {}
 
     def evaluate(self, node: ast.expr | None) -> Any:
         """Evaluate a node of the syntax tree: a tensor, a number, or a tuple or slice as an argument."""
@@ -106,6 +120,8 @@ class FormulaEvaluator:
 
     def evaluate_call(self, node: ast.Call, name: str) -> Any:
         """Evaluate a function call. `eye` and `arange` create their result on the inputs' device."""
+        if name == IS_STEP:
+            return self.make_step_mask(find_step_name(node))
         arguments = (
             self._evaluate_power_operands(*node.args) if name == "pow" else [self.evaluate(each) for each in node.args]
         )
@@ -115,20 +131,43 @@ class FormulaEvaluator:
         function = partial(_apply_to_number, TORCH_FUNCTIONS[name]) if is_number(node) else TORCH_FUNCTIONS[name]
         return self.apply(node, function, arguments, keywords)
 
+    def make_step_mask(self, name: str) -> Any:
+        """Make the mask (N, T) of `is_step`: true for the real steps of an input."""
+        input, time_dim = self.inputs[name], self.infos[name].time_dim or 1
+        lengths = self.lengths.get(name)
+        if lengths is not None:
+            return make_step_mask(lengths, input.shape[time_dim], input.device)
+        rest = len(self.infos[name].shape) - time_dim
+        return torch.ones_like(input[(slice(None), *[0] * (time_dim - 1), slice(None), *[0] * rest)], dtype=torch.bool)
+
     def _evaluate_power_operands(self, base: ast.expr, exponent: ast.expr) -> list[Any]:
         """Evaluate base and exponent, and convert one of them to float, so that the power is a float.
 
         PyTorch computes powers of integer tensors as integers: they are 0 for a negative exponent, and wrong beyond 64
         bits. The type of a traced tensor is not known, so an exponent that is a tensor is divided by 1 to convert it.
         """
+        return self.convert_power_operands(base, exponent, self.evaluate(base), self.evaluate(exponent))
+
+    def convert_power_operands(self, base: ast.expr, exponent: ast.expr, base_value: Any, value: Any) -> list[Any]:
+        """Convert the evaluated operands of a power. A subclass overrides it to compare them.
+
+        Args:
+            base: The node of the base.
+            exponent: The node of the exponent.
+            base_value: The base.
+            value: The exponent.
+
+        Returns:
+            The base and the exponent for PyTorch.
+        """
         if is_number(base) and is_number(exponent):
-            return [self.evaluate(base), self.evaluate(exponent)]
+            return [base_value, value]
         if is_number(base):
-            return [float(self.evaluate(base)), self.evaluate(exponent)]
+            return [float(base_value), value]
         if is_number(exponent):
-            number = self.evaluate(exponent)
-            return [self.evaluate(base), number if number in _INTEGER_EXPONENTS else float(number)]
-        return [self.evaluate(base), self.evaluate(ast.BinOp(exponent, ast.Div(), ast.Constant(1)))]
+            return [base_value, value if value in _INTEGER_EXPONENTS else float(value)]
+        quotient = ast.BinOp(exponent, ast.Div(), ast.Constant(1))
+        return [base_value, self.apply(quotient, operator.truediv, [value, 1])]
 
     def apply(
         self,
@@ -154,8 +193,8 @@ class FormulaEvaluator:
 # ---- trial batches -------------------------------------------------------------------------------------------------
 
 # Numbers per sample. With more, the meta device is faster than the CPU, although its first use takes 1 to 2 s.
-_MAX_CPU_NUMBERS = 4_000_000
-_COMPUTE_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, ArithmeticError)
+MAX_CPU_NUMBERS = 4_000_000
+COMPUTE_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, ArithmeticError)
 _ADDS_DIMENSION = {"stack", "unsqueeze"}  # their `dim` refers to the output's dimensions
 _BATCH_FIX = "the first dimension is the batch, and samples must not be mixed"
 
@@ -199,9 +238,14 @@ class _TrialTensorPair:
 class _TrialEvaluator(FormulaEvaluator):
     """Evaluate a formula on trial batches of zeros, and refuse operations that would mix samples."""
 
-    def __init__(self, inputs: Mapping[str, Any], main: TensorInfo) -> None:
-        super().__init__(inputs)
-        self.main = main
+    def __init__(self, inputs: Mapping[str, Any], infos: Mapping[str, TensorInfo]) -> None:
+        super().__init__(inputs, infos)
+        self.main = main_input([*infos.values()])
+
+    def make_step_mask(self, name: str) -> Any:
+        pair = self.inputs[name]
+        masks = (FormulaEvaluator({name: each}, self.infos).make_step_mask(name) for each in (pair.two, pair.three))
+        return _TrialTensorPair(*masks)
 
     def apply(
         self,
@@ -217,7 +261,7 @@ class _TrialEvaluator(FormulaEvaluator):
                 function(*(_select_batch(each, at) for each in arguments), **(keywords or {}))
                 for at in ("two", "three")
             )
-        except _COMPUTE_ERRORS as error:
+        except COMPUTE_ERRORS as error:
             reason = first_line(error, 200)
             raise _InvalidFormula(
                 Code.LAYER_REFUSED,
@@ -361,11 +405,11 @@ def check_formula_on_trial_batches(tree: ast.expr, names: Sequence[str], inputs:
         What is wrong with the formula, or None.
     """
     numbers = sum(torch.Size(each.shape).numel() for each in inputs)
-    device = "meta" if numbers > _MAX_CPU_NUMBERS else "cpu"
+    device = "meta" if numbers > MAX_CPU_NUMBERS else "cpu"
     trial_inputs = {name: _make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
     try:
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-            _TrialEvaluator(trial_inputs, main_input(inputs)).evaluate(tree)
+            _TrialEvaluator(trial_inputs, dict(zip(names, inputs, strict=True))).evaluate(tree)
     except _InvalidFormula as refused:
         return refused.finding
     return None

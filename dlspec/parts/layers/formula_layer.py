@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -12,14 +13,17 @@ from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import (
     find_calls,
     find_output_names,
+    find_step_names,
     is_elementwise,
     only_moves_values,
 )
-from dlspec.layouts import Layout, Lengths
-from dlspec.parts.layers.dimensions import all_have_main_input_lengths, lengths_and_steps_agree
+from dlspec.layouts import NO_PADDING, Layout, LengthChange, Lengths, TensorInfo
+from dlspec.parts.layers.dimensions import find_common_lengths, lengths_and_steps_agree
 from dlspec.parts.layers.formula_evaluator import FormulaEvaluator, check_formula_on_trial_batches
-from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, main_input, same_layout
+from dlspec.parts.layers.formula_padding import PaddingTrial, try_formula_with_padding
+from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, same_layout
 
+_LENGTHS = "_lengths"
 _ROLE_MOVING_FUNCTIONS = {"transpose", "permute", "einsum", "reshape"}
 
 
@@ -39,7 +43,19 @@ def _check_formula(inputs: Inputs, settings: Settings) -> Finding | None:
             f"got {len(inputs)} inputs, but the formula uses {', '.join(names)}",
             "remove 'from': the formula names its inputs",
         )
-    return check_formula_on_trial_batches(tree, names, inputs)
+    return _check_step_names(tree, dict(zip(names, inputs, strict=True))) or check_formula_on_trial_batches(
+        tree, names, inputs
+    )
+
+
+def _check_step_names(tree: ast.expr, inputs: Mapping[str, TensorInfo]) -> Finding | None:
+    """Check that `is_step` is only used on inputs with steps."""
+    for name in find_step_names(tree):
+        value = inputs[name]
+        if value.time_dim is None or not value.has_batch:
+            found = f"is_step({name}) expects an output with steps, a sequence or tokens, got {value}"
+            return Finding(Code.WRONG_LAYOUT, found, "use it on the output before the steps were reduced")
+    return None
 
 
 def _output_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
@@ -48,7 +64,10 @@ def _output_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
 
 
 def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
-    return is_elementwise(_parse_formula_setting(settings)) and lengths_and_steps_agree(inputs)
+    if is_elementwise(_parse_formula_setting(settings)):
+        return lengths_and_steps_agree(inputs)
+    trial = _try_with_padding(inputs, settings)
+    return trial.is_unaffected and trial.fits_shorter_batch and trial.padded_dims in ((), (1,), (2,))
 
 
 def _keeps_vocabulary(settings: Settings) -> bool:
@@ -56,17 +75,26 @@ def _keeps_vocabulary(settings: Settings) -> bool:
 
 
 def _output_lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
-    return (
-        main_input(inputs).lengths
-        if is_elementwise(_parse_formula_setting(settings)) and all_have_main_input_lengths(inputs)
-        else None
-    )
+    lengths = find_common_lengths(inputs)
+    if lengths is None or is_elementwise(_parse_formula_setting(settings)):
+        return lengths
+    trial, value = _try_with_padding(inputs, settings), TensorInfo(shape, _output_layout(inputs, shape, settings))
+    if not trial.is_unaffected:
+        return None
+    if trial.padded_dims == (value.time_dim,) and trial.removed is not None:
+        return lengths.after(LengthChange(trial.removed))
+    return None if trial.padded_dims else NO_PADDING
+
+
+def _try_with_padding(inputs: Inputs, settings: Settings) -> PaddingTrial:
+    return try_formula_with_padding(settings["formula"], tuple(inputs))
 
 
 class Formula(nn.Module):
     """Compute an expression over earlier outputs, by their names: `mu + exp(logvar / 2) * randn_like(mu)`.
 
     `_` is the previous layer's output. `forward` takes the inputs in the order in which the formula first uses them.
+    `is_step(x)` is the mask (N, T) of the real steps of an output x, without padding.
     """
 
     rule = Rule(
@@ -77,17 +105,33 @@ class Formula(nn.Module):
         check=_check_formula,
         takes_parameter=True,
         keeps_vocabulary=_keeps_vocabulary,
+        fill=lambda inputs, settings: {"_inputs": tuple(inputs)},
     )
     inline = True
 
-    def __init__(self, formula: str) -> None:
+    def __init__(self, formula: str, _inputs: Sequence[TensorInfo] = ()) -> None:
         super().__init__()
         self.formula = formula
         self._tree = parse_formula(formula)
         self._names = find_output_names(self._tree)
+        self._infos = dict(zip(self._names, _inputs, strict=False))
+        positions = {name: at for at, name in enumerate(self._names)}
+        # Which inputs' lengths `forward` takes, by the names of its arguments.
+        self.lengths_of = {f"{name}{_LENGTHS}": positions[name] for name in find_step_names(self._tree)}
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        found: Tensor = FormulaEvaluator(dict(zip(self._names, inputs, strict=True))).evaluate(self._tree)
+    def forward(self, *inputs: Tensor, **lengths: Tensor) -> Tensor:
+        """Compute the expression.
+
+        Args:
+            inputs: The inputs in the order in which the formula first uses them.
+            lengths: For each NAME in `is_step`, as NAME_lengths, the real steps of each sample, int64 of shape (N,).
+
+        Returns:
+            The result, (N, ...).
+        """
+        known = {name.removesuffix(_LENGTHS): each for name, each in lengths.items() if each is not None}
+        by_name = dict(zip(self._names, inputs, strict=True))
+        found: Tensor = FormulaEvaluator(by_name, self._infos, known).evaluate(self._tree)
         return found
 
     def extra_repr(self) -> str:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Lengths, TensorInfo, Window, format_shape
+from dlspec.layouts import LengthChange, Lengths, TensorInfo, format_shape
 from dlspec.parts.layers.dimensions import (
-    all_have_main_input_lengths,
     check_dim,
+    find_common_lengths,
     lengths_and_steps_agree,
     normalize_dim,
 )
@@ -67,7 +67,7 @@ def _suggest_shape_fix(first: TensorInfo, other: TensorInfo) -> str:
 
 _ELEMENTWISE_RULE = Rule(
     keeps_lengths=lambda inputs, settings: lengths_and_steps_agree(inputs),
-    lengths=lambda inputs, shape, settings: main_input(inputs).lengths if all_have_main_input_lengths(inputs) else None,
+    lengths=lambda inputs, shape, settings: find_common_lengths(inputs),
     check=_check_elementwise,
     takes_parameter=True,
 )
@@ -145,12 +145,12 @@ def _concat_keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
 def _lengths_after_concat(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
     """Lengths of the result. Over time, the steps of earlier inputs are added to the lengths of the last input."""
     if not _concatenates_steps(inputs, settings):
-        return main_input(inputs).lengths if all_have_main_input_lengths(inputs) else None
+        return find_common_lengths(inputs)
     lengths = inputs[-1].lengths
     if lengths is None or not _concat_keeps_lengths(inputs, settings):
         return None
     added_steps = sum(each.shape[_concat_dim(inputs, settings) - 1] for each in inputs[:-1])
-    return Lengths(lengths.field, (*lengths.windows, Window(added_steps + 1, padding=added_steps)))
+    return lengths.after(LengthChange.from_factor(1, added_steps))
 
 
 class Concat(nn.Module):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Layout, Lengths, TensorInfo, Window, guess_layout
+from dlspec.layouts import NO_PADDING, Layout, LengthChange, Lengths, TensorInfo, guess_layout
 
 Settings = Mapping[str, Any]
 Shape = tuple[int, ...]
@@ -65,6 +65,16 @@ def main_input(inputs: Inputs) -> TensorInfo:
     return next((each for each in inputs if each.has_batch), inputs[0])
 
 
+def lengths_of_input(index: int) -> Callable[[Inputs, Shape, Settings], Lengths | None]:
+    """Make a function for `Rule.lengths`: the output has the steps of the input at this position."""
+
+    def find_lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
+        value = inputs[index]
+        return value.lengths or (None if value.lengths_lost_at else NO_PADDING)
+
+    return find_lengths
+
+
 def fill_nothing(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     """Infer no settings: the default of `Rule.fill`."""
     return {}
@@ -82,9 +92,12 @@ class Rule:
     dims: int | None = None
     # True if padding does not affect the output of a sample's real steps, or the single vector per sample.
     keeps_lengths: bool | Callable[[Inputs, Settings], bool] = False
-    # Returns the window of a convolution or pooling, from which the output's lengths are computed.
-    window: Callable[[Settings], Window | None] | None = None
-    # Returns the output's lengths, if they are neither the input's nor determined by a window.
+    # Returns how a convolution or pooling changes the lengths, None where its output depends on padding.
+    changes_length: Callable[[Settings], LengthChange | None] | None = None
+    # Whether such a layer reads steps after a sample's end, which must then be zeros, as for the sample alone.
+    reads_past_end: Callable[[Settings], bool] = lambda settings: False
+    # Returns the output's lengths, if they are neither the input's nor determined by `changes_length`; `NO_PADDING`
+    # where all its steps are real.
     lengths: Callable[[Inputs, Shape, Settings], Lengths | None] | None = None
     # Returns what is wrong with inputs that PyTorch would silently accept, or reject with an unclear message.
     check: Callable[[Inputs, Settings], Finding | tuple[str, str] | None] | None = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlspec.errors import Code, Finding
 from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.padding import make_step_mask
-from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout, lengths_of_input
 
 Activation = Literal["relu", "gelu"]
 
@@ -100,7 +100,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         takes=("sequence",),
         gives=constant_layout("sequence"),
         keeps_lengths=True,
-        lengths=lambda inputs, shape, settings: inputs[0].lengths,
+        lengths=lengths_of_input(0),
         check=_check_multihead,
         takes_parameter=True,
     )
@@ -178,7 +178,7 @@ _LAYER_RULE = Rule(
     takes=("sequence",),
     gives=constant_layout("sequence"),
     keeps_lengths=True,
-    lengths=lambda inputs, shape, settings: inputs[0].lengths,
+    lengths=lengths_of_input(0),
     check=_check_layer,
     takes_parameter=True,
 )

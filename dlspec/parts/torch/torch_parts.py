@@ -17,11 +17,14 @@ from dlspec.parts.layers.attention import Attention
 from dlspec.parts.layers.fold_time import FoldTime, UnfoldTime
 from dlspec.parts.layers.formula_layer import Formula
 from dlspec.parts.layers.merge import Add, Concat, Multiply
+from dlspec.parts.layers.normalization import BatchNorm1d, GroupNorm, InstanceNorm1d
 from dlspec.parts.layers.parameter import Parameter
+from dlspec.parts.layers.pooling import AdaptiveAvgPool1d, AdaptiveMaxPool1d, MaxPool1d
 from dlspec.parts.layers.positions import PositionalEmbedding, RelativePositionBias
 from dlspec.parts.layers.recurrent import GRU, LSTM, RNN
 from dlspec.parts.layers.reduction import Max, Mean, Sum
 from dlspec.parts.layers.reshape import Permute, Reshape, Select
+from dlspec.parts.layers.softmax import LogSoftmax, Softmax, Softmin
 from dlspec.parts.layers.stochastic_depth import StochasticDepth
 from dlspec.parts.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
 from dlspec.parts.name_suggestions import LAYER_SUGGESTIONS, LOSS_SUGGESTIONS
@@ -70,7 +73,23 @@ _UNSUPPORTED_SCHEDULERS: Mapping[str, str] = dict.fromkeys(
 # dlspec's subclasses of PyTorch's layers: the same settings and weights, but they respect the samples' lengths.
 _REPLACEMENTS: Mapping[str, type] = {
     each.__name__: each
-    for each in (RNN, LSTM, GRU, MultiheadAttention, TransformerEncoderLayer, TransformerDecoderLayer)
+    for each in (
+        RNN,
+        LSTM,
+        GRU,
+        MultiheadAttention,
+        TransformerEncoderLayer,
+        TransformerDecoderLayer,
+        BatchNorm1d,
+        InstanceNorm1d,
+        GroupNorm,
+        MaxPool1d,
+        AdaptiveAvgPool1d,
+        AdaptiveMaxPool1d,
+        Softmax,
+        LogSoftmax,
+        Softmin,
+    )
 }
 
 # dlspec's own layers. A new one needs a file in `layers/`, its class here, and a row in the table of the layer tests.

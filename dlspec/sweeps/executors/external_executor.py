@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -20,8 +22,8 @@ from typing import Any
 from dlspec.compat.hydra import get_return_value, has_failed
 from dlspec.errors import UserError
 from dlspec.jobs.error_reporting import format_error_line
-from dlspec.runs.file_names import JOB_FILE, STOP_FILE
-from dlspec.runs.io import write_json_unsynced
+from dlspec.runs.file_names import HYDRA_FOLDER, JOB_FILE, STOP_FILE, SWEEP_FILE
+from dlspec.runs.io import write_json_unsynced, write_text_unsynced
 from dlspec.runs.job_result import JobResult, make_failed_result, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import is_run_locked
@@ -65,6 +67,7 @@ def train_external_job(job: PlannedJob, threads: int, sweep_folder: Path) -> Job
         JobNotFinished: With the result, if the job was stopped, refused or failed.
     """
     interruption = Interruption()
+    _refuse_deleted_sweep(sweep_folder, job.folder)
     if (sweep_folder / STOP_FILE).exists():
         raise JobNotFinished(JobResult(JobState.WAITING))
     _write_result(job.folder, JobResult(JobState.RUNNING))
@@ -79,6 +82,20 @@ def train_external_job(job: PlannedJob, threads: int, sweep_folder: Path) -> Job
     if result.status is not JobState.FINISHED:
         raise JobNotFinished(result)
     return result
+
+
+def _refuse_deleted_sweep(sweep_folder: Path, job_folder: Path) -> None:
+    """Refuse to train if the sweep's folder was deleted or moved, and remove the job's folder that Hydra has made."""
+    if (sweep_folder / SWEEP_FILE).exists():
+        return
+    shutil.rmtree(job_folder / HYDRA_FOLDER, ignore_errors=True)
+    with suppress(OSError):  # a folder that is not empty remains
+        for folder in (job_folder, *job_folder.parents):
+            if not folder.is_relative_to(sweep_folder):
+                break
+            folder.rmdir()
+    found = f"the sweep's folder '{sweep_folder}' was deleted or moved"
+    raise JobNotFinished(make_failed_result(f"{found}: nothing was trained"))
 
 
 def _write_result(folder: Path, result: JobResult) -> None:
@@ -113,7 +130,7 @@ class ExternalExecutor(InlineExecutor):
     def stop(self) -> None:
         """Pass no further jobs to the launcher, and ask the running ones to save and end."""
         super().stop()
-        (self._get_sweep_folder() / STOP_FILE).touch()
+        write_text_unsynced(self._get_sweep_folder() / STOP_FILE, "")
 
 
 class _LaunchedBatch:

@@ -21,18 +21,23 @@ import torch
 from dlspec.config.hydra_run import HydraJob, HydraJobRunner, prepare_hydra_process
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import DataSource, open_data
+from dlspec.errors import TrainingFailed
 from dlspec.jobs.error_reporting import EXIT_INVALID, format_error_details, format_error_line, message_and_exit_code
 from dlspec.jobs.job import Job
-from dlspec.jobs.job_hash import compute_data_checksum
+from dlspec.jobs.job_hash import compute_data_checksum, describe_code_version
 from dlspec.jobs.job_setup import keep_found_settings, make_job
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.run_resuming import lock_newest_checkpoint, refuse_other_checkpoint
+from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.runs.file_access import open_to_append
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, STATUS_FILE
 from dlspec.runs.io import remove_temporary_files
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
+from dlspec.runs.job_versions import JobVersions, read_versions, write_versions
 from dlspec.runs.lock import is_run_locked
 from dlspec.runs.run_status import read_status
+from dlspec.standard_streams import make_output_tolerant, open_missing_descriptors
 from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, rename_newer_checkpoints
 from dlspec.training.health.out_of_memory import free_unused_memory
@@ -67,7 +72,7 @@ class JobWorker:
         self.runner, self.threads, self.modules, self.data = runner, threads, tuple(modules), data
         self.has_own_process = has_own_process
         self._open_datasets: dict[str, tuple[Dataset, str]] = {}
-        self._checksum = ""
+        self._checksum = self._code_version = ""
         self._trainer: Trainer | None = None
         self._is_stopping = self._is_prepared = False
 
@@ -84,7 +89,7 @@ class JobWorker:
     def __call__(self, job: PlannedJob) -> JobResult:
         """Train a job, or only build it; errors become part of the result and are not raised."""
         self._prepare_process()
-        self._checksum = ""
+        self._checksum = "" if self.data is None else self._checksum  # given data are the same for all jobs
         try:
             if job.only_builds:
                 self._make_job(job.load_steps()[0], is_resumed=False)
@@ -102,12 +107,16 @@ class JobWorker:
         if self._is_prepared:
             return
         self._is_prepared = True
+        self._code_version = describe_code_version()
+        self._checksum = "" if self.data is None else compute_data_checksum(self.data)
         prepare_hydra_process()
         for module in self.modules:
             import_module(module)
         if self.has_own_process:
+            open_missing_descriptors()
+            make_output_tolerant()
             logging.lastResort = None  # warnings are written to the job's log anyway
-            faulthandler.enable()
+            faulthandler.enable(2)
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
 
@@ -115,22 +124,34 @@ class JobWorker:
         """Train the job, from its newest checkpoint if it has one. A new job's folder is made once the job is built."""
         preparation, hydra_job = job.load_steps()
         built_job = None if job.folder.is_dir() else self._make_job(preparation, is_resumed=False)
-        job.folder.mkdir(parents=True, exist_ok=True)
+        _make_job_folder(job.folder)
         if job.is_recorded:
             _wait_for_lock(job.folder)
         with lock_newest_checkpoint(job.folder) as snapshot, self._redirect_to_log(job.folder / LOG_FILE):
-            if job.starts_over or _has_failed_before(job.folder):
+            starts_over = snapshot is None or job.starts_over or has_failed(job.folder)
+            resumed_job = None if starts_over else self._make_resumed_job(preparation, job.folder)
+            built_job = resumed_job or built_job or self._make_job(preparation, is_resumed=False)
+            if (
+                resumed_job is None
+            ):  # it is built before anything is removed: a job that can't be built keeps its result
                 remove_earlier_results(job.folder)
                 snapshot = None
-            if snapshot is not None:
-                preparation = keep_found_settings(preparation, job.folder)
-            built_job = built_job or self._make_job(preparation, is_resumed=snapshot is not None)
             self._trainer = built_job.trainer
             if self._is_stopping:
                 self.stop()
             built_job.check_disk_space(job.folder)
             _remove_later_files(job.folder, snapshot)
+            versions = JobVersions(self._code_version, self._checksum)
+            write_versions(job.folder, versions, is_resumed=snapshot is not None)
             return self._run_job(built_job, job, hydra_job, snapshot)
+
+    def _make_resumed_job(self, preparation: Preparation, folder: Path) -> Job | None:
+        """Build the job to resume it; None if it started with other data: a mixture of both would be of no use."""
+        job, started = self._make_job(keep_found_settings(preparation, folder), is_resumed=True), read_versions(folder)
+        if started is None or started.data in ("", self._checksum):
+            return job
+        print(f"{folder} started with other data: it is trained again from the start", file=sys.stderr)
+        return None
 
     def _make_job(self, preparation: Preparation, *, is_resumed: bool) -> Job:
         steps = replace(preparation, is_resumed=is_resumed, data=self.data, open_source=self._open_dataset)
@@ -152,7 +173,7 @@ class JobWorker:
 
         A source from outside dlspec is opened again for every job, as it may use random numbers of the job's seed.
         """
-        key = f"{source.source_name} {source.model_dump_json()}"
+        key = f"{source.source_name} {source.model_dump()}"
         if key not in self._open_datasets or not type(source).__module__.startswith("dlspec."):
             dataset = open_data(source)
             self._open_datasets[key] = dataset, compute_data_checksum(dataset)
@@ -167,7 +188,7 @@ class JobWorker:
         if not self.has_own_process:
             yield
             return
-        log_file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        log_file = open_to_append(path)
         before = [os.dup(number) for number in (1, 2)]
         try:
             _redirect_output(log_file, log_file)
@@ -176,6 +197,15 @@ class JobWorker:
             _redirect_output(*before)
             for each in (log_file, *before):
                 os.close(each)
+
+
+def _make_job_folder(folder: Path) -> None:
+    """Make the folder of a job, but not the sweep's folder: if that was deleted, it is not made again."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        found = f"the sweep's folder '{format_file_path(folder.parent)}' was deleted or moved"
+        raise TrainingFailed(f"{found}: nothing was trained") from None
 
 
 def _redirect_output(out: int, err: int) -> None:
@@ -211,14 +241,18 @@ def _wait_for_lock(folder: Path) -> None:
         time.sleep(0.1)
 
 
-def _has_failed_before(folder: Path) -> bool:
+def has_failed(folder: Path) -> bool:
     """Whether the job ended with an error. Resuming would meet the same error again, so such a job starts over."""
     status = read_status(folder)
     return status is not None and status.status is JobState.FAILED
 
 
 def remove_earlier_results(folder: Path) -> None:
-    """Remove everything that an earlier training wrote to `folder`, except its log."""
+    """Remove everything that an earlier training wrote to `folder`, except its log.
+
+    The result is removed first: if the process is killed in between, the job is not finished, and its status still says
+    whether it failed.
+    """
+    (folder / RESULT_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
-    for name in (RESULT_FILE, STATUS_FILE):
-        (folder / name).unlink(missing_ok=True)
+    (folder / STATUS_FILE).unlink(missing_ok=True)

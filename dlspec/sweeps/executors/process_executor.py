@@ -23,6 +23,7 @@ from typing import Any, Protocol, Self
 
 from dlspec.compat.torchmetrics import are_plot_imports_skipped
 from dlspec.limits import allow_deep_recursion
+from dlspec.standard_streams import open_missing_descriptors
 from dlspec.sweeps.executors.executor import ProgressScope, TaskEnded, TaskStarted
 
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -46,6 +47,7 @@ def start_fork_server() -> None:
     if START_METHOD == "forkserver":
         from multiprocessing import forkserver
 
+        open_missing_descriptors()  # the processes inherit them, and redirect 1 and 2 to a job's log
         forkserver.set_forkserver_preload([*([SETUP_MODULE] if are_plot_imports_skipped() else []), PRELOADED_MODULE])
         with _limit_to_one_thread(), _hide_main_module():
             forkserver.ensure_running()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,7 +18,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.plugin import Plugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dlspec.compat.hydra import register_module, split_into_jobs
 from dlspec.compat.submitit import treat_lost_jobs_as_failed
@@ -25,14 +26,18 @@ from dlspec.config.hydra_node import set_hydra_value
 from dlspec.config.launchers import PLUGIN_MODULE, register_plugin_names, restore_wrapped_launcher
 from dlspec.formatting import format_override
 from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.runs.file_access import refuse_links
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.executor_choice import choose_executor
 from dlspec.sweeps.executors.external_executor import ExternalExecutor
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
+from dlspec.sweeps.hydra.job_count import check_job_count
 from dlspec.sweeps.hydra.other_programs import run_other_program
 from dlspec.sweeps.hydra.sweep_task import SweepTask
 from dlspec.sweeps.records.planned_job import PlannedJob
+
+SUBMITIT_FOLDER = "${hydra.sweep.dir}/.submitit/%j"  # the default of Hydra's launchers
 
 
 class DlspecLauncher(Launcher):
@@ -112,10 +117,21 @@ class OtherLauncher(DlspecLauncher):
     def _launch(self, jobs: Sequence[PlannedJob]) -> Sequence[JobReturn]:
         config = restore_wrapped_launcher(self.sweep_config)
         set_hydra_value(config, "sweep.dir", str(self._get_sweep_folder()))
+        _use_new_submitit_folder(config, self._get_sweep_folder())
         launcher = Plugins.instance().instantiate_launcher(self.context, self.task, config)
         job_overrides = [[*job.overrides, *_make_folder_overrides(job.folder.absolute())] for job in jobs]
         with treat_lost_jobs_as_failed():
             return launcher.launch(job_overrides, initial_job_idx=jobs[0].number)
+
+
+def _use_new_submitit_folder(config: DictConfig, sweep_folder: Path) -> None:
+    """Give submitit a folder that nobody else has written to: it unpickles the results that it finds there."""
+    named = OmegaConf.to_container(config.hydra.launcher, resolve=False)
+    if isinstance(named, dict) and named.get("submitit_folder") == SUBMITIT_FOLDER:
+        parent = sweep_folder / ".submitit"
+        refuse_links(sweep_folder, [parent])
+        parent.mkdir(exist_ok=True)
+        set_hydra_value(config, "launcher.submitit_folder", f"{mkdtemp(dir=parent, prefix='batch_')}/%j")
 
 
 def _make_folder_overrides(folder: Path) -> list[str]:
@@ -151,7 +167,12 @@ class DlspecSweeper(Sweeper):
     def _split_into_jobs(self, arguments: list[str]) -> list[list[str]]:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         fixed_overrides = [f"{key}={value}" for key, value in self.params.items()]
-        return split_into_jobs(parser.parse_overrides([*fixed_overrides, *arguments]))
+        overrides = parser.parse_overrides([*fixed_overrides, *arguments])
+        check_job_count(overrides, self._is_group)
+        return split_into_jobs(overrides)
+
+    def _is_group(self, key: str) -> bool:
+        return bool(self.context.config_loader.get_group_options(key))
 
 
 # ---- registration with Hydra -----------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,14 @@ from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.spec_versions import SPEC_VERSION
 from dlspec.parts.section_reader import read_section
 from dlspec.runs.file_names import MULTIRUN_FILE
-from dlspec.runs.io import make_run_folder
+from dlspec.runs.io import write_text
 from dlspec.runs.job_result import JobResult
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external_executor import train_external_job
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.records.planned_job import JobSteps, PlannedJob, SweepEntry, plan_job
-from dlspec.sweeps.records.sweep_record import SweepRecord, read_sweep_record
+from dlspec.sweeps.records.sweep_folder import open_sweep_folder
+from dlspec.sweeps.records.sweep_record import SweepRecord
 from dlspec.sweeps.sweep_run import SweepRun
 
 NUMBER_AS_SUBDIR = "${hydra:job.num}"
@@ -91,27 +91,23 @@ class SweepTask:
             return
         settings = _read_sweep_settings(ComposedConfig(config, self.loader))
         HydraConfig.instance().set_config(config)
-        configured_folder = Path(str(config.hydra.sweep.dir))
         # dlspec's own name is always that of a new sweep, even if another one started in the same second.
         is_new = not is_folder_named(config, "sweep.dir")
-        record = None if is_new else read_sweep_record(configured_folder)
-        if record is not None:
-            self.folder, record = record.folder, replace(record, command=self.command, config_dir=self.config_dir)
         self.sweep = SweepRun(
             settings,
-            record,
-            partial(self._create_record, config, configured_folder),
+            open_sweep_folder(Path(str(config.hydra.sweep.dir)), command=self.command, is_new=is_new),
             partial(make_executor, JobWorker(HydraJobRunner(context), threads=settings.threads), settings),
             name=partial(_name_job_folder, config),
         )
         self.spec_version = self.sweep.spec_version
+        self._complete_record(self.sweep.record, config)
 
-    def _create_record(self, config: DictConfig, configured_folder: Path) -> SweepRecord:
-        """Make the sweep's folder, and set `hydra.sweep.dir` to it for files that a sweeper writes."""
-        self.folder = make_run_folder(configured_folder.parent, configured_folder.name)
+    def _complete_record(self, record: SweepRecord, config: DictConfig) -> None:
+        """Write what only a sweep of Hydra has, and set `hydra.sweep.dir` for files that a sweeper writes."""
+        self.folder, record.command, record.config_dir = record.folder, self.command, self.config_dir
         set_hydra_value(config, "sweep.dir", str(self.folder))
-        OmegaConf.save(config, self.folder / MULTIRUN_FILE)
-        return SweepRecord(self.folder, command=self.command, config_dir=self.config_dir)
+        if not (self.folder / MULTIRUN_FILE).exists():
+            write_text(self.folder / MULTIRUN_FILE, OmegaConf.to_yaml(config))
 
     def launch(
         self, context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]

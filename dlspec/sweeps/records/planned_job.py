@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from dlspec.config.composition import InvalidOverrides
 from dlspec.config.hydra_run import HydraJob
@@ -16,7 +17,10 @@ from dlspec.jobs.job_hash import compute_job_hash, compute_shape_key
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
+from dlspec.runs.job_versions import JobVersions
 
+# What has changed since a job was trained; "unknown" if the versions that trained it were lost or never written.
+Change = Literal["code", "data", "unknown", ""]
 NO_FOLDER = Path()  # the folder of a job that has no number yet, or was refused
 # A job's preparation, and the job as Hydra runs it (None outside Hydra).
 JobSteps = tuple[Preparation, HydraJob | None]
@@ -52,10 +56,10 @@ class SweepEntry:
 
     job: PlannedJob
     result: JobResult = JobResult()  # noqa: RUF009  # it is frozen
-    code: str = ""  # the version of the code that trained the last finished result; '' if there is none
-    data: str = ""  # the checksum of the data of the last finished result; '' if there is none
+    versions: JobVersions = JobVersions()  # noqa: RUF009  # the code and data that it was trained with
     is_done: bool = False  # whether an earlier start of the sweep finished it
-    changed: str = ""  # what has changed since it was finished: "code", "data" or ''
+    is_started: bool = False  # whether an earlier start of the sweep left a checkpoint that it is resumed from
+    changed: Change = ""  # what has changed since it was finished or started
     started_at: float = 0.0  # by `time.monotonic`, for the display
     seconds: float = 0.0  # how long it ran, for the display
 
@@ -73,6 +77,11 @@ class SweepEntry:
     def needs_training(self) -> bool:
         """Whether the job is valid and not finished."""
         return not self.is_refused and not self.is_done
+
+    @property
+    def was_trained(self) -> bool:
+        """Whether an earlier start of the sweep trained the job, or a part of it."""
+        return self.is_done or self.is_started
 
     def refuse(self, result: JobResult) -> None:
         """Mark the job as refused with `result`. A new job is then identified by a hash of its overrides."""
@@ -118,7 +127,8 @@ def plan_job(overrides: tuple[str, ...], prepare: Callable[[], JobSteps], data_c
         return _make_refused_entry(overrides, error)
     pickled = pickle.dumps((preparation, hydra_job))
     hash_ = compute_job_hash(spec, data_checksum)
-    return SweepEntry(PlannedJob(overrides, hash_, compute_shape_key(spec), spec.trainer.device, pickled))
+    job = PlannedJob(overrides, hash_, compute_shape_key(spec), spec.trainer.device, pickled)
+    return SweepEntry(job, versions=JobVersions(data=data_checksum))
 
 
 def _make_refused_entry(overrides: tuple[str, ...], error: Exception) -> SweepEntry:
@@ -128,4 +138,4 @@ def _make_refused_entry(overrides: tuple[str, ...], error: Exception) -> SweepEn
 
 def _hash_refused_job(overrides: Sequence[str]) -> str:
     """Hash an invalid job by its overrides: an invalid spec has no other hash by which a sweep could match it."""
-    return "refused " + hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:16]
+    return "refused " + hashlib.sha256("\n".join(overrides).encode(errors="backslashreplace")).hexdigest()[:16]

@@ -14,6 +14,7 @@ from dlspec.runs.file_names import RESULT_FILE, SWEEP_FILE
 from dlspec.runs.io import write_json, write_json_unsynced
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
+from dlspec.runs.job_versions import JobVersions
 from dlspec.runs.run_status import RunStatus, read_status
 from dlspec.runs.sweep_file import parse_listed_job, read_sweep_file
 from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
@@ -31,6 +32,10 @@ class SweepRecord:
     command: list[str] | None = None  # the arguments of the command that started it; None for `dlspec.sweep`
     config_dir: str | None = None  # the user's folder of config files
     spec_version: int = SPEC_VERSION  # of all jobs; a sweep is resumed by the rules that it was started with
+
+    def exists(self) -> bool:
+        """Whether the sweep's folder contains `sweep.json`: somebody may have deleted or moved the folder."""
+        return (self.folder / SWEEP_FILE).exists()
 
     def write(self, *, synced: bool = True) -> None:
         """Write `sweep.json`; if `synced`, wait until it is on the disk."""
@@ -54,8 +59,8 @@ class SweepRecord:
             "overrides": list(job.overrides),
             "status": entry.status,
             "error": entry.result.error,
-            "code": entry.code,
-            "data": entry.data,
+            "code": entry.versions.code,
+            "data": entry.versions.data,
         }
 
     def entries_by_hash(self) -> Mapping[str, Iterator[SweepEntry]]:
@@ -107,7 +112,8 @@ def _entry_from_json(tree: Mapping[str, Any], sweep_folder: Path) -> SweepEntry:
         raise ValueError
     folder = sweep_folder / listed.folder if listed.folder else NO_FOLDER
     job = PlannedJob(listed.overrides, listed.hash, number=listed.number, folder=folder)
-    return SweepEntry(job, JobResult(listed.status, error=listed.error or ""), listed.code, listed.data)
+    result = JobResult(listed.status, error=listed.error or "")
+    return SweepEntry(job, result, JobVersions(listed.code, listed.data))
 
 
 def _check_strings(values: object) -> None:

@@ -6,7 +6,6 @@ folder), a warning is logged once, the run continues, and the data is written at
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -17,7 +16,7 @@ from typing import Any
 
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.runs.file_names import EVENTS_PATTERN, METRICS_FILE, RESULT_FILE, TIMING_FILE, format_events_name
-from dlspec.runs.io import append_bytes, replace_non_finite, write_bytes, write_json
+from dlspec.runs.io import append_bytes, encode_json, write_bytes, write_json
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import TrainingState, make_job_result
 
@@ -170,4 +169,4 @@ class TensorBoard(_AppendedFile):
 
 def encode_json_line(values: Mapping[str, Any]) -> bytes:
     """Encode a mapping as one line of JSON, with its keys in order; nan and infinities become null."""
-    return json.dumps(replace_non_finite(values), ensure_ascii=False).encode() + b"\n"
+    return encode_json(values) + b"\n"

@@ -7,8 +7,6 @@ the time.
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -30,14 +28,6 @@ BAR_WIDTH = 24  # characters
 DisplayMode = Literal["bar", "lines"]
 
 
-class _Terminal(Console):
-    """A console that becomes silent if its output is closed (`| head -1`), instead of ending the training."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 class Progress(Callback):
     """Prints the run's progress to `console`: "bar" redraws one line, "lines" prints a line every ten seconds.
 
@@ -45,7 +35,7 @@ class Progress(Callback):
     """
 
     def __init__(self, mode: Literal["auto", "bar", "lines"] = "auto", console: Console | None = None) -> None:
-        self.console = console or _Terminal(soft_wrap=True, highlight=False)
+        self.console = console or Console(soft_wrap=True, highlight=False)
         self.mode: DisplayMode = ("bar" if self.console.is_terminal else "lines") if mode == "auto" else mode
         self._live: Live | None = None
         self._started = self._due = 0.0

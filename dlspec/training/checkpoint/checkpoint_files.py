@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dlspec.compat.safetensors import open_tensor_file
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
 from dlspec.formatting import first_line
 from dlspec.runs.file_names import CHECKPOINT_PATTERN, DAMAGED_SUFFIX, format_checkpoint_name
@@ -154,12 +155,10 @@ def read_checkpoint(path: Path) -> Snapshot:
 
 
 def _read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    from safetensors import safe_open
-
     if path.is_symlink():
         raise DamagedCheckpoint("it is a symbolic link, which is not followed")
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_tensor_file(path) as file:
             # Copied to aligned memory: tensors in the file are not aligned, and some kernels then round differently.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})

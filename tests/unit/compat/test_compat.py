@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.core import utils as hydra_utils
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
 from torch import nn
 from torch.optim import optimizer as optimizer_module
 from torch.optim.lr_scheduler import StepLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from dlspec.compat import sklearn, torch_dynamo
+from dlspec.compat.hydra import set_config_writer
+from dlspec.compat.safetensors import open_tensor_file
 from dlspec.compat.torch_cuda import end_failed_graph_capture
 from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
 from dlspec.compat.torch_foreach import copy_tensors
 from dlspec.compat.torch_layers import can_have_running_statistics, is_batch_norm, iterate_tensor_slots
 from dlspec.compat.torch_optim import mark_optimizer_stepped
 from dlspec.compat.torchmetrics import get_metric_state, restore_metric
+from dlspec.errors import UserError
+from dlspec.network.weights.tensor_files import list_stored_tensors
+from dlspec.training.checkpoint.checkpoint_files import DamagedCheckpoint, read_checkpoint
 
 OBSERVING = """
 import sys, torch
@@ -128,3 +138,40 @@ def test_what_the_compiler_leaves_out_is_not_logged() -> None:
         assert not logger.isEnabledFor(logging.WARNING) and logger.isEnabledFor(logging.ERROR)
     finally:
         logger.setLevel(before)
+
+
+def test_hydras_own_files_are_written_by_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hydra_utils, "_save_config", hydra_utils._save_config)
+    written: dict[Path, str] = {}
+    set_config_writer(written.__setitem__)
+    hydra_utils._save_config(OmegaConf.create({"a": 1}), "config.yaml", Path("run/.hydra"))
+    assert written == {Path("run/.hydra/config.yaml"): "a: 1\n"}
+
+
+def test_a_header_that_is_too_large_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "step-000000001.safetensors"
+    save_file({"weight": torch.ones(3)}, path)
+    size = int.from_bytes(path.read_bytes()[:8], "little")
+    monkeypatch.setenv("DLSPEC_MAX_WEIGHTS_HEADER_BYTES", str(size - 1))
+    monkeypatch.setattr("safetensors.safe_open", lambda *_, **__: pytest.fail("it was parsed"))
+    variable = "set the environment variable DLSPEC_MAX_WEIGHTS_HEADER_BYTES"
+    with pytest.raises(UserError, match=variable):
+        list_stored_tensors(path)
+    with pytest.raises(DamagedCheckpoint, match=variable):
+        read_checkpoint(path)
+    monkeypatch.undo()
+    monkeypatch.setenv("DLSPEC_MAX_WEIGHTS_HEADER_BYTES", str(size))
+    assert list(list_stored_tensors(path)) == ["weight"]
+
+
+def test_a_tensor_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    try:
+        path.write_bytes(b"")
+    except OSError:
+        pytest.skip("the file system has UTF-8 names only")
+    plain = tmp_path / "plain.safetensors"
+    save_file({"weight": torch.arange(3.0)}, plain)
+    plain.replace(path)
+    file = open_tensor_file(path)
+    assert torch.equal(file.get_tensor("weight"), torch.arange(3.0))  # read after the descriptor was closed

@@ -118,7 +118,8 @@ def test_the_log_tells_of_the_run(dlspec: Callable) -> None:
 def test_a_warm_up_before_a_cosine(dlspec: Callable, work: Path) -> None:
     """36 steps: a rise in tenths to the learning rate, then half a cosine over the 27 that are left."""
     words = ("model=mlp", "trainer.epochs=9", "trainer.limit_batches=4", "optimizer.lr=0.01", *QUIET)
-    said = dlspec(*words, "scheduler=CosineAnnealingLR", "scheduler.warmup=9", "hydra.run.dir=made")
+    said = dlspec(*words, "scheduler=CosineAnnealingLR", "scheduler.warmup=9", "scheduler.interval=step",
+                  "hydra.run.dir=made")  # fmt: skip
     assert (said.code, said.err) == (0, "")
     found = [json.loads(line)["lr"] for line in (work / "made/metrics.jsonl").read_text().splitlines()]
     wanted = [0.01 * (step + 1) / 10 if step < 9 else 0.005 * (1 + math.cos(math.pi * (step - 9) / 27))

@@ -32,6 +32,8 @@ RUNS: dict[str, tuple[str, ...]] = {
     "batch norm": ("model=norm", "optimizer=AdamW"),
     "step schedule": ("model=mlp", "scheduler=OneCycleLR", "scheduler.max_lr=1e-2"),
     "warm-up": ("model=mlp", "scheduler=CosineAnnealingLR", "scheduler.warmup=20"),
+    "warm-up of steps": ("model=mlp", "scheduler=CosineAnnealingLR", "scheduler.warmup=20", "scheduler.interval=step"),
+    "warm-up of a plateau": ("model=mlp", "scheduler=ReduceLROnPlateau", "scheduler.patience=0", "scheduler.warmup=20"),
     "milestones": ("model=mlp", "scheduler=MultiStepLR", "scheduler.milestones=[1,2]"),
     "plateau": ("model=mlp", "scheduler=ReduceLROnPlateau", "scheduler.patience=0"),
     "accumulation": ("model=dropout", "trainer.accumulate=3"),

@@ -11,7 +11,8 @@ import torch
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.language.spec_versions import CHANGED_RULES, READ_VERSIONS, SPEC_VERSION
-from helpers.layer_table import build_layers, build_valid_layers, features
+from dlspec.layouts import Lengths, TensorInfo
+from helpers.layer_table import build_layers, build_valid_layers, features, tokens
 from helpers.paths import ROOT
 
 ROW = features(4)
@@ -137,3 +138,77 @@ def test_an_inner_index_that_hides_an_outer_one_is_refused(inner: Any) -> None:
 )
 def test_both_ways_out_and_what_hides_nothing(layers: Any) -> None:
     assert find_codes(layers) == []
+
+
+# ---- padding -------------------------------------------------------------------------------------------------------
+
+TEXT = TensorInfo((12,), "tokens", Lengths("x"), vocab_size=9)
+CONVOLUTION = {"Conv1d": {"out_channels": 4, "kernel_size": 3, "padding": 1}}
+SIGNAL: list[Any] = [{"Embedding": 4}, {"Permute": [0, 2, 1]}]
+
+
+@pytest.mark.parametrize(
+    ("layers", "differs"),
+    [
+        ([*SIGNAL, CONVOLUTION, "BatchNorm1d", "Mean"], True),
+        ([*SIGNAL, {"Residual": [CONVOLUTION]}, CONVOLUTION], True),
+        ([*SIGNAL, {"AdaptiveAvgPool1d": 1}], True),
+        ([*SIGNAL, {"MaxPool1d": {"kernel_size": 3, "padding": 1}}], True),
+        ([{"Embedding": 4}, {"Formula": "cumsum(_, dim=1)"}, {"LSTM": 3}], True),
+        ([*SIGNAL, CONVOLUTION, {"MaxPool1d": 2}, "Max"], False),
+        ([{"Embedding": 4}, {"Residual": [{"LayerNorm": {}}, {"Attention": 2}]}, "Mean"], False),
+        ([{"Embedding": 4}, {"Softmax": 2}, {"LSTM": {"hidden_size": 3, "output": "last"}}], False),
+        ([*SIGNAL, {"Parallel": [[CONVOLUTION, "Max"], [CONVOLUTION, "Mean"]]}, {"Linear": 2}], False),
+    ],
+)
+def test_version_1_stops_where_padding_counted(layers: list[Any], differs: bool) -> None:
+    problems = Problems(spec_version=1)
+    build_layers(layers, TEXT, problems)
+    assert [each.code for each in problems.found][:1] == [Code.CHANGED_RULE] * differs
+    assert build_valid_layers(layers, TEXT)
+
+
+# ---- powers of integers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("formula", "given", "is_changed"),
+    [
+        ("_ * 2 ** (-5 - arange(4))", ROW, True),  # was 0
+        ("_ * pow(2, 0 - arange(4))", ROW, True),
+        ("_ * 10 ** (18 + arange(4))", ROW, True),  # beyond 64 bits
+        ("_ * (1 + arange(4)) ** (0 - arange(4))", ROW, True),
+        ("1 * _ ** 64", tokens(5, 7), True),
+        ("1 * _ ** _", tokens(5, 7), True),
+        ("1 * 2 ** _", tokens(5, 7), True),
+        ("_ * 2 ** arange(4)", ROW, False),
+        ("_ * (1 + arange(4)) ** 5", ROW, False),
+        ("_ * 2.0 ** (-5 - arange(4))", ROW, False),
+        ("2 ** _", ROW, False),
+        ("_ ** -2 + _ ** _ + _ ** arange(4)", ROW, False),
+        ("1 * _ ** 3", tokens(5, 7), False),
+        ("_ * 2 ** -5", ROW, False),
+        ("1 * _ ** -1", tokens(5, 7), False),  # PyTorch refuses it
+    ],
+)
+def test_version_1_stops_where_a_power_was_an_integer(formula: str, given: Any, is_changed: bool) -> None:
+    problems = Problems(spec_version=1)
+    build_layers([{"Formula": formula}], given, problems)
+    assert [each.code for each in problems.found] == [Code.CHANGED_RULE] * is_changed, problems.found
+    assert build_layers([{"Formula": formula}], given, Problems()) is not None
+
+
+def test_the_check_of_powers_draws_nothing() -> None:
+    layers = [{"Formula": "_ + randn_like(_) * 2 ** arange(4)"}, {"Linear": 3}]
+    states = []
+    for version in READ_VERSIONS:
+        torch.manual_seed(3)
+        built = build_layers(layers, ROW, Problems(spec_version=version))
+        assert built is not None
+        states.append(built.module.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_nested_powers_are_evaluated_once_each() -> None:
+    formula = "(" * 40 + "_" + " ** 1.5)" * 40  # 2 ** 40 evaluations, if each power evaluated its operands twice
+    assert find_codes([{"Formula": formula}], 1) == []

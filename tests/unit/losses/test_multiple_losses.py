@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlspec.data.batches.sequence_lengths import PaddingTrim, compute_lengths_after_windows, masked_mean
+from dlspec.data.batches.sequence_lengths import PaddingTrim, change_lengths, masked_mean
 from dlspec.data.dataset import Dataset, Field, Target
-from dlspec.layouts import Lengths, TensorInfo, Window
+from dlspec.layouts import LengthChange, Lengths, TensorInfo
 from dlspec.parts.layers.padding import make_step_mask
 from dlspec.parts.torch.torch_parts import LOSSES
 from helpers.loss_cases import (
@@ -116,7 +116,7 @@ def test_metrics_see_the_real_steps_alone(raw: Any, value: TensorInfo, end: str,
 
 
 def test_batches_of_steps_are_trimmed_as_the_output_is() -> None:
-    windows = (Window(3, stride=2, padding=1),)
+    windows = (LengthChange.from_window(3, stride=2, padding=1),)
     value = TensorInfo((3, K), "sequence", Lengths("x", windows))
     target = Target("tags", "classes", (3,), ABC)
     criterion = read_valid_criterion(
@@ -126,10 +126,8 @@ def test_batches_of_steps_are_trimmed_as_the_output_is() -> None:
     )
     assert criterion.trims == {"tags": PaddingTrim(Lengths("x", windows), 1)}
     output, labels = drawn(value), make_labels(target)
-    real = make_step_mask(compute_lengths_after_windows(LENGTHS, windows), 3)
-    assert compute_lengths_after_windows(5, windows) == 3 and compute_lengths_after_windows(
-        LENGTHS, windows
-    ).tolist() == [3, 1, 2, 1, 3, 2]
+    real = make_step_mask(change_lengths(LENGTHS, windows), 3)
+    assert change_lengths(5, windows) == 3 and change_lengths(LENGTHS, windows).tolist() == [3, 1, 2, 1, 3, 2]
     torch.testing.assert_close(
         criterion(output, (labels, LENGTHS)), functional.cross_entropy(output[real], labels[real])
     )
@@ -321,6 +319,15 @@ def test_ctc_is_given_the_lengths_of_both() -> None:
         scores.transpose(0, 1), tokens + 1 - tokens, torch.full((ROWS,), T), torch.full((ROWS,), 2)
     )
     torch.testing.assert_close(plain(scores, (tokens + 1 - tokens,)), wanted)
+
+
+def test_a_loss_over_steps_whose_lengths_are_unknown_is_refused() -> None:
+    text = Target("text", "classes", (2,), ("blank", "a", "b"), lengths="text")
+    data = make_data(text, fields=SEQUENCE, x=torch.zeros(ROWS, T, 4), x_lengths=LENGTHS)
+    lost = make_outputs(output=(TensorInfo((T, 3), "sequence", lengths_lost_at="3"), "LogSoftmax"))
+    criterion, [(_, found, fix)] = read_criterion("CTCLoss", lost, data)
+    assert criterion is None and "lengths_of: NAME" in fix
+    assert found == "CTCLoss needs each sample's length, which is unknown after layer '3'"
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from torch.nn import functional
 import dlspec as library
 from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.errors import Code, SpecError
 from dlspec.jobs.python_spec import prepare_spec
 from dlspec.language.problems import Problems
 from dlspec.metrics.selection import (
@@ -160,6 +161,26 @@ def test_an_average_over_two_classes_is_that_of_scikit_learn(name: str, average:
         assert float(metric.compute()) == pytest.approx(wanted, abs=2e-6)
 
 
+@pytest.mark.parametrize(("name", "average"), AVERAGED)
+def test_version_1_stops_where_an_average_of_two_classes_had_no_effect(name: str, average: str) -> None:
+    settings = {"average": average, **({"beta": 2.0} if name == "FBetaScore" else {})}
+    former = metric_registry()[name].build(task="binary", num_classes=2, validate_args=False, **settings)
+    former.update(torch.tensor(SCORES), torch.tensor(LABELS))
+    is_equal = float(former.compute()) == pytest.approx(AVERAGED[name, average][0], abs=2e-6)
+    problems = Problems(spec_version=1)
+    select_metrics(read_metrics({"type": name, **settings}, problems), [YES_NO], NO_DATA, problems)
+    assert [each.code for each in problems.found] == ([] if is_equal else [Code.CHANGED_RULE])
+    select_metrics(read_metrics({"type": name, **settings}, problems), [THREE], NO_DATA, only_three := Problems())
+    assert not only_three
+
+
+def test_version_1_stops_where_top_k_of_two_classes_had_no_effect() -> None:
+    for top_k, count in ((1, 0), (2, 1)):
+        problems = Problems(spec_version=1)
+        select_metrics(read_metrics({"Accuracy": {"top_k": top_k}}, problems), [YES_NO], NO_DATA, problems)
+        assert [each.code for each in problems.found] == [Code.CHANGED_RULE] * count
+
+
 def test_every_metric_with_an_average_is_in_the_table() -> None:
     found = {
         (name, average)
@@ -195,6 +216,7 @@ def test_all_defaults_of_an_older_saved_spec_change_nothing(name: str, target: T
     problems, schema = Problems(), metric_registry()[name]
     terms = read_metrics({"type": name, **{each.name: each.default for each in schema.settings.values()}}, problems)
     assert [dict(each.settings) for each in terms] == [{}]
+    problems = Problems(spec_version=1)
     select_metrics(terms, [target], NO_DATA, problems)
     assert not problems
 
@@ -360,6 +382,24 @@ def test_labels_have_their_own_loss_and_metrics() -> None:
     }
     told = {name.removeprefix("test/"): each for name, each in result.results.items() if name.startswith("test/")}
     assert told == pytest.approx(wanted, abs=1e-5)
+
+
+def test_version_1_stops_where_a_bool_target_had_classes_of_steps() -> None:
+    features = GENERATOR.normal(size=(60, 3)).astype(np.float32)
+    tags = features > 0
+
+    def find_codes(target: Any, version: int, **data: Any) -> list[Code]:
+        spec = {"spec_version": version, "layers": [{"Linear": 3}], "data": data, **QUICK}
+        try:
+            prepare_spec(spec, {"x": features, "target": target}).prepare()
+        except SpecError as error:
+            return [each.code for each in error.problems]
+        return []
+
+    assert find_codes(tags, 1) == [Code.CHANGED_RULE]
+    assert find_codes(tags, 2) == find_codes(tags.astype(np.float32), 1) == []
+    assert find_codes(tags[:, 0].astype(int) + tags[:, 1], 1) == []
+    assert find_codes(tags.astype(int), 1, labels="target") == []  # what nobody could write in version 1
 
 
 LABELS_TARGET = Target("tags", "numbers", (3,), labels=("a", "b", "c"))

@@ -15,9 +15,9 @@ from torch import Tensor, fx, nn
 
 from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
-from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS
-from dlspec.language.expressions.formula_tree import find_calls, find_output_names, is_elementwise
-from dlspec.layouts import Lengths, TensorInfo
+from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS, IS_STEP
+from dlspec.language.expressions.formula_tree import find_calls, find_output_names
+from dlspec.layouts import NO_PADDING, LengthChange, Lengths, TensorInfo
 from dlspec.parts.layers.formula_layer import Formula
 from helpers.layer_table import channels_first, features, make_batch, parameter, sequence, tokens
 
@@ -116,7 +116,9 @@ def test_what_is_computed_and_traced(text: str, wanted: Any) -> None:
 
 
 def test_every_function_has_a_row() -> None:
-    assert {name for text, _ in COMPUTED for name, _ in find_calls(parse_formula(text))} == FORMULA_FUNCTIONS
+    assert {name for text, _ in COMPUTED for name, _ in find_calls(parse_formula(text))} == (
+        FORMULA_FUNCTIONS - {IS_STEP}  # its values are those of the lengths: see test_padding.py
+    )
 
 
 def test_the_traced_code_is_straight() -> None:
@@ -152,7 +154,12 @@ RULES = [
     ("x * scale", (LENGTHY, parameter(4)), (5, 4), "sequence", True),
     ("x * scale", (LENGTHY, parameter(5, 4)), (5, 4), "sequence", False),
     ("softmax(x, dim=1)", (LENGTHY,), (5, 4), "sequence", False),
-    ("x[:, 1:]", (LENGTHY,), (4, 4), "sequence", False),
+    ("x[:, 1:]", (LENGTHY,), (4, 4), "sequence", True),
+    ("x[:, ::2]", (LENGTHY,), (3, 4), "sequence", True),
+    ("cumsum(x, dim=1)", (LENGTHY,), (5, 4), "sequence", True),
+    ("x @ transpose(x, 1, 2)", (LENGTHY,), (5, 5), "sequence", False),
+    ("x - mean(x, dim=-1, keepdim=True)", (LENGTHY,), (5, 4), "sequence", True),
+    ("sum(x[:, :1], dim=1)", (LENGTHY,), (4,), "features", True),
     ("x * 2", (channels_first(3, 8, 8),), (3, 8, 8), "channels-first", True),
     ("x * 2", (channels_first(3, 8),), (3, 8), "channels-first", True),
     ("transpose(x, 1, 2)", (channels_first(3, 8),), (8, 3), "sequence", False),
@@ -161,13 +168,16 @@ RULES = [
 ]
 
 
+MIXING = ("softmax(x, dim=1)", "x[:, ::2]", "x @ transpose(x, 1, 2)")  # of their lengths nothing is known
+
+
 @pytest.mark.parametrize(("text", "inputs", "shape", "layout", "keeps"), RULES, ids=[each[0] for each in RULES])
 def test_layouts_and_lengths(text: str, inputs: Any, shape: Any, layout: str, keeps: bool) -> None:
     rule, read = Formula.rule, {"formula": text}
     assert rule.lengths is not None and callable(rule.keeps_lengths)
     assert (rule.gives(inputs, shape, read), rule.keeps_lengths(inputs, read)) == (layout, keeps)
-    kept = lengths if inputs[0].lengths and is_elementwise(parse_formula(text)) else None
-    assert rule.lengths(inputs, shape, read) == kept
+    kept = {"x[:, 1:]": lengths.after(LengthChange(1)), "sum(x[:, :1], dim=1)": NO_PADDING}.get(text, lengths)
+    assert rule.lengths(inputs, shape, read) == (kept if inputs[0].lengths and text not in MIXING else None)
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,17 @@ def test_cells_are_no_formulas(work: Path) -> None:
     assert {line["val/loss"] for line in found} == {"-1.0"}
 
 
+@pytest.mark.parametrize(
+    "start", ["\uff1d", "\uff0b", "\uff0d", "\uff20", "\u200b=", "\ufeff+", "\u2212", "\uff5c", " \uff1d"]
+)
+def test_other_forms_of_a_formulas_first_character(start: str, work: Path) -> None:
+    for number, value in enumerate((f"{start}HYPERLINK(1)", "plain")):
+        write_run(work / str(number), {**SPEC, "x": value})
+    write_sweep_report(work)
+    lines = rows(work / "leaderboard.csv")
+    assert {line["x"] for line in lines} == {f"'{start}HYPERLINK(1)", "plain"}
+
+
 def test_compare(dlspec, work: Path) -> None:
     write_run(work / "a")
     write_run(work / "b", change_spec(optimizer={"lr": 0.5}, seed=1), [0.5], steps=25)

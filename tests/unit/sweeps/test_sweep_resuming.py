@@ -110,7 +110,7 @@ def test_what_failed_is_tried_again(work: Path, dlspec, write: Callable[[str, st
     assert "it broke" in (work / "sweep/0/log.txt").read_text()
     broken.unlink()
     asked = dlspec("resume", "sweep=sweep")
-    assert asked.err == "the sweep in 'sweep' may run code; if you trust it, repeat: imports=[parts_that_break]\n"
+    assert asked.err == "the sweep in 'sweep' may run code; if you trust it, repeat: 'imports=[parts_that_break]'\n"
     again = dlspec("resume", "sweep=sweep", "imports=[parts_that_break]")
     assert (again.code, again.out.splitlines()[-1]) == (0, "2 jobs: 2 finished")
     assert dlspec(*words, "hydra.sweep.dir=straight").code == 0
@@ -121,11 +121,9 @@ def test_what_failed_is_tried_again(work: Path, dlspec, write: Callable[[str, st
 def test_what_was_made_otherwise_is_told_and_made_again_where_that_is_wanted(work: Path, dlspec) -> None:
     dlspec(*HERE, "seed=1,2,3")
 
-    def older(tree: dict[str, Any]) -> None:
-        tree["jobs"][0]["code"] = "dlspec 0.0.1"
-        tree["jobs"][1]["data"] = "00000000"
-
-    change(work, older)
+    for job, change_made in ((0, {"code": "dlspec 0.0.1"}), (1, {"data": "00000000"})):
+        path = work / f"sweep/{job}/versions.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change_made))
     said = dlspec(*HERE, "seed=1,2,3,4")
     fix = "their results are kept; sweep.rerun=changed trains them again\n"
     assert f"1 of them were trained by another version of the code: {fix}" in said.out
@@ -150,9 +148,9 @@ def test_which_sweep(work: Path, dlspec, write: Callable[[str, str], Path]) -> N
     )
 
 
-@pytest.mark.parametrize("word", ["hydra.callbacks.x._target_=a.b", "hydra.job.env_set.A=b", "imports=[os]"])
+@pytest.mark.parametrize("word", ["hydra.callbacks.x._target_=a.b", "hydra.job.env_set.A=b", "'imports=[os]'"])
 def test_what_a_strangers_sweep_could_run_must_be_repeated(work: Path, done: None, dlspec, word: str) -> None:
-    change(work, lambda tree: tree["command"].append(word))
+    change(work, lambda tree: tree["command"].append(word.strip("'")))
     said = dlspec("resume", "sweep=sweep")
     assert (said.code, said.err) == (2, f"the sweep in 'sweep' may run code; if you trust it, repeat: {word}\n")
 
@@ -299,5 +297,5 @@ def test_a_sweep_knows_its_jobs_when_it_is_read_back(work: Path, done: None, dls
         (1, "1", "finished"),
     ]
     assert found.entries[0].job.hash != found.entries[1].job.hash
-    assert found.entries[0].data == found.entries[1].data != ""
-    assert "torch" in found.entries[0].code
+    assert found.entries[0].versions.data == found.entries[1].versions.data != ""
+    assert "torch" in found.entries[0].versions.code

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size, compute_batch_sizes
 from dlspec.data.batches.sequence_lengths import PaddingTrim
 from dlspec.data.dataset import Dataset, Field, Split
-from dlspec.layouts import Lengths, Window
+from dlspec.layouts import LengthChange, Lengths
 from dlspec.training.evaluation import scores
 from helpers.toy_training import Accuracy, CrossEntropy, make_dataset, make_text_split, make_trainer
 
@@ -40,7 +40,7 @@ def test_batches_end_at_their_longest_sample(shuffle: bool) -> None:
     assert (seen == list(range(9))) is not shuffle
 
 
-WINDOW = Window(2, stride=2)
+WINDOW = LengthChange.from_window(2, stride=2)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -78,7 +78,7 @@ def test_a_target_can_be_an_input_moved_by_one_and_a_field_a_target() -> None:
 
 
 def test_batches_keep_the_steps_that_a_window_needs() -> None:
-    trims = {"tags": PaddingTrim(Lengths("text", (Window(2),)), 1)}
+    trims = {"tags": PaddingTrim(Lengths("text", (LengthChange.from_window(2),)), 1)}
     plan = BatchPlan(2, trims=trims, fewest_steps={"text": 5})
     batches = BatchLoader(make_text_split(), ("text", "text_lengths"), ("tags",), plan, CPU)
     shapes = [(inputs[0].shape[1], targets[0].shape[1]) for inputs, targets in batches.iterate_in_order()]

@@ -1,0 +1,154 @@
+"""Check that padding does not count: a padded sample must give what it gives without padding.
+
+The layers' rules ensure that for most networks. This check runs the others, such as those with a layer of the user's
+own or a `Formula` that works over time, on a sample with padding and on the same sample without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from dlspec.errors import Code
+from dlspec.language.problems import Problems
+from dlspec.layouts import TensorInfo
+from dlspec.network.built_network import BuiltLayer, Network
+from dlspec.network.codegen import LAYER_KEY
+from dlspec.network.layer_rules.padding_fixes import suggest_padding_fix
+from dlspec.network.random_state import preserve_random_state
+
+_ROWS = 8  # with a single one, a maximum could be the same by chance
+_TOLERANCE = 1e-4  # relative and absolute, for float32
+
+
+def check_padding(network: Network, samples: Mapping[str, tuple[TensorInfo, Tensor]], problems: Problems) -> None:
+    """Report the first layer through which padding changes an output.
+
+    Nothing is reported if the network has no input with lengths, if its layers' rules exclude it, and if the network
+    can't be run on shorter samples, as its weights depend on the number of steps.
+
+    Args:
+        network: The built network, in any mode.
+        samples: A few samples of each of the data's fields that it takes, (N, ...), with their layout.
+        problems: Receives the problem.
+    """
+    padded = {
+        name: sample.shape[info.time_dim] for name, (info, sample) in samples.items() if info.lengths and info.time_dim
+    }
+    if network.allows_trimming or not padded or any(sample.is_meta for _, sample in samples.values()):
+        return
+    steps, fewest = min(padded.values()), max(network.fewest_steps.get(name, 1) for name in padded)
+    for missing in sorted({1, steps // 3}):
+        if steps - missing >= fewest and missing > 0:
+            found = _PaddingComparison(network, samples, missing).find_layer()
+            if found is not None:
+                _report(found, missing, problems)
+                return
+
+
+def _report(layer: BuiltLayer, missing: int, problems: Problems) -> None:
+    found = f"{layer.type} counts padding: its output differs if a sample is padded by {missing} steps"
+    problems.add(Code.COUNTS_PADDING, layer.path, found, suggest_padding_fix(layer.type))
+
+
+class _PaddingComparison:
+    """Samples of each input with padding, and the same without.
+
+    Args:
+        network: The built network.
+        samples: A few samples of each of the data's fields, with their layout.
+        missing: By how many steps the samples with lengths are padded.
+    """
+
+    def __init__(self, network: Network, samples: Mapping[str, tuple[TensorInfo, Tensor]], missing: int) -> None:
+        self.network, self.samples, self.missing = network, samples, missing
+        # An EmbeddingBag has no lengths: it leaves the token 0 out.
+        self.has_bags = any(each.type == "EmbeddingBag" for each in network.layers)
+
+    def find_layer(self) -> BuiltLayer | None:
+        """Return the first layer through which padding changes an output; None if it changes none."""
+        padded, padded_outputs = self._run(is_padded=True)
+        again, _ = self._run(is_padded=True)
+        if padded is None or again is None or not _are_equal(padded, again):
+            return None  # it fails as it would in training, or draws random numbers
+        cut, cut_outputs = self._run(is_padded=False)
+        if cut is None or _are_equal(padded, cut):
+            return None
+        for layer in self.network.layers:
+            one, other = padded_outputs.get(layer.name), cut_outputs.get(layer.name)
+            if one is not None and other is not None and not _are_equal(one, other):
+                return layer
+        return next(iter(self.network.outputs.values())).layer
+
+    def _run(self, *, is_padded: bool) -> tuple[Any, dict[str, Any]]:
+        """Run the network in eval mode, and return its output and those of its layers; None if that fails."""
+        module, recorded = self.network.module, dict[str, Any]()
+        was_training = module.training
+        module.eval()
+        try:
+            with torch.no_grad(), preserve_random_state():
+                return _run_recording(module, self._make_inputs(is_padded=is_padded), recorded), recorded
+        except Exception:  # shapes that depend on the number of steps, or a layer's own code
+            return None, recorded
+        finally:
+            module.train(was_training)
+
+    def _make_inputs(self, *, is_padded: bool) -> list[Tensor]:
+        made: dict[str, Tensor] = {}
+        generator = torch.Generator().manual_seed(0)
+        for name, (value, samples) in self.samples.items():
+            made[name] = sample = samples[torch.arange(_ROWS) % len(samples)]
+            if value.lengths is None or value.time_dim is None:
+                continue
+            if value.vocab_size:
+                tokens = torch.randint(
+                    min(1, value.vocab_size - 1), value.vocab_size, sample.shape, generator=generator
+                )
+                sample = tokens.to(sample.device)
+            length = sample.shape[value.time_dim] - self.missing
+            real = sample.narrow(value.time_dim, 0, length)
+            padding = sample.narrow(value.time_dim, length, self.missing)
+            if padding.is_floating_point():
+                padding = torch.randn_like(padding)
+            elif self.has_bags:
+                padding = torch.zeros_like(padding)
+            made[name] = torch.cat([real, padding], dim=value.time_dim) if is_padded else real
+            made[f"{value.lengths.field}_lengths"] = torch.full((_ROWS,), length, device=sample.device)
+        return [made[name] for name in self.network.inputs]
+
+
+def _run_recording(module: nn.Module, inputs: list[Tensor], recorded: dict[str, Any]) -> Any:
+    """Run a network, and record the output of each layer by its name."""
+    if isinstance(module, fx.GraphModule):
+        return _RecordingInterpreter(module, recorded).run(*inputs)
+    (value,) = inputs
+    for name, layer in module.named_children():
+        recorded[name] = value = layer(value)
+    return value
+
+
+class _RecordingInterpreter(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, recorded: dict[str, Any]) -> None:
+        super().__init__(module)
+        self.recorded = recorded
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if LAYER_KEY in n.meta:
+            self.recorded[n.meta[LAYER_KEY]] = value
+        return value
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Whether two outputs agree in the part that both have: padding comes last in each dimension."""
+    if isinstance(one, Mapping):
+        return all(_are_equal(one[key], other[key]) for key in one)
+    if isinstance(one, tuple):
+        return all(_are_equal(*each) for each in zip(one, other, strict=True))
+    if not isinstance(one, Tensor) or one.dim() != other.dim():
+        return True
+    common = tuple(slice(min(sizes)) for sizes in zip(one.shape, other.shape, strict=True))
+    return torch.allclose(one[common].float(), other[common].float(), _TOLERANCE, _TOLERANCE, equal_nan=True)
