@@ -6,6 +6,7 @@ run with that folder, so that the same command can be given again.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from dlspec.runs.job_result import read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.run_status import rerun_command, resume_command
+
+log = logging.getLogger("dlspec")
 
 OTHER_FOLDER = "name another folder: hydra.run.dir=FOLDER"
 
@@ -142,6 +145,8 @@ def _has_checkpoint(folder: Path) -> bool:
 
 def _remove_unfinished_run(folder: Path) -> None:
     """Remove what a run without any training state wrote, except its log. Other files stay."""
+    if (folder / SPEC_FILE).exists():
+        log.warning("%s contains a run that saved no training state: it is replaced", folder)
     for pattern in REWRITTEN_FILES:
         for path in folder.glob(pattern):
             if not path.is_dir():

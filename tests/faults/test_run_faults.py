@@ -29,6 +29,7 @@ from dlspec.training.checkpoint.checkpoint_files import (
     list_checkpoints,
     read_checkpoint,
     read_newest_checkpoint,
+    write_checkpoint,
 )
 from dlspec.training.state import TrainingState
 from helpers.command_line import IN_BACKGROUND, QUIET, CommandResult, make_environment
@@ -205,7 +206,7 @@ def test_read_only_folders_are_said_before_training(work: Path, dlspec: Run) -> 
     with read_only(work / "locked"):
         said = dlspec(*MLP, "hydra.run.dir=locked/run")
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("can't create a folder in 'locked': ")
+    assert said.err.startswith("can't create the folder 'locked/run': ")
     assert dlspec(*MLP, "hydra.run.dir=run").code == 0
     (work / "run/lock").unlink()
     with read_only(work / "run"):
@@ -500,12 +501,16 @@ def test_another_monitored_result_counts_from_there_on(work: Path, dlspec: Run) 
 
 def test_a_spec_of_an_earlier_version_lacks_settings(work: Path, dlspec: Run) -> None:
     assert dlspec(*MLP, "hydra.run.dir=run").code == 0
-    path = work / "run/spec.yaml"
+    path, checkpoints_folder = work / "run/spec.yaml", work / "run/checkpoints"
     path.write_text(path.read_text().replace("  deterministic: false\n", ""))
-    assert dlspec("resume", "run=run", "trainer.epochs=4").code == 0
-    path.write_text(path.read_text().replace("  deterministic: false\n", ""))
+    snapshot = read_checkpoint(list_checkpoints(checkpoints_folder)[-1])
+    assert snapshot.spec is not None
+    trainer = {key: each for key, each in snapshot.spec["trainer"].items() if key != "deterministic"}
+    write_checkpoint(checkpoints_folder, snapshot, {"spec": json.dumps({**snapshot.spec, "trainer": trainer})})
     said = dlspec("resume", "run=run", "trainer.epochs=5", "trainer.deterministic=true")
     assert "trainer.deterministic   was null in the run, is now true" in said.err
+    assert dlspec("resume", "run=run", "trainer.epochs=4").code == 0
+    assert "  deterministic: false\n" in path.read_text()
 
 
 def test_other_data_are_refused(work: Path, dlspec: Run, at: Run, write: Callable[[str, str], Path]) -> None:

@@ -102,7 +102,7 @@ def train_one(hydra: HydraApp, composed: ComposedConfig) -> JobResult:
     job = make_job(make_preparation(composed))
     run.start_callbacks()
     configured = run.configured_folder()
-    job.check_disk_space(configured.parent)
+    job.check_disk_space(configured if os.path.lexists(configured) else configured.parent)
     with lock_new_run_folder(configured, is_named=run.is_folder_named) as folder:
         for note in job.prepared.notes:
             print(replace_control_characters(note), file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.run_folder import lock_new_run_folder
 from helpers.command_line import QUICK
 from helpers.interrupted_runs import read_run_files
+from helpers.paths import ROOT
 
 MLP = ("model=linear", "trainer.progress=none", *QUICK)
 
@@ -143,7 +145,9 @@ def test_an_unfinished_folder_is_taken_over(left: list[str], dlspec, work: Path)
     assert names[0] == names[1]
 
 
-def test_what_a_run_without_training_state_wrote_is_replaced(dlspec, work: Path) -> None:
+def test_what_a_run_without_training_state_wrote_is_replaced(
+    dlspec, work: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its log stays, and so do files of the user."""
     assert dlspec(*MLP, "seed=5", "hydra.run.dir=run").code == 0
     (work / "run/result.json").unlink()
@@ -152,10 +156,30 @@ def test_what_a_run_without_training_state_wrote_is_replaced(dlspec, work: Path)
     put(work / "run", "notes.txt", "predictions.png")
     lines = (work / "run/log.txt").read_text()
     assert dlspec(*MLP, "trainer.checkpoints=false", "hydra.run.dir=run").code == 0
+    assert "run contains a run that saved no training state: it is replaced" in caplog.text
     assert (work / "run/log.txt").read_text().startswith(lines)
     assert (work / "run/notes.txt").exists()
     assert not list((work / "run/checkpoints").iterdir()) and not (work / "run/predictions.png").exists()
     assert "seed: 0" in (work / "run/spec.yaml").read_text()
+
+
+def test_without_a_spec_nothing_can_be_resumed(dlspec, work: Path) -> None:
+    put(work / "run", "lock")
+    fix = "it ended before it wrote its spec: start it again with the same command"
+    assert dlspec("resume", "run=run").err.splitlines()[0] == f"command line   run   no run in 'run'   {fix}"
+
+
+def test_the_slurm_script_of_the_docs(work: Path) -> None:
+    """It resumes a run only if that has a spec."""
+    script = (ROOT / "docs/running.md").read_text()
+    lines = [line for line in script.splitlines() if line.startswith(("FOLDER=runs/mine", "if [ -f $FOLDER"))]
+    assert len(lines) == 2
+    for names, wanted in (([], "model=cnn"), (["lock"], "model=cnn"), (["lock", "spec.yaml"], "resume run=runs/mine")):
+        put(work / "runs/mine", *names)
+        said = subprocess.run(
+            ["sh", "-c", "\n".join([*lines, "echo $ARGS"])], capture_output=True, text=True, check=True
+        )
+        assert said.stdout.startswith(wanted)
 
 
 def test_a_folder_in_use_is_refused(work: Path) -> None:
