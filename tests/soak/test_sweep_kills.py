@@ -6,7 +6,7 @@ import gc
 import json
 import random
 import shutil
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,11 @@ def read_versions(work: Path) -> list[dict[str, str]]:
     return [json.loads((work / f"sweep/{job}/versions.json").read_text()) for job in range(4)]
 
 
+def has_checkpoints(work: Path, jobs: int) -> bool:
+    """Whether this number of jobs have trained so far that they have a checkpoint."""
+    return len({each.parent for each in work.glob("sweep/*/checkpoints/step-*")}) >= jobs
+
+
 def check_resumed(work: Path, leaderboard: str) -> bool:
     said = run_until(work / "sweep", None, "resume", "sweep=sweep")
     versions = read_versions(work)
@@ -69,17 +74,14 @@ def test_twenty_random_kills(launcher: str, work: Path, capsys: pytest.CaptureFi
     (work / "conf/model/tiny.yaml").write_text(MODEL)
     other = train_straight(work, OTHER_LINES)
     gc.freeze()  # what is imported now is copied to no child
-    began = time.monotonic()
-    straight = train_straight(work, LINES)
-    duration, chance = time.monotonic() - began, random.Random(launcher)
+    straight, chance = train_straight(work, LINES), random.Random(launcher)
     kills, equal, noticed = 0, 0, 0
     for number in range(KILLS):
         for each in ("sweep", "killed"):
             shutil.rmtree(work / each, ignore_errors=True)
         (work / "lines.txt").write_text(LINES)
-        seconds = chance.uniform(0, 0.6 * duration)
-        kills += kill_after(seconds, lambda: any(work.glob("sweep/*/checkpoints/step-*")), *SWEEP, launcher,
-                            "hydra.sweep.dir=sweep")  # fmt: skip
+        jobs, seconds = chance.randint(1, 4), chance.uniform(0, 0.2)
+        kills += kill_after(seconds, partial(has_checkpoints, work, jobs), *SWEEP, launcher, "hydra.sweep.dir=sweep")
         shutil.copytree(work / "sweep", work / "killed")
         equal += check_resumed(work, straight)
         restore(work)
@@ -87,6 +89,6 @@ def test_twenty_random_kills(launcher: str, work: Path, capsys: pytest.CaptureFi
         noticed += check_replaced(work, other)
         with capsys.disabled():
             counts = f"{kills} killed, {equal} equal, {noticed} noticed"
-            print(f"{launcher} {number + 1}: killed after {seconds:.2f} s; {counts}")
+            print(f"{launcher} {number + 1}: killed {seconds:.2f} s after job {jobs} began; {counts}")
     assert (equal, noticed) == (KILLS, KILLS)
     assert kills > KILLS // 2

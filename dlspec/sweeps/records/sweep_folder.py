@@ -16,8 +16,8 @@ from dlspec.runs.io import make_run_folder, remove_temporary_files
 from dlspec.runs.lock import lock_run_folder
 from dlspec.sweeps.records.sweep_record import SweepRecord, read_sweep_record
 
-# What a sweep writes before it has jobs; the record is written first and removed last.
-_EARLY_FILES = (MULTIRUN_FILE, LOCK_FILE, SWEEP_FILE)
+# What a sweep writes before it has jobs. The lock is removed last: another process may wait for it.
+_EARLY_FILES = (MULTIRUN_FILE, SWEEP_FILE, LOCK_FILE)
 MAX_TRIES = 20  # another process whose specs are wrong may remove the folder between making and locking it
 
 
