@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from dlspec.errors import MAX_SHOWN_PROBLEMS, SpecError, UserError
 from dlspec.formatting import first_line
 
@@ -25,6 +27,8 @@ def message_and_exit_code(error: BaseException) -> tuple[str, int] | None:
         return f"out of memory: {first_line(error) or type(error).__name__}", EXIT_FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"can't use {error.filename}: {error.strerror}", EXIT_FAILED
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # Hydra's files in .hydra
+        return f"can't write a file: {error.strerror}", EXIT_FAILED
     return None
 
 

@@ -22,7 +22,8 @@ from helpers.command_line import CommandResult, run_in_this_process
 Victims = Literal["all", "sweep", "job"]
 """Which processes are killed: all at once, the sweep's own (those of its jobs notice, save and end), or a job's."""
 
-CHANGING_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.link", "os.symlink"}
+# Without os.chmod: dlspec calls it only for a temporary file, just before it renames that.
+CHANGING_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MAX_SECONDS = 120
 BROKEN = 99
@@ -74,11 +75,8 @@ def _find_path(event: str, arguments: tuple[Any, ...]) -> str:
     return os.path.normpath(root / os.fsdecode(path))
 
 
-def call_in_group(action: Callable[[], int]) -> int:
-    """Fork, call `action` in the child, the first of a new process group, and return its exit code.
-
-    The whole group has ended then: processes of jobs may live longer than that of their sweep.
-    """
+def fork_group(action: Callable[[], int]) -> int:
+    """Fork a child, the first of a new process group, that calls `action` and ends with its result; return its id."""
     child = os.fork()
     if child == 0:
         code = BROKEN
@@ -89,6 +87,13 @@ def call_in_group(action: Callable[[], int]) -> int:
             traceback.print_exc()
         finally:
             os._exit(code)
+    with suppress(PermissionError, ProcessLookupError):  # the child may have done it, or be gone
+        os.setpgid(child, child)
+    return child
+
+
+def wait_for_group(child: int) -> int:
+    """Wait until the whole group has ended, maybe later than its first process; return that one's exit code."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     end = time.monotonic() + MAX_SECONDS
     with suppress(ProcessLookupError):
@@ -121,8 +126,31 @@ def run_until(
         said.write_text(result.out + result.err)
         return result.code
 
-    code = call_in_group(run)
+    code = wait_for_group(fork_group(run))
     return CommandResult(code, said.read_text(), "")
+
+
+def kill_after(seconds: float, has_started: Callable[[], bool], *words: str) -> bool:
+    """Kill all processes of a command some seconds after it has started to train; return whether it still ran.
+
+    Args:
+        seconds: how long it may train.
+        has_started: whether it has started.
+        words: the command.
+    """
+
+    def run() -> int:
+        _fork_job_processes()
+        return run_in_this_process(*words).code
+
+    child = fork_group(run)
+    end = time.monotonic() + MAX_SECONDS
+    while not has_started() and time.monotonic() < end:
+        time.sleep(0.005)
+    time.sleep(seconds)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    return wait_for_group(child) == -signal.SIGKILL
 
 
 def _fork_job_processes() -> None:

@@ -30,7 +30,7 @@ from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.run_resuming import lock_newest_checkpoint, refuse_other_checkpoint
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_access import open_to_append
-from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, STATUS_FILE
+from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, SPEC_FILE, STATUS_FILE
 from dlspec.runs.io import remove_temporary_files
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
@@ -92,7 +92,7 @@ class JobWorker:
         self._checksum = "" if self.data is None else self._checksum  # given data are the same for all jobs
         try:
             if job.only_builds:
-                self._make_job(job.load_steps()[0], is_resumed=False)
+                self._build_job(job)
                 return JobResult(JobState.WAITING, data=self._checksum)
             return replace(self._train_job(job), status=JobState.FINISHED, data=self._checksum)
         except KeyboardInterrupt:
@@ -144,6 +144,13 @@ class JobWorker:
             versions = JobVersions(self._code_version, self._checksum)
             write_versions(job.folder, versions, is_resumed=snapshot is not None)
             return self._run_job(built_job, job, hydra_job, snapshot)
+
+    def _build_job(self, job: PlannedJob) -> None:
+        """Build a job to check its shapes; one that was trained before with the settings that it found then."""
+        preparation, was_trained = job.load_steps()[0], job.is_recorded and (job.folder / SPEC_FILE).is_file()
+        if was_trained:
+            preparation = keep_found_settings(preparation, job.folder)
+        self._make_job(preparation, is_resumed=was_trained)
 
     def _make_resumed_job(self, preparation: Preparation, folder: Path) -> Job | None:
         """Build the job to resume it; None if it started with other data: a mixture of both would be of no use."""

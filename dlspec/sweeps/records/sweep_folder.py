@@ -16,8 +16,8 @@ from dlspec.runs.io import make_run_folder, remove_temporary_files
 from dlspec.runs.lock import lock_run_folder
 from dlspec.sweeps.records.sweep_record import SweepRecord, read_sweep_record
 
-# What a sweep writes before it has jobs; the record is written first and removed last.
-_EARLY_FILES = (MULTIRUN_FILE, LOCK_FILE, SWEEP_FILE)
+# What a sweep writes before it has jobs. The lock is removed last: another process may wait for it.
+_EARLY_FILES = (MULTIRUN_FILE, SWEEP_FILE, LOCK_FILE)
 MAX_TRIES = 20  # another process whose specs are wrong may remove the folder between making and locking it
 
 
@@ -42,6 +42,8 @@ def open_sweep_folder(
     if is_new:
         folder = make_run_folder(folder.parent, folder.name)
         made_folders = [folder, *(each for each in made_folders if each != folder)]
+    elif not allows_other_files:
+        _refuse_other_files(folder)
     with ExitStack() as lock:
         _make_and_lock(folder, lock)
         remove_temporary_files(folder)  # of a process that was killed
@@ -49,8 +51,6 @@ def open_sweep_folder(
         if record is not None and record.entries:
             yield record
             return
-        if record is None and not allows_other_files:
-            _refuse_other_files(folder)
         record = SweepRecord(folder, command=command)
         try:
             record.write()
@@ -83,8 +83,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _refuse_other_files(folder: Path) -> None:
-    others = sorted(each.name for each in folder.iterdir() if each.name not in _EARLY_FILES)
-    if others:
+    """Refuse a folder without a sweep that contains more than what a killed sweep leaves; nothing is written to it."""
+    names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+    others = sorted(each for each in names if not each.lstrip(".").startswith(_EARLY_FILES))
+    if others and SWEEP_FILE not in names:
         fix = "choose another folder, hydra.sweep.dir=FOLDER, or move its files away"
         raise UserError(f"'{format_file_path(folder)}' contains files but no sweep: {_format_names(others)}; {fix}")
 

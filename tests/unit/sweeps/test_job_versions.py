@@ -15,10 +15,11 @@ import pytest
 
 import dlspec as package
 from dlspec.jobs import job as job_module
-from dlspec.jobs import run_resuming
+from dlspec.jobs import job_setup, run_resuming
 from dlspec.jobs.job_hash import describe_code_version
 from dlspec.runs.job_versions import JobVersions, read_versions
 from dlspec.sweeps.executors import job_worker
+from dlspec.training.tuning.batch_size_finder import FoundBatchSize
 from helpers.command_line import QUIET, CommandResult, run_in_this_process
 from helpers.interrupted_runs import CallAfterBatches, make_signal_sender
 from helpers.sweep_outputs import read_sweep_json
@@ -121,6 +122,23 @@ def test_unknown_versions_are_reported_with_a_command_that_works(
     assert (work / "sweep/0/metrics.jsonl").read_bytes() == (straight / "old/0/metrics.jsonl").read_bytes()
     assert read_versions(work / "sweep/0") == read_versions(straight / "old/0")
     assert get_warnings(caplog) == []
+
+
+def test_comparing_the_data_does_not_look_for_a_batch_size_again(
+    work: Path, dlspec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    searches: list[object] = []
+
+    def find(trainer: object) -> FoundBatchSize:
+        searches.append(trainer)
+        return FoundBatchSize(8, "the batch size is 8")
+
+    monkeypatch.setattr(job_setup, "find_batch_size", find)
+    words = [*KILLED, "trainer.batch_size=auto", "seed=1"]
+    assert dlspec(*words).code == 0
+    (work / "lines.txt").write_text(OTHER_LINES)
+    assert "1 of them were trained with other data" in dlspec(*words).out
+    assert (len(searches), get_warnings(caplog)) == (1, [])
 
 
 def test_in_python_unknown_versions_are_reported_too(work: Path, caplog: pytest.LogCaptureFixture) -> None:
