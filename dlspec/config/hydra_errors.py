@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -18,7 +20,7 @@ def problem_from_hydra_error(error: BaseException) -> Problem | None:
     """Make a problem of an error of Hydra or OmegaConf; return None for any other error.
 
     Both libraries also raise Python's own errors for values that they do not expect (`hydra/launcher=16` is a
-    ValueError, other values are an AttributeError). These too are caused by what the user wrote, as dlspec passes
+    ValueError, other values are an AttributeError). The user's values cause these errors too, as dlspec passes
     nothing else to them. With HYDRA_FULL_ERROR=1 they keep their traceback.
     """
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
@@ -35,8 +37,7 @@ def problem_from_hydra_error(error: BaseException) -> Problem | None:
 
 
 def _was_raised_in_hydra(error: Exception) -> bool:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    return name.partition(".")[0] in _LIBRARIES
+    """Whether the last function called outside of Python's own library is one of Hydra's."""
+    modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [name.partition(".")[0] for name in modules]
+    return next((each for each in reversed(packages) if each not in sys.stdlib_module_names), "") in _LIBRARIES

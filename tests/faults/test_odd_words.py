@@ -90,7 +90,6 @@ def test_a_number_of_jobs_at_once(value: str, work: Path, dlspec: Run) -> None:
             "hydra.sweeper.params=[1]",
             "hydra.launcher=16",
             "hydra.sweeper=16",
-            "hydra.launcher={}",
         ),
         *("hydra.sweeper=null", f"sweep.workers={BIG}", f"sweep.threads={BIG}", f"trainer.threads={BIG}"),
     ],
