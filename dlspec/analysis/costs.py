@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -35,12 +35,15 @@ class LayerCost:
     multiply_adds: int = 0  # of the forward pass, per sample
     saved_bytes: int = 0  # for the backward pass, per sample
     saved_bytes_per_batch: int = 0  # for the backward pass, whatever the batch size
+    # Of the largest result of one operation, per sample. A step needs this memory even if nothing is saved.
+    largest_output_bytes: int = field(default=0, compare=False)
 
     def __add__(self, other: LayerCost) -> LayerCost:
         return LayerCost(
             self.multiply_adds + other.multiply_adds,
             self.saved_bytes + other.saved_bytes,
             self.saved_bytes_per_batch + other.saved_bytes_per_batch,
+            max(self.largest_output_bytes, other.largest_output_bytes),
         )
 
 
@@ -78,7 +81,9 @@ def measure_costs(network: Network, criterion: Criterion, data: Dataset, build_m
                 "a layer reads the numbers in a tensor, but tensors on the meta device have none"
             ) from error
         raise
-    return {name: _cost_per_sample(small, large, name) for name in {*large.multiply_adds, *large.saved_bytes}}
+    names = {*large.multiply_adds, *large.saved_bytes, *large.output_bytes}
+    costs = {name: _cost_per_sample(small, large, name) for name in names}
+    return {name: cost for name, cost in costs.items() if cost != NO_COST or cost.largest_output_bytes}
 
 
 def _cost_per_sample(small_batch: _CostMeter, large_batch: _CostMeter, name: str) -> LayerCost:
@@ -87,6 +92,7 @@ def _cost_per_sample(small_batch: _CostMeter, large_batch: _CostMeter, name: str
         large_batch.multiply_adds[name] - small_batch.multiply_adds[name],
         bytes_per_sample,
         max(0, small_batch.saved_bytes[name] - BATCH_SIZES[0] * bytes_per_sample),
+        max(0, large_batch.output_bytes[name] - small_batch.output_bytes[name]),
     )
 
 
@@ -129,21 +135,31 @@ class _CostMeter:
 
     def __init__(self, module: nn.Module, build_mode: BuildMode) -> None:
         self._layer, self.build_mode = "", build_mode
-        self.multiply_adds, self.saved_bytes = Counter[str](), Counter[str]()
+        self.multiply_adds, self.saved_bytes, self.output_bytes = Counter[str](), Counter[str](), Counter[str]()
         weights = [*module.parameters(), *module.buffers()]
-        self._seen = {each.untyped_storage() for each in weights}
+        self._weights = frozenset(each.untyped_storage() for each in weights)
+        self._seen = set(self._weights)
 
     def set_layer(self, layer: str) -> None:
         """Count everything from now on for this layer."""
         self._layer = layer
 
     def count_operation(self, operation: Any, output: Any, arguments: tuple[Any, ...]) -> None:
-        """Count an operation's multiply-adds."""
+        """Count an operation's multiply-adds, and the memory of what it returns."""
+        self._count_output(output)
         count = count_multiply_adds(operation, output, arguments)
         if count:
             self.multiply_adds[self._layer] += count
             if self.multiply_adds.total() > self.build_mode.max_multiply_adds:
                 raise BuildModeError("too many multiply-adds")
+
+    def _count_output(self, output: Any) -> None:
+        tensors = output if isinstance(output, list | tuple) else (output,)
+        storages = [each.untyped_storage() for each in tensors if isinstance(each, Tensor)]
+        size = sum(each.nbytes() for each in storages if each not in self._weights)  # views of weights take no memory
+        self.output_bytes[self._layer] = max(self.output_bytes[self._layer], size)
+        if size > self.build_mode.max_kept_bytes:
+            raise BuildModeError("too much memory")
 
     def count_saved_tensor(self, tensor: Tensor) -> None:
         """Count a tensor that is saved for the backward pass, unless its memory was counted before."""

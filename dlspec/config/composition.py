@@ -42,7 +42,7 @@ from dlspec.config.defaults_list_errors import (
     problem_from_surplus_choice,
     remove_defaults_list,
 )
-from dlspec.config.group_choices import check_choice, check_installed
+from dlspec.config.group_choices import check_choice, check_choice_type, check_installed
 from dlspec.config.hydra_node import set_hydra_value
 from dlspec.config.launchers import EXTRAS_BY_CHOICE, register_plugin_names, wrap_launcher
 from dlspec.config.location_collector import LocationCollector
@@ -279,6 +279,8 @@ class DlspecConfigLoader(HookedLoader):
 
     def _check_choice(self, override: Override) -> list[Problem]:
         group = override.key_or_group
+        if self.repository.group_exists(group) and (problems := check_choice_type(override)):
+            return problems
         if group in EXTRAS_BY_CHOICE:
             return check_installed(override, self.repository.get_group_options(group))
         return check_choice(override, self.files(group)) if group in GROUPS else []

@@ -92,6 +92,9 @@ def read_conf_file(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, s
         return {}, header
     if not isinstance(tree, dict):
         raise _file_error(Code.WRONG_TYPE, path, "the file is not a mapping", "write KEY: VALUE lines")
+    if not isinstance(tree.get("hydra", {}), dict):
+        found = f"'hydra' must be a mapping, got {format_value(tree['hydra'])}"
+        raise _file_error(Code.WRONG_TYPE, path, found, "write hydra: {KEY: VALUE}, or remove it")
     touches_hydra = "hydra" in tree or str(header.get("package") or "").split(".")[0] == "hydra"
     if touches_hydra and name not in TOP_CONFIGS:
         raise _file_error(
@@ -104,7 +107,7 @@ def read_conf_file(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, s
     if not isinstance(defaults, list):
         raise _file_error(Code.WRONG_TYPE, path, "'defaults' is not a list", "write 'defaults: [...]'")
     for index, each in enumerate(defaults):
-        if not isinstance(each, str) and not (isinstance(each, dict) and len(each) == 1):
+        if not _names_files(each):
             location = load_yaml_file(path).keys.get(("defaults", index))
             found = f"{format_value(each)} does not name a file"
             raise SpecError(
@@ -119,6 +122,20 @@ def read_conf_file(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, s
                 ]
             )
     return tree, header
+
+
+def _names_files(entry: Any) -> bool:
+    """Whether an entry of a defaults list names a file, or a group with files or null: `{/metrics: [A, B]}`."""
+    if not isinstance(entry, dict):
+        return _is_name(entry)
+    if len(entry) != 1:
+        return False
+    names = next(iter(entry.values()))
+    return names is None or (all(map(_is_name, names)) if isinstance(names, list) else _is_name(names))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.partition("@")[0].strip("/ ") != "" and "\0" not in value
 
 
 def _read_header(path: Path) -> dict[str, str | None]:

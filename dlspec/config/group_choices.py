@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from dlspec.config.conf_files import PART_GROUPS, SINGLE_CHOICE_GROUPS
 from dlspec.config.launchers import EXTRAS_BY_CHOICE
 from dlspec.config.overrides import value_location
-from dlspec.errors import UNKNOWN_PART_CODES, Code, Problem, suggest
+from dlspec.errors import UNKNOWN_PART_CODES, Code, Problem, format_value, suggest
 
 
 def check_choice(override: Override, available: Sequence[str]) -> list[Problem]:
@@ -39,6 +39,18 @@ def _multiple_choices_problem(override: Override, names: Sequence[str]) -> Probl
     return Problem(
         Code.SEVERAL_VALUES, group, f"{group} takes one choice, got {len(names)}", fix, value_location(override)
     )
+
+
+def check_choice_type(override: Override) -> list[Problem]:
+    """Return a problem for a choice that is not a name, a list of names or null (`hydra/launcher=16`)."""
+    value = None if override.is_sweep_override() else override.value()
+    names = value if isinstance(value, list) and not override.is_delete() else [value]
+    if all(isinstance(each, str | None) for each in names):
+        return []
+    group = override.key_or_group
+    fix = f"write ~{group}" if override.is_delete() else f"write {group}=NAME"
+    found = f"expected a name, got {format_value(value)}"
+    return [Problem(Code.WRONG_TYPE, group, found, fix, value_location(override))]
 
 
 def check_installed(override: Override, available: Collection[str]) -> list[Problem]:

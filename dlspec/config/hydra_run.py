@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,6 +71,17 @@ def _read_default_folders() -> Mapping[str, Mapping[str, str]]:
     return {section: tree["hydra"][section] for section in ("run", "sweep")}
 
 
+@contextmanager
+def _name_folder_in_errors(folder: Path) -> Iterator[None]:
+    """Add a run's folder to an error of the system without a file's name: Hydra writes `.hydra/` to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(folder)
+        raise
+
+
 def prepare_hydra_process() -> None:
     """Prepare a process for running jobs in which Hydra has not composed a config."""
     confine_hydra_files()
@@ -118,14 +130,15 @@ class SingleRun:
     def run(self, folder: Path, task: Callable[[], Any]) -> JobReturn:
         """Run the task in a folder; `unwrap_job_return` gives its result or raises its error."""
         set_hydra_value(self._config, "run.dir", str(folder))
-        returned = run_job(
-            hydra_context=self._context,
-            task_function=lambda _: task(),
-            config=self._config,
-            job_dir_key="hydra.run.dir",
-            job_subdir_key=None,
-            configure_logging=False,
-        )
+        with _name_folder_in_errors(folder):
+            returned = run_job(
+                hydra_context=self._context,
+                task_function=lambda _: task(),
+                config=self._config,
+                job_dir_key="hydra.run.dir",
+                job_subdir_key=None,
+                configure_logging=False,
+            )
         self._callbacks.on_run_end(config=self._config, config_name=CONFIG_NAME, job_return=returned)
         return returned
 
@@ -154,14 +167,15 @@ class HydraJob:
         self._set_number(number)
         set_hydra_value(self.config, "sweep.dir", str(folder.parent))
         set_hydra_value(self.config, "sweep.subdir", folder.name)
-        returned = run_job(
-            hydra_context=context,
-            task_function=lambda _: task(),
-            config=self.config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-            configure_logging=False,
-        )
+        with _name_folder_in_errors(folder):
+            returned = run_job(
+                hydra_context=context,
+                task_function=lambda _: task(),
+                config=self.config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                configure_logging=False,
+            )
         outcome: T = unwrap_job_return(returned)
         return outcome
 

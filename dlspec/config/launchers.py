@@ -10,8 +10,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER
+from dlspec.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER, get_plain_value
 from dlspec.config.hydra_node import set_hydra_value
+from dlspec.errors import Code, Problem, SpecError, format_value
 
 # The module under which Hydra and its configs find the classes; they are defined in dlspec.sweeps.hydra.
 PLUGIN_MODULE = "hydra_plugins.dlspec"
@@ -49,14 +50,25 @@ def wrap_launcher(config: DictConfig) -> None:
     Hydra's basic launcher and sweeper are replaced by dlspec's.
     """
     for key in ("launcher", "sweeper"):
-        node = OmegaConf.to_container(config.hydra[key], resolve=False)
-        assert isinstance(node, dict)
+        node = _read_plugin_node(config, key)
         target = str(node["_target_"])
         if target in _REPLACEMENTS:
             set_hydra_value(config, key, {**node, "_target_": _REPLACEMENTS[target]})
         elif key == "launcher" and not target.startswith(PLUGIN_MODULE):
             wrapper = {"_target_": f"{PLUGIN_MODULE}.OtherLauncher", "_recursive_": False}
             set_hydra_value(config, key, {**wrapper, "launcher": node})
+
+
+def _read_plugin_node(config: DictConfig, key: str) -> dict[str, Any]:
+    """Return the settings of the launcher or sweeper as plain values; raise SpecError if they do not name a class."""
+    node = get_plain_value(config.hydra, key)
+    if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+        return {str(name): value for name, value in node.items()}
+    found, fix = (
+        f"expected the settings of a {key}, got {format_value(node)}",
+        f"choose one by its name: hydra/{key}=NAME",
+    )
+    raise SpecError([Problem(Code.WRONG_TYPE, f"hydra.{key}", found, fix)])
 
 
 def restore_wrapped_launcher(config: DictConfig) -> DictConfig:

@@ -7,6 +7,8 @@ import errno
 from dlspec.errors import MAX_SHOWN_PROBLEMS, SpecError, UserError
 from dlspec.formatting import first_line
 
+# Disk space, quota, open files (of the process and of the system), processes.
+_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 EXIT_OK, EXIT_FAILED, EXIT_INVALID, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -27,8 +29,8 @@ def message_and_exit_code(error: BaseException) -> tuple[str, int] | None:
         return f"out of memory: {first_line(error) or type(error).__name__}", EXIT_FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"can't use {error.filename}: {error.strerror}", EXIT_FAILED
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # Hydra's files in .hydra
-        return f"can't write a file: {error.strerror}", EXIT_FAILED
+    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        return f"the system refused: {error.strerror}", EXIT_FAILED
     return None
 
 

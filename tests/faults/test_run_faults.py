@@ -180,6 +180,12 @@ def test_no_room_is_said_before_anything_is_made(dlspec: Run, disk) -> None:
     assert dlspec(*MLP, "hydra.run.dir=disk/run", "trainer.checkpoints=false").code == 0
 
 
+def test_no_room_for_hydras_files_is_told(dlspec: Run, disk) -> None:
+    disk("4k")
+    ended = dlspec(*MLP, "hydra.run.dir=disk/run", "trainer.checkpoints=false")
+    assert (ended.code, ended.err) == (1, "can't use disk/run: No space left on device\n")
+
+
 def test_little_room_is_told(dlspec: Run, disk, caplog: pytest.LogCaptureFixture) -> None:
     disk("1400k")
     dlspec(*MLP, "hydra.run.dir=disk/run")

@@ -185,6 +185,9 @@ def _format_training_memory(summary: SpecSummary, weights: int, gradients: int, 
     if trainer.average is not None:
         parts["averaged weights"] = weights
     parts["activations"] = total.saved_bytes_per_batch + batch_size * total.saved_bytes
+    unsaved = batch_size * total.largest_output_bytes - (parts["activations"] or 0)
+    if unsaved > 0:  # nothing is saved of a layer without trained weights below it, but its output is in memory
+        parts["the largest output"] = batch_size * total.largest_output_bytes
     needed = sum(each or 0 for each in parts.values())
     details = ", ".join(f"{name} {'unknown' if each is None else _format_size(each)}" for name, each in parts.items())
     machine = f" (this machine has {_format_size(get_memory_bytes())})" if needed > get_memory_bytes() else ""

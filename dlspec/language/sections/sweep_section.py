@@ -16,8 +16,10 @@ class SweepSpec(BaseModel):
         "stop", description="if the specs of some jobs are invalid: stop trains nothing, skip trains the other jobs"
     )
     fail_fast: bool = Field(False, description="stop after the first job that fails; the others can be resumed")
-    workers: int | None = Field(None, ge=1, description="jobs trained at the same time; null: one per CPU core or GPU")
-    threads: int = Field(1, ge=1, description="CPU threads per job, if the job does not set trainer.threads")
+    workers: int | None = Field(
+        None, ge=1, le=10_000, description="jobs trained at the same time; null: one per CPU core or GPU"
+    )
+    threads: int = Field(1, ge=1, le=10_000, description="CPU threads per job, if the job does not set trainer.threads")
     rerun: Literal["failed", "changed"] = Field(
         "failed",
         description="which jobs a resumed sweep trains again: failed ones, or also those whose code or data changed",

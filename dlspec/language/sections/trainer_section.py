@@ -56,7 +56,7 @@ class TrainerSpec(BaseModel):
     compile: Literal["none", "model", "step", "cudagraphs"] = Field(
         "none", description="torch.compile the model or the whole step; cudagraphs: record a step and replay it (CUDA)"
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads for PyTorch; null: PyTorch's default")
+    threads: int | None = Field(None, ge=1, le=10_000, description="CPU threads for PyTorch; null: PyTorch's default")
     allocator: Literal["auto", "default", "keep"] = Field(
         "auto",
         description="keep: freed memory is reused in the next step (glibc); auto: keep if a tensor is over 1 MiB",

@@ -7,6 +7,7 @@ process receives those that a terminal or a batch system sends to all of them, a
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -22,9 +23,12 @@ from types import ModuleType
 from typing import Any, Protocol, Self
 
 from dlspec.compat.torchmetrics import are_plot_imports_skipped
+from dlspec.errors import TrainingFailed
 from dlspec.limits import allow_deep_recursion
 from dlspec.standard_streams import open_missing_descriptors
 from dlspec.sweeps.executors.executor import ProgressScope, TaskEnded, TaskStarted
+
+log = logging.getLogger("dlspec")
 
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOADED_MODULE = "dlspec.sweeps.executors.preloaded_imports"
@@ -101,10 +105,17 @@ class ProcessPool:
     def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
         """Start the tasks in order, and yield their events; yield None when nothing happened for `poll_seconds`."""
         numbered_tasks = enumerate(tasks)
+        unstarted: list[tuple[int, Any]] = []  # a task whose process could not be started
         while True:
-            for slot in self._slots:
-                if slot.task is None and not self.is_stopping and (next_task := next(numbered_tasks, None)) is not None:
+            for slot in [slot for slot in self._slots if slot.task is None and not self.is_stopping]:
+                next_task = unstarted.pop() if unstarted else next(numbered_tasks, None)
+                if next_task is None:
+                    break
+                try:
                     yield slot.start_task(*next_task)
+                except _ProcessNotStarted as failure:
+                    unstarted.append(next_task)
+                    self._remove_slot(slot, failure)
             if all(slot.task is None for slot in self._slots):
                 return
             yield from self._wait_for_results(poll_seconds)
@@ -115,12 +126,23 @@ class ProcessPool:
         for slot in self._slots:
             slot.send(STOP_MESSAGE)
 
+    def _remove_slot(self, slot: _ProcessSlot, failure: _ProcessNotStarted) -> None:
+        """Go on with the other processes, if there are any."""
+        if len(self._slots) == 1:
+            raise TrainingFailed(f"can't start a process: {failure}; raise the limit: ulimit -n 1024") from None
+        self._slots.remove(slot)
+        log.warning("can't start another process (%s): jobs run in %d processes", failure, len(self._slots))
+
     def _wait_for_results(self, seconds: float) -> Iterator[TaskEnded | None]:
         busy = [slot for slot in self._slots if slot.task is not None]
         ready_connections = wait([slot.connection for slot in busy if slot.connection is not None], seconds)
         if not ready_connections:
             yield None
         yield from (slot.receive_result() for slot in busy if slot.connection in ready_connections)
+
+
+class _ProcessNotStarted(Exception):
+    """Raised if the system has too few files or processes for another process; the text is the system's reason."""
 
 
 class _ProcessSlot:
@@ -134,7 +156,11 @@ class _ProcessSlot:
 
     def start_task(self, number: int, task: Any) -> TaskStarted:
         if self._process is None or not self._process.is_alive():
-            self._start_process()
+            try:
+                self._start_process()
+            except (OSError, EOFError) as error:  # EOFError: the fork server has too few files
+                self.close(0)
+                raise _ProcessNotStarted(getattr(error, "strerror", None) or "too few open files") from None
         self.task = number
         self.send(pickle.dumps(task))
         return TaskStarted(number)
@@ -144,10 +170,13 @@ class _ProcessSlot:
         context: Any = multiprocessing.get_context(START_METHOD)
         self.connection, child_connection = context.Pipe()
         arguments = (child_connection, {**os.environ, **self._variables}, self._worker)
-        self._process = context.Process(target=_serve_tasks, args=arguments, name=f"dlspec-{self._number}")
-        with _limit_to_one_thread(), _hide_main_module():
-            self._process.start()
-        child_connection.close()  # so that this process notices when the child ends
+        process = context.Process(target=_serve_tasks, args=arguments, name=f"dlspec-{self._number}")
+        try:
+            with _limit_to_one_thread(), _hide_main_module():
+                process.start()
+            self._process = process
+        finally:
+            child_connection.close()  # so that this process notices when the child ends
 
     def send(self, content: bytes) -> None:
         if self.connection is not None:

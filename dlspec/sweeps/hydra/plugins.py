@@ -24,6 +24,7 @@ from dlspec.compat.hydra import register_module, split_into_jobs
 from dlspec.compat.submitit import treat_lost_jobs_as_failed
 from dlspec.config.hydra_node import set_hydra_value
 from dlspec.config.launchers import PLUGIN_MODULE, register_plugin_names, restore_wrapped_launcher
+from dlspec.errors import Code, Problem, SpecError, format_value
 from dlspec.formatting import format_override
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.runs.file_access import refuse_links
@@ -39,6 +40,7 @@ from dlspec.sweeps.hydra.sweep_task import SweepTask
 from dlspec.sweeps.records.planned_job import PlannedJob
 
 DEFAULT_SUBMITIT_FOLDER = f"${{hydra.sweep.dir}}/{SUBMITIT_FOLDER}/%j"  # the default of Hydra's launchers
+MAX_BATCH_SIZE = 10_000  # processes, more than any machine runs
 
 
 class DlspecLauncher(Launcher):
@@ -143,7 +145,8 @@ class DlspecSweeper(Sweeper):
     """Grid sweeper like Hydra's basic one, but it composes each job once and does not stop at the first failure."""
 
     def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
-        self.max_batch_size, self.params = max_batch_size, params or {}
+        self.max_batch_size = max_batch_size
+        self.params: Any = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
         """Instantiate the launcher that the config names.
@@ -162,8 +165,18 @@ class DlspecSweeper(Sweeper):
         `max_batch_size` only limits how many of them run at once.
         """
         assert isinstance(self.launcher, DlspecLauncher)
+        self._check_settings()
         self.launcher.limit_jobs(self.max_batch_size)
         return self.launcher.launch(self._split_into_jobs(arguments), 0)
+
+    def _check_settings(self) -> None:
+        count, params = self.max_batch_size, self.params
+        if count is not None and (type(count) is not int or not 1 <= count <= MAX_BATCH_SIZE):
+            found = f"expected a whole number from 1 to {MAX_BATCH_SIZE} or null, got {format_value(count)}"
+            raise SpecError([Problem(Code.WRONG_VALUE, "hydra.sweeper.max_batch_size", found)])
+        if not isinstance(params, Mapping | DictConfig):
+            found = f"expected a mapping from keys to values, got {format_value(params)}"
+            raise SpecError([Problem(Code.WRONG_TYPE, "hydra.sweeper.params", found)])
 
     def _split_into_jobs(self, arguments: list[str]) -> list[list[str]]:
         parser = OverridesParser.create(config_loader=self.context.config_loader)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from dlspec.network import build_mode as place
 from dlspec.network.build_mode import META_MODE, RUN_MODE, SMALL_MODE, BuildMode, BuildModeError
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.optimizer_memory import estimate_state_bytes
+from helpers.command_line import CommandResult
 from helpers.paths import ROOT
 from helpers.prepared_runs import prepare_layers
 
@@ -298,3 +300,17 @@ def test_a_wrong_spec_is_refused_on_meta_as_for_real() -> None:
     ]
     with pytest.raises(library.SpecError, match=r"Add +shapes \(3\) and \(1000000\)"):
         prepare_layers(layers, ROW, META_MODE)
+
+
+def test_an_output_that_is_not_saved_counts(
+    dlspec: Callable[..., CommandResult], write: Callable[[str, str], Path]
+) -> None:
+    """PyTorch saves nothing of layers without trained weights below them, but a step needs the memory."""
+    write(
+        "conf/model/m.yaml",
+        "layers: [{Upsample: {scale_factor: 40}}, ReLU, {AdaptiveAvgPool2d: 1}, Flatten, {Linear: 2}]",
+    )
+    out = dlspec("summary", "model=m", "data=random", "data.shape=[1,16,16]", "data.num_classes=2").out
+    size = 32 * (40 * 16) ** 2 * 4 / 2**20
+    assert f"the largest output {size:,.2f} MiB" in out
+    assert "a training step of 32 samples: about 50.00 MiB" in out
