@@ -1,4 +1,4 @@
-"""Number rows by what they contain: equal cells, equal rows, and rows that belong together."""
+"""Number rows: equal cells, equal rows, and rows that belong together get equal numbers."""
 
 from __future__ import annotations
 

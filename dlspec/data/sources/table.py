@@ -1,0 +1,43 @@
+"""`type: table`: files of rows with named columns, such as CSV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from dlspec.data.sources.source import data_source
+from dlspec.data.sources.table_settings import TableSettings, list_paths
+from dlspec.errors import Code, DataError
+
+if TYPE_CHECKING:
+    from dlspec.data.dataset import Dataset
+    from dlspec.data.sources.loaded_rows import LoadedRows
+
+
+@data_source("table")
+class TableSource(TableSettings):
+    """Rows of named columns from CSV, TSV, JSON lines, Parquet and other files.
+
+    The kinds of columns are inferred from their cells, and shown. Everything that is fitted, such as means and
+    categories, comes from the training rows alone.
+    """
+
+    path: str | list[str] | None = Field(None, description="the file, a list of files, or a pattern such as data/*.csv")
+    join: list[dict[str, Any]] = Field([], description="other tables with exactly one row for each row: [{path: FILE}]")
+
+    def open(self) -> Dataset:
+        from dlspec.data.sources.loaded_rows import make_table_dataset
+
+        return make_table_dataset(self, self._load_rows(), self.source_name)
+
+    def _load_rows(self) -> LoadedRows:
+        from dlspec.data.sources.loaded_rows import load_tables
+        from dlspec.data.tables.reading import read_table
+
+        if self.path is None:
+            found = "no file is given; write data.path=FILE.csv, or in Python pass the table as data"
+            raise DataError("path", found, Code.MISSING_VALUE)
+        options = self.make_read_options()
+        paths = {"path": self.path, "validation": list_paths(self.validation), "test": list_paths(self.test)}
+        return load_tables(self, {key: read_table(path, options) for key, path in paths.items() if path})

@@ -1,0 +1,90 @@
+"""The rows of a table before anything is fitted: all of its files, chosen, with the columns that dlspec adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dlspec.data.prepare.kinds.cells import find_missing
+from dlspec.data.split_indices import TEST, VALIDATION, IntArray
+from dlspec.data.splitting.split_column import FREE
+from dlspec.data.sources.table_settings import TableSettings
+from dlspec.data.tables.concatenation import concatenate_tables
+from dlspec.data.tables.row_formulas import choose_rows, extract_columns
+from dlspec.data.tables.table import TEXT, ReadNotes, Table
+from dlspec.errors import DataError
+from dlspec.formatting import shorten_path
+
+ROW, FILE = "row", "file"  # names for a row's number and its file, where the table has no such columns
+SPLIT_OF_KEY = {"validation": VALIDATION, "test": TEST}
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows to split and encode."""
+
+    table: Table
+    split_of_file: IntArray | None = None  # by row: VALIDATION, TEST or FREE, if these splits have files of their own
+    notes: tuple[str, ...] = ()  # lines for the user
+    needs_naming: bool = False  # whether only columns that `columns` names are inputs
+
+    def take(self, rows: IntArray) -> TableRows:
+        """Return some of the rows, given by their indices."""
+        split = None if self.split_of_file is None else self.split_of_file[rows]
+        return replace(self, table=self.table.take(rows), split_of_file=split)
+
+
+def join_files(read: Mapping[str, tuple[Table, ReadNotes]]) -> TableRows:
+    """Join the tables that were read.
+
+    Args:
+        read: the table and its notes by setting: `path`, and where they have files of their own `validation`, `test`
+    """
+    tables = [table for table, _ in read.values()]
+    joined = concatenate_tables(tables, list(read))
+    splits = [np.full(len(table), SPLIT_OF_KEY.get(key, FREE)) for key, (table, _) in read.items()]
+    first, notes = next(iter(read.values()))[1], [note for _, each in read.values() for note in each.describe()]
+    name = shorten_path(joined.files[0]) + (f" and {len(joined.files) - 1:,} more files" if len(joined.files) > 1 else "")
+    head = f"{name}: {len(joined):,} rows, {len(joined.columns):,} columns"
+    found = f" ({notes[0]})" if first.delimiter is not None and notes else ""
+    return TableRows(
+        joined, np.concatenate(splits) if len(tables) > 1 else None, (head + found, *notes[bool(found) :])
+    )
+
+
+def choose_table_rows(rows: TableRows, settings: TableSettings) -> TableRows:
+    """Add the columns that the settings ask for, then keep the rows that `where` chooses."""
+    table = extract_columns(rows.table, settings.extract) if settings.extract else rows.table
+    for name in {settings.id, settings.time, *settings.list_groups()} & {ROW, FILE}:
+        if name not in table.columns:
+            table = _add_own_column(table, str(name))
+    rows = replace(rows, table=table)
+    if settings.where is None:
+        return rows
+    chosen = np.flatnonzero(choose_rows(table, settings.where))
+    if not len(chosen):
+        raise DataError("where", f"no row matches {settings.where}")
+    note = f"where keeps {len(chosen):,} of {len(table):,} rows"
+    return replace(rows.take(chosen), notes=(*rows.notes, note))
+
+
+def _add_own_column(table: Table, name: str) -> Table:
+    if name == ROW:
+        return table.with_column(ROW, np.array([str(row) for row in range(1, len(table) + 1)], TEXT))
+    return table.with_column(FILE, np.array(table.files, TEXT)[table.file_of_row])
+
+
+def drop_missing_targets(rows: TableRows, names: Sequence[str]) -> TableRows:
+    """Leave out the rows in which one of these targets is missing."""
+    is_missing = np.zeros(len(rows.table), np.bool_)
+    for name in names:
+        is_missing |= find_missing(rows.table.columns[name])
+    if not is_missing.any():
+        return rows
+    note = f"{int(is_missing.sum()):,} rows without {' or '.join(names)} are left out"
+    kept = rows.take(np.flatnonzero(~is_missing))
+    if not len(kept.table):
+        raise DataError("target", f"no row has {' and '.join(names)}")
+    return replace(kept, notes=(*rows.notes, note))
