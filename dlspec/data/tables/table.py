@@ -1,0 +1,180 @@
+"""A table of named columns as read from files, the options of reading, and the notes about what was read."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from dlspec.errors import Code, DataError, suggest
+
+# Cells of text take 16 bytes, more only if they are longer than 15 bytes. A missing cell is None.
+TEXT = np.dtypes.StringDType(na_object=None)
+DEFAULT_MISSING = ("", "NA", "N/A", "NaN", "null")
+RowFormat = Literal["csv", "tsv", "words", "jsonl", "parquet", "npz", "blocks"]
+Column = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of named columns, and where each row was read."""
+
+    # (N,) TEXT: cells without surrounding spaces, in NFC, None where missing; (N,) object: lists, None where missing;
+    # (N, ...) numbers, from npz.
+    columns: Mapping[str, Column]
+    files: tuple[str, ...]  # the files that were read; () for data given in Python
+    file_of_row: NDArray[np.int32]  # (N,) index into `files`
+    line_of_row: NDArray[np.int64]  # (N,) first line of the row in its file; for binary formats its number, from 1
+
+    def __len__(self) -> int:
+        return len(self.line_of_row)
+
+    def get_column(self, name: str, key: str) -> Column:
+        """Return a column; DataError that suggests a similar name, for the setting `key`, if there is none."""
+        if name not in self.columns:
+            fix = suggest(name, self.columns)
+            raise DataError(key, f"the table has no column '{name}'; {fix or 'it has none'}", Code.UNKNOWN_FIELD)
+        return self.columns[name]
+
+    def take(self, rows: NDArray[Any]) -> Table:
+        """Return a table of some rows, given by their indices or by a mask (N,)."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Table(columns, self.files, self.file_of_row[rows], self.line_of_row[rows])
+
+    def locate(self, row: int) -> str:
+        """Return where a row was read, as messages print it: `churn.csv:17`."""
+        line = int(self.line_of_row[row])
+        return f"{self.files[self.file_of_row[row]]}:{line}" if self.files else f"row {line}"
+
+    def with_column(self, name: str, values: Column) -> Table:
+        """Return a table with one more column, or with other values in one."""
+        return replace(self, columns={**self.columns, name: values})
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that can't be read."""
+
+    location: str  # churn.csv:17
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReadNotes:
+    """What reading guessed or left out. It is shown to the user and kept with the run."""
+
+    format: str = ""
+    files: int = 1
+    delimiter: str | None = None  # only where it was found in the file
+    encoding: str | None = None  # only where a byte order mark told it
+    named_columns: tuple[str, ...] = ()  # names that dlspec made, for columns without one
+    skipped: tuple[BadRow, ...] = ()  # the first of the bad rows that were left out
+    skipped_count: int = 0  # all of them
+    empty_lines: int = 0
+    comment_lines: int = 0
+    missed_files: int = 0  # files beside those that a pattern with braces matches
+    missed_examples: tuple[str, ...] = field(default=())
+
+    def describe(self) -> list[str]:
+        """Return the notes as sentences, the most important first."""
+        found = []
+        if self.skipped_count:
+            first = f"{self.skipped[0].location}: {self.skipped[0].reason}"
+            found.append(f"{self.skipped_count:,} bad rows were left out, the first is {first}")
+        if self.missed_files:
+            names = ", ".join(self.missed_examples)
+            found.append(f"{self.missed_files:,} files do not match the path and were left out, such as {names}")
+        if self.delimiter is not None:
+            found.append(f"found delimiter {DELIMITER_NAMES.get(self.delimiter, self.delimiter)}")
+        if self.encoding is not None:
+            found.append(f"found encoding {self.encoding}")
+        if self.named_columns:
+            found.append(f"columns without a name were named {', '.join(self.named_columns[:5])}")
+        if self.comment_lines:
+            found.append(f"{self.comment_lines:,} comment lines were left out")
+        return found
+
+
+# The words for delimiters, which need no quotes in a shell.
+DELIMITER_NAMES: Mapping[str, str] = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe", " ": "space"}
+_DELIMITERS: Mapping[object, str] = {"\\t": "\t", **{name: delimiter for delimiter, name in DELIMITER_NAMES.items()}}
+
+
+class ReadOptions(BaseModel):
+    """How files are read. Everything has a default that fits most files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: RowFormat | None = Field(
+        None, description="csv, tsv, words, jsonl, parquet, npz or blocks; null: as the file's ending says"
+    )
+    delimiter: str | None = Field(
+        None, description="the character between cells, or comma, semicolon, tab, pipe; null: found among these"
+    )
+    quote: str | None = Field(
+        None, description="the character around cells that contain a delimiter; 'none' for none; null: \", none in tsv"
+    )
+    decimal: Literal[".", ","] = Field(".", description="the decimal point of numbers")
+    thousands: str | None = Field(None, description="the character between thousands in numbers, such as ','")
+    encoding: str = Field("utf-8", description="the files' encoding: utf-8, latin-1, cp1252, utf-16, ...")
+    header: bool | list[str] | None = Field(
+        None, description="whether the first row has the names, or the names; null: it must not look like data"
+    )
+    skip: int = Field(0, ge=0, description="lines to leave out at the start of each file")
+    comment: str | None = Field(None, min_length=1, description="lines that start with this are left out")
+    missing: list[str] = Field(
+        list(DEFAULT_MISSING), description="cells that mean a missing value; spaces around a cell do not count"
+    )
+    bad_rows: Literal["refuse", "skip"] = Field(
+        "refuse", description="what to do with rows that can't be read: refuse, or skip, which counts and lists them"
+    )
+
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _read_delimiter(cls, delimiter: object) -> object:
+        return _DELIMITERS.get(delimiter, delimiter) if isinstance(delimiter, str) else delimiter
+
+    @field_validator("delimiter")
+    @classmethod
+    def _check_delimiter(cls, delimiter: str | None) -> str | None:
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+            raise ValueError("the delimiter must be one character, such as ',' or ';' or tab, no quote or line break")
+        return delimiter
+
+    @field_validator("quote")
+    @classmethod
+    def _check_quote(cls, quote: str | None) -> str | None:
+        if quote in ("none", ""):
+            return "none"
+        if quote is not None and (len(quote) != 1 or quote in " \t\r\n\0"):
+            raise ValueError('the quote must be one character, such as "\'", or the word none')
+        return quote
+
+    @field_validator("thousands")
+    @classmethod
+    def _check_thousands(cls, thousands: str | None) -> str | None:
+        if thousands is not None and (len(thousands) != 1 or thousands.isalnum() or thousands in "+-"):
+            raise ValueError("the thousands separator must be one character, such as ',' or '.' or ' '")
+        return thousands
+
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)  # refuses codecs that aren't encodings of text, such as zip
+            codecs.getincrementaldecoder(encoding)
+        except (LookupError, ValueError):
+            raise ValueError(f"unknown encoding '{encoding}'; choose utf-8, latin-1, cp1252, utf-16, ...") from None
+        return encoding
+
+    @field_validator("header")
+    @classmethod
+    def _check_header(cls, header: bool | list[str] | None) -> bool | list[str] | None:
+        if isinstance(header, list) and not header:
+            raise ValueError("the list of column names is empty; write false if the file has no header")
+        return header
