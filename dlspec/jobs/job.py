@@ -16,7 +16,7 @@ from dlspec.jobs.environment import collect_environment, find_package_version, m
 from dlspec.jobs.resumed_settings import find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path
-from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE
+from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, PREPARE_FILE, RESULT_FILE, SPEC_FILE
 from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_json, write_yaml
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.lock import lock_run_folder
@@ -119,6 +119,8 @@ class Job:
     def _write_spec_and_environment(self, folder: Path) -> None:
         (folder / RESULT_FILE).unlink(missing_ok=True)  # the result of a resumed run is outdated
         write_yaml(folder / SPEC_FILE, dict(self.prepared.resolved))
+        if self.prepared.data.preprocessing:
+            write_json(folder / PREPARE_FILE, dict(self.prepared.data.preprocessing))
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
             {"seed": self.prepared.spec.seed, **collect_environment()},

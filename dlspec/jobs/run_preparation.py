@@ -169,13 +169,13 @@ class Preparation:
         schedule = build_schedule(spec, optimizer, data, self.trained, problems)
         raise_problems(problems, self.make_source_map)
         assert criterion is not None  # otherwise a problem was raised
-        resolved_spec = _make_resolved_spec(spec, criterion, metrics)
+        resolved_spec = _make_resolved_spec(spec, data, criterion, metrics)
         if self.data is not None:  # the data were given in Python, so the spec can't name their source
             resolved_spec["data"] = {"type": "arrays", **data.origin}
         return PreparedRun(
             spec, data, network, criterion, optimizer, schedule, built.freezing,
             lambda: make_metrics(metrics, predicted), resolved_spec,
-            (*built.notes, *causality_notes, *criterion.describe_own_losses(),
+            (*data.notes, *built.notes, *causality_notes, *criterion.describe_own_losses(),
              *_make_all_frozen_note(network, optimizer)),
         )  # fmt: skip
 
@@ -225,7 +225,9 @@ def _choose_run_device(spec: Spec, problems: Problems) -> torch.device:
         return torch.device("cpu")
 
 
-def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[SelectedMetric]) -> dict[str, Any]:
+def _make_resolved_spec(
+    spec: Spec, data: Dataset, criterion: Criterion, metrics: Sequence[SelectedMetric]
+) -> dict[str, Any]:
     """Make the spec that the run saves: with every default and fact; params and formulas stay as written."""
     tree = dict(spec.tree)
     scheduler = spec.scheduler
@@ -233,7 +235,7 @@ def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[Sele
         "spec_version": spec.problems.spec_version,
         **({"imports": tree["imports"]} if tree.get("imports") else {}),
         "model": {key: value for key, value in tree["model"].items() if key != "loss"},
-        "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json")},
+        "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json"), **data.resolved},
         "loss": losses_to_spec(criterion),
         "optimizer": part_to_spec(spec.optimizer.schema, spec.optimizer.settings) | _get_group_settings(tree),
         "scheduler": None

@@ -27,12 +27,12 @@ class TableSource(TableSettings):
     join: list[dict[str, Any]] = Field([], description="other tables with exactly one row for each row: [{path: FILE}]")
 
     def open(self) -> Dataset:
-        from dlspec.data.sources.loaded_rows import make_table_dataset
+        from dlspec.data.sources.table_dataset import make_table_dataset
 
-        return make_table_dataset(self, self._load_rows(), self.source_name)
+        return make_table_dataset(self, self._read_rows(), self.source_name)
 
-    def _load_rows(self) -> LoadedRows:
-        from dlspec.data.sources.loaded_rows import load_tables
+    def _read_rows(self) -> TableRows:
+        from dlspec.data.sources.table_rows import join_files
         from dlspec.data.tables.reading import read_table
 
         if self.path is None:
@@ -40,4 +40,4 @@ class TableSource(TableSettings):
             raise DataError("path", found, Code.MISSING_VALUE)
         options = self.make_read_options()
         paths = {"path": self.path, "validation": list_paths(self.validation), "test": list_paths(self.test)}
-        return load_tables(self, {key: read_table(path, options) for key, path in paths.items() if path})
+        return join_files({key: read_table(path, options) for key, path in paths.items() if path})

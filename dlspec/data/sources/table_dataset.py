@@ -142,7 +142,7 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
         name, fields, targets, *(_make_split(each) for each in encoded),
         preprocessing={**fitted.to_json(), **_describe_choice(plan), "content": _hash_content(plan)},
         reconstructed_field=reconstructed, notes=notes, resolved=_resolve_settings(plan),
-        bucket=settings.bucket is not None,
+        buckets=settings.bucket is not None,
     )  # fmt: skip
 
 

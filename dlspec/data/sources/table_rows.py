@@ -15,7 +15,6 @@ from dlspec.data.tables.concatenation import concatenate_tables
 from dlspec.data.tables.row_formulas import choose_rows, extract_columns
 from dlspec.data.tables.table import TEXT, ReadNotes, Table
 from dlspec.errors import DataError
-from dlspec.formatting import shorten_path
 
 ROW, FILE = "row", "file"  # names for a row's number and its file, where the table has no such columns
 SPLIT_OF_KEY = {"validation": VALIDATION, "test": TEST}
@@ -46,7 +45,7 @@ def join_files(read: Mapping[str, tuple[Table, ReadNotes]]) -> TableRows:
     joined = concatenate_tables(tables, list(read))
     splits = [np.full(len(table), SPLIT_OF_KEY.get(key, FREE)) for key, (table, _) in read.items()]
     first, notes = next(iter(read.values()))[1], [note for _, each in read.values() for note in each.describe()]
-    name = shorten_path(joined.files[0]) + (f" and {len(joined.files) - 1:,} more files" if len(joined.files) > 1 else "")
+    name = joined.files[0] + (f" and {len(joined.files) - 1:,} more files" if len(joined.files) > 1 else "")
     head = f"{name}: {len(joined):,} rows, {len(joined.columns):,} columns"
     found = f" ({notes[0]})" if first.delimiter is not None and notes else ""
     return TableRows(
