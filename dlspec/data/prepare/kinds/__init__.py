@@ -1,0 +1,33 @@
+"""Kinds of columns: what their cells mean, and how they become numbers and tokens. Importing it registers them."""
+
+from dlspec.data.prepare.kinds import category, class_target, date, number, value_target
+from dlspec.data.prepare.kinds.cells import CellFormat
+from dlspec.data.prepare.kinds.inference import InferredKind, infer_kind, infer_target_kind
+from dlspec.data.prepare.kinds.kind import (
+    COLUMN_KINDS,
+    TARGET_KINDS,
+    ColumnKind,
+    Encoded,
+    FittedColumn,
+    fitted_from_json,
+)
+from dlspec.data.prepare.kinds.kind_reading import read_kind
+
+__all__ = [
+    "COLUMN_KINDS",
+    "TARGET_KINDS",
+    "CellFormat",
+    "ColumnKind",
+    "Encoded",
+    "FittedColumn",
+    "InferredKind",
+    "category",
+    "class_target",
+    "date",
+    "fitted_from_json",
+    "infer_kind",
+    "infer_target_kind",
+    "number",
+    "read_kind",
+    "value_target",
+]
