@@ -30,7 +30,10 @@ def find_unweighted(schema: Schema, settings: Mapping[str, Any], target: Target)
     """
     fix = f"use {', '.join(WEIGHTED_METRICS)}, or data without weights"
     if target.labels:
-        yield "", Finding(Code.NOT_YET, f"metrics of labels can't be weighted yet, but '{target.name}' has weights", fix)
+        yield (
+            "",
+            Finding(Code.NOT_YET, f"metrics of labels can't be weighted yet, but '{target.name}' has weights", fix),
+        )
     elif schema.name not in WEIGHTED_METRICS:
         yield "", Finding(Code.NOT_YET, f"{schema.name} can't be weighted yet, but '{target.name}' has weights", fix)
     else:

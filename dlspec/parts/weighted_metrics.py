@@ -137,4 +137,5 @@ class WeightedR2Score(_WeightedMetric):
     def compute(self) -> Tensor:
         """Compute the score of all batches."""
         weight, total, squares, errors = self.sums
-        return (1 - errors / (squares - total**2 / weight)).mean()
+        score: Tensor = (1 - errors / (squares - total**2 / weight)).mean()
+        return score

@@ -55,7 +55,8 @@ def encode_rows(fitted: FittedTable, columns: Columns, rows: Rows, *, with_targe
 def _note(encoded: EncodedRows, name: str, found: Encoded, rows: Rows) -> None:
     for position, reason in found.problems.items():
         encoded.problems.setdefault(int(rows[position]), []).append(f"{name}: {reason}")
-    encoded.notes.update({(what, name): count for what, count in found.notes.items()})
+    for what, count in found.notes.items():
+        encoded.notes[what, name] += count
 
 
 def _encode_features(
@@ -67,14 +68,16 @@ def _encode_features(
     if size > MAX_DATA_BYTES:
         found = f"{len(rows):,} rows of {width:,} features take {size / GIGABYTE:,.1f} GB"
         fix = "leave columns out with data.drop, or give categories fields of their own with data.fields"
-        raise DataError("columns", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are allowed: {fix}", Code.TOO_LARGE)
+        raise DataError(
+            "columns", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are allowed: {fix}", Code.TOO_LARGE
+        )
     values, start = np.empty((len(rows), width), np.float32), 0
     for name in plan.columns:
-        found = fitted[name].apply(columns[name][rows])
+        part = fitted[name].apply(columns[name][rows])
         end = start + fitted[name].shape[0]
-        values[:, start:end] = found.values
+        values[:, start:end] = part.values
         start = end
-        _note(encoded, name, found, rows)
+        _note(encoded, name, part, rows)
     encoded.fields[plan.name] = values
 
 

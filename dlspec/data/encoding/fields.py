@@ -91,15 +91,21 @@ def _check_names(plans: Sequence[FieldPlan], targets: Sequence[str]) -> None:
         taken[plan.name] = f"the field of {', '.join(plan.columns[:3])}"
 
 
-def make_field(plan: FieldPlan, fitted: Mapping[str, FittedColumn]) -> Field:
-    """Describe a field as the network sees it."""
+def make_field(plan: FieldPlan, fitted: Mapping[str, FittedColumn], has_lengths: bool) -> Field:
+    """Describe a field as the network sees it.
+
+    Args:
+        plan: the field's columns and form
+        fitted: the inputs by column
+        has_lengths: whether its samples differ in length
+    """
     columns = [fitted[name] for name in plan.columns]
     if plan.form == "features":
         return Field(plan.name, (sum(each.shape[0] for each in columns),), "features")
     if plan.form == "tokens":
         return Field(plan.name, (len(columns),), "tokens", sum(each.vocab_size or 0 for each in columns))
     (column,) = columns
-    return Field(plan.name, column.shape, column.layout, column.vocab_size, column.has_lengths)
+    return Field(plan.name, column.shape, column.layout, column.vocab_size, has_lengths)
 
 
 def make_target(name: str, fitted: FittedColumn, lengths: str = "", weights: str = "") -> Target:
@@ -119,7 +125,9 @@ def make_target(name: str, fitted: FittedColumn, lengths: str = "", weights: str
     if classes:
         own = target_name if fitted.vocab_size is not None else ""
         return Target(target_name, "classes", fitted.shape, classes, next_of=own, lengths=lengths, weights=weights)
-    return Target(target_name, "numbers", fitted.shape, scale=_get_scale(name, fitted), lengths=lengths, weights=weights)
+    return Target(
+        target_name, "numbers", fitted.shape, scale=_get_scale(name, fitted), lengths=lengths, weights=weights
+    )
 
 
 def _get_scale(name: str, fitted: FittedColumn) -> tuple[float, float] | None:

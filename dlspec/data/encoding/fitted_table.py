@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.encoding.column_choice import ColumnChoice
-from dlspec.data.encoding.fields import FieldPlan, plan_fields
+from dlspec.data.encoding.fields import FieldForm, FieldPlan, plan_fields
 from dlspec.data.encoding.name_patterns import make_field_name
 from dlspec.data.prepare.kinds.cells import CellFormat
 from dlspec.data.prepare.kinds.kind import ColumnKind, FittedColumn, fitted_from_json
@@ -18,7 +18,7 @@ from dlspec.errors import Code, DataError
 
 Columns = Mapping[str, NDArray[Any]]
 SAVED_FORMAT = 1
-FORMS = ("features", "tokens", "own")
+FORMS: tuple[FieldForm, ...] = ("features", "tokens", "own")
 
 
 @dataclass(frozen=True)

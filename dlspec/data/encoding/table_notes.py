@@ -13,16 +13,21 @@ MAX_NAMES = 12  # names of one kind in a line
 MAX_CLASSES = 10
 
 
-def describe_table(choice: ColumnChoice, fitted: FittedTable) -> Iterator[str]:
-    """Yield lines about the targets, the inputs by kind, and the columns that are left out."""
+def describe_table(choice: ColumnChoice | None, fitted: FittedTable) -> Iterator[str]:
+    """Yield lines about the targets, the inputs by kind, and the columns that are left out.
+
+    Args:
+        choice: why kinds were inferred; None if everything was fitted by an earlier run
+        fitted: what was fitted
+    """
     for name, target in fitted.targets.items():
-        yield describe_target(name, target, choice.reasons.get(name))
+        yield describe_target(name, target, choice.reasons.get(name) if choice else None)
     names_of_kind: dict[str, list[str]] = {}
-    for name, kind in choice.inputs.items():
-        names_of_kind.setdefault(kind.name, []).append(name)
+    for name, column in fitted.inputs.items():
+        names_of_kind.setdefault(choice.inputs[name].name if choice else column.kind, []).append(name)
     yield "inputs: " + "; ".join(f"{kind} {join_names(names)}" for kind, names in names_of_kind.items())
     by_reason: dict[str, list[str]] = {}
-    for name, reason in choice.left_out.items():
+    for name, reason in (choice.left_out if choice else {}).items():
         by_reason.setdefault(reason, []).append(name)
     if by_reason:
         yield "left out: " + "; ".join(f"{join_names(names)} ({reason})" for reason, names in by_reason.items())

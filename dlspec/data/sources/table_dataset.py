@@ -98,9 +98,9 @@ def _find_targets(settings: TableSettings, rows: TableRows) -> tuple[dict[str, A
 
 
 def _make_column_settings(settings: TableSettings, rows: TableRows, targets: Mapping[str, Any]) -> ColumnSettings:
-    uses = {settings.id: "id", settings.weight: "weight", settings.split: "split", settings.folds: "folds",
-            **dict.fromkeys(settings.list_groups(), "group")}  # fmt: skip
-    reserved = {str(name): use for name, use in uses.items() if name is not None}
+    uses = [(settings.id, "id"), (settings.weight, "weight"), (settings.split, "split"), (settings.folds, "folds"),
+            *((name, "group") for name in settings.list_groups())]  # fmt: skip
+    reserved = {str(name): use for name, use in uses if name is not None}
     for key in ("id", "weight"):
         name = getattr(settings, key)
         if name is not None and name not in rows.table.columns:
@@ -129,7 +129,9 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
     fitted = plan.saved or _fit(plan, split.rows)
     parts, encoded = _encode_splits(plan, fitted, split.rows)
     lengths_of = _match_target_lengths(fitted, encoded[0])
-    fields = tuple(make_field(each, fitted.inputs) for each in fitted.fields)
+    fields = tuple(
+        make_field(each, fitted.inputs, f"{each.name}_lengths" in encoded[0].fields) for each in fitted.fields
+    )
     targets = tuple(_make_target(each, target, encoded[0], lengths_of) for each, target in fitted.targets.items())
     notes = (
         *plan.rows.notes,
@@ -138,8 +140,9 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
         *split.notes,
         *describe_counts(_count_notes(encoded)),
     )
+    train, validation, test = map(_make_split, encoded)
     return Dataset(
-        name, fields, targets, *(_make_split(each) for each in encoded),
+        name, fields, targets, train, validation, test,
         preprocessing={**fitted.to_json(), **_describe_choice(plan), "content": _hash_content(plan)},
         reconstructed_field=reconstructed, notes=notes, resolved=_resolve_settings(plan),
         buckets=settings.bucket is not None,
@@ -221,9 +224,7 @@ def _make_split(encoded: EncodedRows) -> Split:
     )
 
 
-def _make_target(
-    name: str, target: FittedColumn, train: EncodedRows, lengths_of: Mapping[str, str]
-) -> Target:
+def _make_target(name: str, target: FittedColumn, train: EncodedRows, lengths_of: Mapping[str, str]) -> Target:
     key = f"{make_field_name(name)}{WEIGHT_SUFFIX}"
     return make_target(name, target, lengths_of.get(name, ""), key if key in train.fields else "")
 

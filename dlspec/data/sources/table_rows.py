@@ -12,7 +12,6 @@ from dlspec.data.split_indices import TEST, VALIDATION, IntArray
 from dlspec.data.splitting.split_column import FREE
 from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.tables.concatenation import concatenate_tables
-from dlspec.data.tables.row_formulas import choose_rows, extract_columns
 from dlspec.data.tables.table import TEXT, ReadNotes, Table
 from dlspec.errors import DataError
 
@@ -48,24 +47,34 @@ def join_files(read: Mapping[str, tuple[Table, ReadNotes]]) -> TableRows:
     name = joined.files[0] + (f" and {len(joined.files) - 1:,} more files" if len(joined.files) > 1 else "")
     head = f"{name}: {len(joined):,} rows, {len(joined.columns):,} columns"
     found = f" ({notes[0]})" if first.delimiter is not None and notes else ""
-    return TableRows(
-        joined, np.concatenate(splits) if len(tables) > 1 else None, (head + found, *notes[bool(found) :])
-    )
+    return TableRows(joined, np.concatenate(splits) if len(tables) > 1 else None, (head + found, *notes[bool(found) :]))
 
 
 def choose_table_rows(rows: TableRows, settings: TableSettings) -> TableRows:
     """Add the columns that the settings ask for, then keep the rows that `where` chooses."""
-    table = extract_columns(rows.table, settings.extract) if settings.extract else rows.table
+    table = _extract(rows.table, settings)
     for name in {settings.id, settings.time, *settings.list_groups()} & {ROW, FILE}:
         if name not in table.columns:
             table = _add_own_column(table, str(name))
     rows = replace(rows, table=table)
-    if settings.where is None:
-        return rows
-    chosen = np.flatnonzero(choose_rows(table, settings.where))
+    return rows if settings.where is None else _choose_where(rows, settings.where)
+
+
+def _extract(table: Table, settings: TableSettings) -> Table:
+    if not settings.extract:
+        return table
+    from dlspec.data.tables.row_formulas import extract_columns
+
+    return extract_columns(table, settings.extract)
+
+
+def _choose_where(rows: TableRows, where: str) -> TableRows:
+    from dlspec.data.tables.row_formulas import choose_rows
+
+    chosen = np.flatnonzero(choose_rows(rows.table, where))
     if not len(chosen):
-        raise DataError("where", f"no row matches {settings.where}")
-    note = f"where keeps {len(chosen):,} of {len(table):,} rows"
+        raise DataError("where", f"no row matches {where}")
+    note = f"where keeps {len(chosen):,} of {len(rows.table):,} rows"
     return replace(rows.take(chosen), notes=(*rows.notes, note))
 
 

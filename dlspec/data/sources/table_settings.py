@@ -27,7 +27,8 @@ class TableSettings(ReadOptions, DataSource):
     selects_target: ClassVar[bool] = True
 
     validation: SplitChoice = Field(  # type: ignore[assignment]
-        None, description="validation rows: a share, files, or a condition {COLUMN: VALUE}; null: 0.1 if nothing else is"
+        None,
+        description="validation rows: a share, files, or a condition {COLUMN: VALUE}; null: 0.1 if nothing else is",
     )
     test: SplitChoice = Field(
         None, description="test rows: a share, files, or a condition {COLUMN: VALUE}; null: 0.2 if nothing else is"
@@ -56,9 +57,11 @@ class TableSettings(ReadOptions, DataSource):
     )
     folds: int | str | None = Field(None, description="a number of folds, or a column that numbers them")
     fold: int | str | None = Field(None, description="the fold that validates, from 0")
-    where: str | None = Field(None, description='which rows to use: a formula of columns such as age >= 18')
+    where: str | None = Field(None, description="which rows to use: a formula of columns such as age >= 18")
     extract: dict[str, str] = Field({}, description="new columns from parts of another: {COLUMN: PATTERN with {name}}")
-    prepare: str | None = Field(None, description="the folder of a run whose preparation is used instead of fitting one")
+    prepare: str | None = Field(
+        None, description="the folder of a run whose preparation is used instead of fitting one"
+    )
     bucket: Literal["auto"] | None = Field(
         None, description="auto: batches of samples of similar length, which have less padding"
     )

@@ -29,7 +29,9 @@ def concatenate_tables(tables: Sequence[Table], keys: Sequence[str]) -> Table:
     return Table(
         {name: np.concatenate([table.columns[name] for table in tables]) for name in first.columns},
         tuple(file for table in tables for file in table.files),
-        np.concatenate([table.file_of_row + start for table, start in zip(tables, starts, strict=True)]).astype(np.int32),
+        np.concatenate([table.file_of_row + start for table, start in zip(tables, starts, strict=True)]).astype(
+            np.int32
+        ),
         np.concatenate([table.line_of_row for table in tables]),
     )
 

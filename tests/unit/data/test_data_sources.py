@@ -54,6 +54,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, tuple[int, ...], str, str, int]] = {
     "text_csv": ({"path": "FOLDER/in.csv"}, "text", (3,), "tokens", "classes", 1),
     "python_lines": ({"limit": 200}, "text", (40,), "tokens", "classes", 1),
     "text": ({"length": 16, "unit": "bytes"}, "text", (16,), "tokens", "classes", 256),
+    "table": ({"path": "FOLDER/in.csv", "target": "label"}, "text", (3,), "tokens", "classes", 1),
     "random": ({"shape": [4, 6], "num_classes": 3, "size": 50}, "input", (4, 6), "sequence", "classes", 3),
 }
 
@@ -127,9 +128,7 @@ def test_limit_keeps_the_classes_proportions() -> None:
 
 def test_importing_imports_no_numpy() -> None:
     heavy = "{'torch', 'numpy', 'sklearn', 'rich', 'urllib.request'}"
-    code = (
-        f"import sys, dlspec.data as d; d.SOURCES['digits'](); d.SOURCES['mnist'](); print({heavy} & set(sys.modules))"
-    )
+    code = f"import sys, dlspec.data as d; d.SOURCES['digits'](); d.SOURCES['mnist'](); d.SOURCES['table'](path='a.csv'); print({heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
 

@@ -12,7 +12,7 @@ from dlspec.errors import Code, DataError
 
 if TYPE_CHECKING:
     from dlspec.data.dataset import Dataset
-    from dlspec.data.sources.loaded_rows import LoadedRows
+    from dlspec.data.sources.table_rows import TableRows
 
 
 @data_source("table")
