@@ -26,7 +26,7 @@ def find_delimiter(lines: Sequence[str], quote: str | None, file: Path) -> str:
         The delimiter; a comma for a file with one column.
 
     Raises:
-        DataError: if two delimiters fit equally well.
+        DataError: if two delimiters fit equally well, or spaces separate the cells.
     """
     counts = {each: _count_cells(lines, each, quote) for each in CANDIDATES}
     possible = {each: cells for each, cells in counts.items() if cells and cells[0] > 1}
@@ -37,8 +37,19 @@ def find_delimiter(lines: Sequence[str], quote: str | None, file: Path) -> str:
         raise DataError("delimiter", f"{found}; {fix}", Code.AMBIGUOUS)
     if even:
         return even[0]
+    if not possible:
+        _refuse_words(lines, file)
     # No delimiter fits every row: take the one that fits most rows, so that the others are reported.
     return max(possible, key=lambda each: (_share_as_first(possible[each]), possible[each][0]), default=",")
+
+
+def _refuse_words(lines: Sequence[str], file: Path) -> None:
+    """Refuse a file whose cells are probably separated by spaces: it would be read as one column."""
+    counts = {len(line.split()) for line in lines if line.strip()}
+    if len(lines) >= 3 and len(counts) == 1 and max(counts) >= 3:
+        found = f"'{file}': its cells seem to be separated by spaces"
+        fix = "write data.format=words, or data.delimiter=comma if it has one column"
+        raise DataError("format", f"{found}; {fix}", Code.AMBIGUOUS)
 
 
 def _share_as_first(counts: Sequence[int]) -> float:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from dlspec.data.tables.read_options import DEFAULT_MISSING as DEFAULT_MISSING
 from dlspec.data.tables.read_options import DELIMITER_NAMES as DELIMITER_NAMES
 from dlspec.data.tables.read_options import ReadOptions as ReadOptions
 from dlspec.data.tables.read_options import RowFormat as RowFormat
-
 from dlspec.errors import Code, DataError, suggest
 
 # Cells of text take 16 bytes, more only if they are longer than 15 bytes. A missing cell is None.
@@ -85,10 +85,10 @@ class ReadNotes:
         found = []
         if self.skipped_count:
             first = f"{self.skipped[0].location}: {self.skipped[0].reason}"
-            found.append(f"{self.skipped_count:,} bad rows were left out, the first is {first}")
+            found.append(f"left out {_count(self.skipped_count, 'bad row')}, the first is {first}")
         if self.missed_files:
             names = ", ".join(self.missed_examples)
-            found.append(f"{self.missed_files:,} files do not match the path and were left out, such as {names}")
+            found.append(f"left out {_count(self.missed_files, 'file')} that the path does not match, such as {names}")
         if self.delimiter is not None:
             found.append(f"found delimiter {DELIMITER_NAMES.get(self.delimiter, self.delimiter)}")
         if self.encoding is not None:
@@ -96,5 +96,9 @@ class ReadNotes:
         if self.named_columns:
             found.append(f"columns without a name were named {', '.join(self.named_columns[:5])}")
         if self.comment_lines:
-            found.append(f"{self.comment_lines:,} comment lines were left out")
+            found.append(f"left out {_count(self.comment_lines, 'comment line')}")
         return found
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"

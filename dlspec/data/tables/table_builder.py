@@ -47,6 +47,10 @@ class CellReader:
             return np.array([get(bare := cell.strip(), bare) for cell in cells], dtype=TEXT)
         return np.array([self.clean(cell) for cell in cells], dtype=TEXT)
 
+    def clean_values(self, values: Iterable[str | None]) -> Column:
+        """Return a column of clean cells, TEXT, where None is missing as well."""
+        return np.array([None if value is None else self.clean(value) for value in values], dtype=TEXT)
+
 
 class TableBuilder:
     """Collects chunks of columns. Columns may be missing in some chunks; their cells are None there."""
@@ -57,18 +61,20 @@ class TableBuilder:
         self._files: list[str] = []
         self._lines: list[Column] = []
         self._file_of_chunk: list[int] = []
+        self._list_items = 0
         self.rows = 0
 
     def start_file(self, file: str) -> None:
         """Begin a file: the following chunks are from it."""
         self._files.append(file)
 
-    def add_chunk(self, columns: Mapping[str, Column], lines: Sequence[int] | Column) -> None:
+    def add_chunk(self, columns: Mapping[str, Column], lines: Sequence[int] | Column, list_items: int = 0) -> None:
         """Add rows of the current file; DataError if the table becomes too large.
 
         Args:
             columns: the columns (N, ...) by name
             lines: the line of each row (N,)
+            list_items: how many items the lists in the columns have
         """
         number = len(self._counts)
         for name, column in columns.items():
@@ -77,7 +83,8 @@ class TableBuilder:
         self._lines.append(np.asarray(lines, np.int64))
         self._file_of_chunk.append(len(self._files) - 1)
         self.rows += len(lines)
-        if self.rows * len(self._chunks) > MAX_CELLS:
+        self._list_items += list_items
+        if self.rows * len(self._chunks) + self._list_items > MAX_CELLS:
             found = f"the table has more than {MAX_CELLS:,} cells, the most that fit in {MAX_DATA_BYTES // GIGABYTE} GB"
             raise DataError("path", f"{found}; leave out columns or use a part of the rows", Code.TOO_LARGE)
 

@@ -16,7 +16,7 @@ from dlspec.data.tables.column_names import (
     number_columns,
 )
 from dlspec.data.tables.delimited_rows import NumberedRow
-from dlspec.data.tables.table import Column, ReadOptions
+from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
 from dlspec.data.tables.table_builder import CellReader, TableBuilder, get_chunk_rows, make_list_column
 from dlspec.data.tables.text_lines import TextLines
 from dlspec.errors import Code, DataError, format_value
@@ -90,8 +90,8 @@ class TextRowsReader:
         self._first_file: Path | None = None
         self._names: list[str] = []
 
-    def read(self, lines: TextLines, rows: Iterator[NumberedRow]) -> None:
-        """Read the header and all rows of one file."""
+    def read(self, lines: TextLines, rows: Iterator[NumberedRow]) -> ReadNotes:
+        """Read the header and all rows of one file, and return the notes about all files so far."""
         header = read_header(lines.file, rows, self.options)
         self._check_columns(lines.file, header.columns)
         self.made_names = self.made_names or header.made
@@ -108,6 +108,7 @@ class TextRowsReader:
                 self._flush(lines, header, chunk, numbers)
                 chunk, numbers = [], []
         self._flush(lines, header, chunk, numbers)
+        return ReadNotes(named_columns=self.made_names, empty_lines=self.empty_lines)
 
     def _prepend(self, first: NumberedRow | None, rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
         if first is not None:
@@ -130,10 +131,9 @@ class TextRowsReader:
             self.empty_lines += 1
             return
         count = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
-        expected = "data.header names" if isinstance(self.options.header, list) else "the header has"
-        if self.options.header is False:
-            expected = "the first row has"
-        self.bad.add(f"{file}:{line}", f"{count}, but {expected} {len(header.names)}")
+        expected = "the first row" if self.options.header is False else "the header"
+        expected = "data.header" if isinstance(self.options.header, list) else expected
+        self.bad.add(f"{file}:{line}", f"{count}, but {expected} has {len(header.names)}")
 
     def _flush(self, lines: TextLines, header: Header, chunk: list[list[str]], numbers: list[int]) -> None:
         columns = self._make_columns(header, chunk, lines.is_ascii)
