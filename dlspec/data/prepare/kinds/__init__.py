@@ -1,6 +1,6 @@
 """Kinds of columns: what their cells mean, and how they become numbers and tokens. Importing it registers them."""
 
-from dlspec.data.prepare.kinds import category, class_target, date, number, value_target
+from dlspec.data.prepare.kinds import category, class_target, date, number, numbers, text, value_target
 from dlspec.data.prepare.kinds.cells import CellFormat
 from dlspec.data.prepare.kinds.inference import InferredKind, infer_kind, infer_target_kind
 from dlspec.data.prepare.kinds.kind import (
@@ -28,6 +28,8 @@ __all__ = [
     "infer_kind",
     "infer_target_kind",
     "number",
+    "numbers",
     "read_kind",
+    "text",
     "value_target",
 ]

@@ -152,3 +152,19 @@ def _compile_pattern(read: CellFormat, is_strict: bool) -> re.Pattern[str]:
         whole = f"(?:{first}(?:{re.escape(read.thousands)}[0-9]{{3}})+|{whole})"
     digits = "{1,2}" if is_strict else "+"
     return re.compile(rf"[+-]?(?:{whole}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]{digits})?")
+
+
+def list_lists(column: NDArray[Any]) -> list[list[Any] | None]:
+    """List a column's cells as lists; text is split at spaces, and None or NaN is missing."""
+    if column.ndim > 1:
+        rows: list[list[Any] | None] = column.tolist()
+        return rows
+    return [_split_cell(cell) for cell in column.tolist()]
+
+
+def _split_cell(cell: object) -> list[Any] | None:
+    if isinstance(cell, np.ndarray):
+        return list(cell.tolist())
+    if isinstance(cell, list | tuple):
+        return list(cell)
+    return None if _is_missing(cell) else str(cell).split()

@@ -36,6 +36,8 @@ def read_kind(written: object, registry: Registry[type[ColumnKind]], key: str) -
         return registry[name].model_validate(settings)
     except ValidationError as error:
         raise _make_setting_error(registry[name], settings, f"{key}.{name}", error) from None
+    except DataError as error:
+        raise DataError(f"{key}.{name}.{error.key}", str(error), error.finding.code) from None
 
 
 def _split_kind(written: object, key: str) -> tuple[str, Mapping[str, Any]]:

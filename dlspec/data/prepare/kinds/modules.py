@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlspec.data.prepare.kinds.numeric_cells import NumericCells
@@ -118,3 +120,25 @@ class DateModule(nn.Module):
         missing = torch.isnan(parts[:, 0])
         features = [torch.where(missing, 0.0, each) for each in features]
         return torch.stack([*features, missing.double()] if self.indicator else features, dim=1).float()
+
+
+class NumbersModule(nn.Module):
+    """Lists of numbers (N, *shape), with NaN for missing ones and beyond a row's length, to scaled numbers."""
+
+    fill: Tensor
+
+    def __init__(self, fill: NDArray[np.float64], scale: LinearScale, rank: int, has_lengths: bool) -> None:
+        super().__init__()
+        self.has_lengths = has_lengths
+        spread = (-1, 1, 1) if rank == 3 else (-1,)  # channels-first: a number for each channel
+        self.register_buffer("fill", torch.tensor(fill).reshape(spread))
+        self.scale = LinearModule(LinearScale(scale.shift.reshape(spread), scale.divisor.reshape(spread)))
+
+    def forward(self, values: Tensor) -> Tensor:
+        missing = torch.isnan(values)
+        scaled: Tensor = self.scale(torch.where(missing, self.fill, values.double()))
+        if self.has_lengths:
+            is_step = ~missing.all(dim=2)  # (N, T)
+            is_inside = is_step.flip(1).cumsum(1).flip(1) > 0
+            scaled = scaled * is_inside[:, :, None]
+        return scaled.float()

@@ -80,7 +80,7 @@ class Number(NumericKind):
     @classmethod
     def _refuse_per(cls, per: str | None) -> str | None:
         if per is not None:
-            raise ValueError("a scale for each group is not supported yet: remove 'per'")
+            raise DataError("per", "a scale for each group is not supported yet: remove 'per'", Code.NOT_YET)
         return per
 
     @override
