@@ -53,7 +53,7 @@ class Target:
     lengths: str = ""  # the field whose lengths are also this target's; "" if there is none
     # The names of the labels of a multi-label target (L,): numbers that are 1 for each label that a sample has, else 0.
     labels: tuple[str, ...] = ()
-    # Key of each sample's weight (N,) in `Split.tensors`: its factor in the loss and in metrics. "" if all count equally.
+    # Key of each sample's weight (N,) in `Split.tensors`: its factor in the loss and in metrics; "" without weights.
     weights: str = ""
 
     @property

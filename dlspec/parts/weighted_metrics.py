@@ -46,7 +46,13 @@ class WeightedClassMetric(_WeightedMetric):
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor, weights: Tensor) -> None:
-        """Add a batch: probabilities (M, K), or (M,) of the second of two classes, classes (M,) and weights (M,)."""
+        """Add a batch.
+
+        Args:
+            preds: Probabilities, (M, K) of K classes, or (M,) of the second of two classes.
+            target: True classes, (M,).
+            weights: The weight of each row, (M,).
+        """
         classes = preds.argmax(1) if preds.dim() > 1 else (preds > self.threshold).long()
         count = len(self.confusion)
         cells = torch.zeros(count * count, dtype=torch.float64, device=weights.device)
@@ -105,7 +111,13 @@ class WeightedError(_WeightedMetric):
         self.add_state("weight", NONE.clone(), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor, weights: Tensor) -> None:
-        """Add a batch of numbers (M,) or vectors (M, K), and the weights of the rows (M,)."""
+        """Add a batch.
+
+        Args:
+            preds: Numbers, (M,) or (M, K).
+            target: True numbers, of the same shape.
+            weights: The weight of each row, (M,).
+        """
         errors = (preds.double() - target.double()).abs() ** self.power
         self.total += (errors.reshape(len(weights), -1).mean(1) * weights).sum()
         self.weight += weights.double().sum()
@@ -128,7 +140,13 @@ class WeightedR2Score(_WeightedMetric):
         self.add_state("sums", torch.zeros(4, num_outputs, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor, weights: Tensor) -> None:
-        """Add a batch of numbers (M,) or vectors (M, K), and the weights of the rows (M,)."""
+        """Add a batch.
+
+        Args:
+            preds: Numbers, (M,) or (M, K).
+            target: True numbers, of the same shape.
+            weights: The weight of each row, (M,).
+        """
         rows, truth = weights.double()[:, None], target.double().reshape(len(weights), -1)
         errors = (preds.double().reshape(truth.shape) - truth) ** 2
         terms = (rows.expand_as(truth), rows * truth, rows * truth**2, rows * errors)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlspec.data.encoding.kind_settings import make_kind
 from dlspec.data.encoding.name_patterns import assign_by_name, make_unknown_column_error, match_names
-from dlspec.data.prepare.kinds.cells import CellFormat
+from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
 from dlspec.data.prepare.kinds.inference import InferredKind, infer_kind, infer_target_kind
 from dlspec.data.prepare.kinds.kind import COLUMN_KINDS, TARGET_KINDS, ColumnKind
 from dlspec.errors import Code, DataError
@@ -30,7 +30,7 @@ class ColumnSettings:
     drop: Sequence[str] = ()
     reserved: Mapping[str, str] = field(default_factory=dict)  # columns with another use, and which
     needs_naming: bool = False  # whether only columns that `columns` names are inputs
-    read: CellFormat = CellFormat()
+    read: CellFormat = PLAIN
     skips_bad_rows: bool = False  # whether rows with cells that can't be read are left out
     locate: Callable[[int], str] = "row {}".format  # where a row was read, for messages
 
@@ -49,7 +49,7 @@ def choose_columns(columns: Columns, settings: ColumnSettings) -> ColumnChoice:
     """Choose the kinds of inputs and targets.
 
     Raises:
-        DataError: if a name in the settings is no column, or no column is left as an input.
+        DataError: if the table lacks a column that the settings name, or no column is left as an input.
     """
     names = list(columns)
     written = assign_by_name("columns", settings.columns, names)

@@ -139,6 +139,6 @@ def _read_weights(name: str, columns: Columns, rows: Rows, encoded: EncodedRows)
         return None
     cells = read_numbers(columns[name][rows])
     wrong = {**cells.wrong, **dict.fromkeys(np.flatnonzero(cells.missing).tolist(), "the weight is missing")}
-    wrong |= {row: "a weight must be at least 0" for row in np.flatnonzero(cells.values < 0).tolist()}
+    wrong |= dict.fromkeys(np.flatnonzero(cells.values < 0).tolist(), "a weight must be at least 0")
     _note(encoded, name, Encoded(cells.values, problems=wrong), rows)
     return np.nan_to_num(cells.values).astype(np.float32)

@@ -61,7 +61,7 @@ def plan_fields(
 
 
 def is_feature(column: FittedColumn) -> bool:
-    """Whether a column can stand beside others in one field: it has features and no steps or pixels."""
+    """Whether a column can share a field with others: it has features, not steps or pixels."""
     return bool(column.feature_names) and len(column.shape) == 1
 
 

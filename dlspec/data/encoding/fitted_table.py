@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dlspec.data.encoding.column_choice import ColumnChoice
 from dlspec.data.encoding.fields import FieldForm, FieldPlan, plan_fields
 from dlspec.data.encoding.name_patterns import make_field_name
+from dlspec.data.encoding.stacked_columns import Stacks
 from dlspec.data.prepare.kinds.cells import CellFormat
 from dlspec.data.prepare.kinds.kind import ColumnKind, FittedColumn, fitted_from_json
 from dlspec.errors import Code, DataError
@@ -28,6 +29,7 @@ class FittedTable:
     inputs: Mapping[str, FittedColumn]
     targets: Mapping[str, FittedColumn]
     fields: tuple[FieldPlan, ...]
+    stacks: Stacks = field(default_factory=dict)  # the columns that others are made of
     id: str = ""  # the column that identifies a row in predictions
     weight: str = ""  # the column with each row's factor in loss and metrics
 
@@ -38,6 +40,7 @@ class FittedTable:
             "fields": {plan.name: plan.to_json() for plan in self.fields},
             "columns": {name: column.to_json() for name, column in self.inputs.items()},
             "targets": {name: column.to_json() for name, column in self.targets.items()},
+            "stacks": {name: list(members) for name, members in self.stacks.items()},
             "id": self.id,
             "weight": self.weight,
         }
@@ -52,7 +55,8 @@ class FittedTable:
         names = [saved.get("id", ""), saved.get("weight", "")]
         if not all(isinstance(name, str) for name in names):
             raise _make_saved_error("id and weight must be names of columns")
-        return cls(inputs, targets, fields, *names)
+        stacks = {str(name): _read_names(each) for name, each in _as_mapping(saved.get("stacks", {})).items()}
+        return cls(inputs, targets, fields, stacks, *names)
 
 
 def _columns_from_json(saved: object) -> dict[str, FittedColumn]:
@@ -65,6 +69,12 @@ def _plan_from_json(name: str, saved: object, inputs: Mapping[str, FittedColumn]
     if not isinstance(columns, list) or not columns or not all(each in inputs for each in columns) or form is None:
         raise _make_saved_error(f"the field '{name}' must have a form and columns that are fitted")
     return FieldPlan(str(name), tuple(columns), form)
+
+
+def _read_names(saved: object) -> tuple[str, ...]:
+    if not isinstance(saved, list) or not saved or not all(isinstance(name, str) for name in saved):
+        raise _make_saved_error("stacks must be lists of columns")
+    return tuple(saved)
 
 
 def _as_mapping(saved: object) -> Mapping[str, Any]:
@@ -84,6 +94,7 @@ def fit_table(
     *,
     fields: Mapping[str, Sequence[str]],
     read: CellFormat,
+    stacks: Stacks,
     id: str = "",
     weight: str = "",
 ) -> FittedTable:
@@ -95,6 +106,7 @@ def fit_table(
         training: the training rows
         fields: the setting `fields`
         read: how the file writes numbers
+        stacks: the columns that others are made of
         id: the column that identifies a row
         weight: the column with each row's factor
 
@@ -104,7 +116,7 @@ def fit_table(
     inputs = {name: fit_column(kind, name, columns, training, read) for name, kind in choice.inputs.items()}
     targets = {name: fit_column(kind, name, columns, training, read) for name, kind in choice.targets.items()}
     plans = plan_fields(inputs, fields, [make_field_name(name) for name in targets])
-    return FittedTable(inputs, targets, plans, id, weight)
+    return FittedTable(inputs, targets, plans, stacks, id, weight)
 
 
 def fit_column(
@@ -124,7 +136,8 @@ def fit_column(
 
 def check_columns(fitted: FittedTable, columns: Columns) -> None:
     """Raise DataError if a table lacks a column that was fitted."""
-    missing = [name for name in (*fitted.inputs, *fitted.targets) if name not in columns]
+    needed = [member for name in (*fitted.inputs, *fitted.targets) for member in fitted.stacks.get(name, (name,))]
+    missing = [name for name in needed if name not in columns]
     if missing:
         found = f"no column '{missing[0]}', which the saved preparation needs"
         raise DataError("prepare", f"{found}; the table has {', '.join(list(columns)[:12])}", Code.UNKNOWN_FIELD)

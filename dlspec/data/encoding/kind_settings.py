@@ -1,4 +1,4 @@
-"""Check a column's kind as a spec writes it, with fixes for what people write by mistake."""
+"""Check a column's kind as a spec writes it, with fixes for frequent errors."""
 
 from __future__ import annotations
 

@@ -47,7 +47,13 @@ def match_one(pattern: str, columns: Sequence[str]) -> list[str]:
 
 
 def make_unknown_column_error(key: str, name: str, columns: Iterable[str]) -> DataError:
-    """Make the error for a name or pattern that no column has."""
+    """Make the error for a name or pattern that no column has.
+
+    Args:
+        key: the setting of `data` that contains it
+        name: the name or pattern
+        columns: the names of the table's columns
+    """
     if is_pattern(name):
         return DataError(key, f"no column matches '{name}'; {suggest(name, columns)}", Code.NO_MATCH)
     return DataError(key, f"no column '{name}'; {suggest(name, columns)}", Code.UNKNOWN_FIELD)

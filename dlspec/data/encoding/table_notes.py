@@ -34,7 +34,13 @@ def describe_table(choice: ColumnChoice | None, fitted: FittedTable) -> Iterator
 
 
 def describe_target(name: str, target: FittedColumn, otherwise: str | None) -> str:
-    """Describe what a target is, and where that was inferred, the setting that says otherwise."""
+    """Describe what a target is, and where that was inferred, the setting that says otherwise.
+
+    Args:
+        name: the target's column
+        target: what was fitted
+        otherwise: the setting for another kind; None if the kind was written
+    """
     classes = tuple(getattr(target, "classes", ()))
     found = f"target {name}: {target.kind}"
     if classes and not target.shape:

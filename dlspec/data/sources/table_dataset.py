@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlspec.data.dataset import Dataset, Field, Split, Target
+from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.data.encoding.column_choice import ColumnChoice, ColumnSettings, choose_columns
 from dlspec.data.encoding.encoded_rows import WEIGHT_SUFFIX, EncodedRows, encode_rows
 from dlspec.data.encoding.fields import make_field, make_target
 from dlspec.data.encoding.fitted_table import FittedTable, check_columns, fit_column, fit_table
 from dlspec.data.encoding.kind_settings import write_kind
 from dlspec.data.encoding.name_patterns import make_field_name, make_unknown_column_error
+from dlspec.data.encoding.stacked_columns import Stacks, find_stacks, stack_columns
 from dlspec.data.encoding.table_notes import describe_counts, describe_splits, describe_table
 from dlspec.data.prepare.kinds.cells import CellFormat
 from dlspec.data.prepare.kinds.class_target import FittedClasses
 from dlspec.data.prepare.kinds.kind import IGNORED, FittedColumn
 from dlspec.data.sources.saved_preparation import read_saved_preparation
 from dlspec.data.sources.table_rows import TableRows, choose_table_rows, drop_missing_targets
-from dlspec.data.sources.table_settings import HASH, TableSettings
+from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.split_indices import IntArray, SplitIndices
 from dlspec.data.splitting.row_numbers import hash_rows
 from dlspec.data.splitting.table_split import SplitTable, TableSplit, split_table
@@ -47,15 +48,26 @@ def make_table_dataset(settings: TableSettings, loaded: TableRows, name: str) ->
     Raises:
         DataError: if the settings do not fit the table, or a cell can't be used.
     """
-    rows, reconstructed = choose_table_rows(loaded, settings), ""
+    rows = choose_table_rows(loaded, settings)
     if settings.prepare is not None:
         saved = read_saved_preparation(settings.prepare)
-        table_plan = _PlannedTable(rows, settings, None, saved)
-    else:
-        targets, reconstructed = _find_targets(settings, rows)
-        choice = choose_columns(rows.table.columns, _make_column_settings(settings, rows, targets))
-        table_plan = _PlannedTable(rows, settings, choice, None)
-    return _encode(table_plan, name, reconstructed)
+        check_columns(saved, rows.table.columns)
+        rows = _add_stacks(rows, saved.stacks)
+        return _encode(_PlannedTable(rows, settings, None, saved, saved.stacks), name, "")
+    names, targets = list(rows.table.columns), settings.list_targets()
+    stacks = find_stacks("columns", settings.columns, names) | find_stacks("target", targets, names)
+    rows = _add_stacks(rows, stacks)
+    targets, reconstructed = _find_targets(settings, rows)
+    choice = choose_columns(rows.table.columns, _make_column_settings(settings, rows, targets, stacks))
+    return _encode(_PlannedTable(rows, settings, choice, None, stacks), name, reconstructed)
+
+
+def _add_stacks(rows: TableRows, stacks: Stacks) -> TableRows:
+    """Add the columns that are made of several others."""
+    table = rows.table
+    for name, members in stacks.items():
+        table = table.with_column(name, stack_columns(table.columns, members))
+    return replace(rows, table=table)
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,7 @@ class _PlannedTable:
     settings: TableSettings
     choice: ColumnChoice | None
     saved: FittedTable | None
+    stacks: Stacks
 
     @property
     def targets(self) -> Mapping[str, Any]:
@@ -77,10 +90,9 @@ class _PlannedTable:
 
     @property
     def inputs(self) -> Sequence[str]:
-        """The columns that the network sees."""
-        if self.choice is not None:
-            return list(self.choice.inputs)
-        return [] if self.saved is None else list(self.saved.inputs)
+        """The columns of the file that the network sees."""
+        names = self.choice.inputs if self.choice is not None else self.saved.inputs if self.saved is not None else ()
+        return [member for name in names for member in self.stacks.get(name, (name,))]
 
 
 def _find_targets(settings: TableSettings, rows: TableRows) -> tuple[dict[str, Any], str]:
@@ -97,7 +109,9 @@ def _find_targets(settings: TableSettings, rows: TableRows) -> tuple[dict[str, A
     return targets, ""
 
 
-def _make_column_settings(settings: TableSettings, rows: TableRows, targets: Mapping[str, Any]) -> ColumnSettings:
+def _make_column_settings(
+    settings: TableSettings, rows: TableRows, targets: Mapping[str, Any], stacks: Stacks
+) -> ColumnSettings:
     uses = [(settings.id, "id"), (settings.weight, "weight"), (settings.split, "split"), (settings.folds, "folds"),
             *((name, "group") for name in settings.list_groups())]  # fmt: skip
     reserved = {str(name): use for name, use in uses if name is not None}
@@ -105,6 +119,7 @@ def _make_column_settings(settings: TableSettings, rows: TableRows, targets: Map
         name = getattr(settings, key)
         if name is not None and name not in rows.table.columns:
             raise make_unknown_column_error(key, name, rows.table.columns)
+    reserved |= {member: f"in {name}" for name, members in stacks.items() for member in members}
     own = {} if settings.time != "row" else {"row": "time"}
     return ColumnSettings(
         targets, settings.columns, settings.only, settings.drop, reserved | own, rows.needs_naming,
@@ -121,8 +136,6 @@ def _make_cell_format(settings: TableSettings) -> CellFormat:
 
 def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
     settings = plan.settings
-    if plan.saved is not None:
-        check_columns(plan.saved, plan.rows.table.columns)
     dropped = [each for each, target in plan.targets.items() if getattr(target, "missing", "") == "drop"]
     plan = replace(plan, rows=drop_missing_targets(plan.rows, dropped) if dropped else plan.rows)
     split = _split(plan)
@@ -182,7 +195,7 @@ def _fit(plan: _PlannedTable, parts: SplitIndices) -> FittedTable:
     assert plan.choice is not None  # without saved columns
     return fit_table(
         plan.rows.table.columns, plan.choice, parts.train, fields=settings.fields,
-        read=_make_cell_format(settings), id=settings.id or "", weight=settings.weight or "",
+        read=_make_cell_format(settings), stacks=plan.stacks, id=settings.id or "", weight=settings.weight or "",
     )  # fmt: skip
 
 
@@ -259,8 +272,13 @@ def _describe_choice(plan: _PlannedTable) -> dict[str, Any]:
 def _hash_content(plan: _PlannedTable) -> str:
     """Hash the cells of all rows that the run uses, in their order."""
     columns = plan.rows.table.columns
-    used = [*plan.inputs, *plan.targets, *([plan.settings.weight] if plan.settings.weight else [])]
+    targets = [member for name in plan.targets for member in plan.stacks.get(name, (name,))]
+    used = [*plan.inputs, *targets, *([plan.settings.weight] if plan.settings.weight else [])]
     return blake2b(hash_rows(columns, used).tobytes(), digest_size=16).hexdigest()
+
+
+def _name_stacks(plan: _PlannedTable) -> set[str]:
+    return {f"in {name}" for name in plan.stacks}
 
 
 def _resolve_settings(plan: _PlannedTable) -> dict[str, Any]:
@@ -271,7 +289,7 @@ def _resolve_settings(plan: _PlannedTable) -> dict[str, Any]:
     inferred = {name: write_kind(kind) for name, kind in choice.inputs.items() if name in choice.reasons}
     uses = {"drop", "null in columns", "not in only", "not named in columns", "id", "weight", "split", "folds", "group",
             "time"}  # fmt: skip
-    left_out = {name: None for name, reason in choice.left_out.items() if reason not in uses}
+    left_out = {name: None for name, reason in choice.left_out.items() if reason not in uses | _name_stacks(plan)}
     found: dict[str, Any] = {"columns": {**settings.columns, **inferred, **left_out}}
     if choice.targets:
         found["target"] = {name: write_kind(kind) for name, kind in choice.targets.items()}

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dlspec.data.prepare.kinds.cells import find_missing
+from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.split_indices import TEST, VALIDATION, IntArray
 from dlspec.data.splitting.split_column import FREE
-from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.tables.concatenation import concatenate_tables
 from dlspec.data.tables.table import TEXT, ReadNotes, Table
 from dlspec.errors import DataError

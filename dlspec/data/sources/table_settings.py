@@ -44,7 +44,7 @@ class TableSettings(ReadOptions, DataSource):
     fields: dict[str, list[str]] = Field(
         {}, description="fields by name, each a list of columns; null: one field of features, others by themselves"
     )
-    id: str | None = Field(None, description="the column that identifies a row; it is no input")
+    id: str | None = Field(None, description="the column that identifies a row; not an input")
     weight: str | None = Field(None, description="the column with the factor of each row in the loss and in metrics")
     group: str | list[str] | None = Field(
         None, description="one or more columns: rows that share a value of either are in one split"

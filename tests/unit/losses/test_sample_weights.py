@@ -173,8 +173,8 @@ def test_a_weight_of_two_is_the_sample_twice(name: str, accumulate: int) -> None
 
 @pytest.mark.parametrize(
     ("name", "settings", "classes"),
-    [("Accuracy", {}, 3), ("Accuracy", {"average": "macro"}, 3), ("F1Score", {}, 2), ("F1Score", {"average": "macro"}, 3),
-     ("Precision", {}, 2), ("Precision", {"average": "weighted"}, 4), ("Recall", {"threshold": 0.3}, 2),
+    [("Accuracy", {}, 3), ("Accuracy", {"average": "macro"}, 3), ("F1Score", {}, 2),
+     ("F1Score", {"average": "macro"}, 3), ("Precision", {}, 2), ("Precision", {"average": "weighted"}, 4), ("Recall", {"threshold": 0.3}, 2),
      ("Accuracy", {}, 2)],
 )  # fmt: skip
 def test_weighted_metrics_of_classes(name: str, settings: dict[str, Any], classes: int) -> None:
@@ -206,7 +206,8 @@ def test_weighted_metrics_of_numbers() -> None:
 
     generator = torch.Generator().manual_seed(0)
     truth, found = torch.randn(ROWS, 2, generator=generator), torch.randn(ROWS, 2, generator=generator)
-    scored = [(WeightedError(1), sklearn_metrics.mean_absolute_error), (WeightedError(2), sklearn_metrics.mean_squared_error),
+    scored = [(WeightedError(1), sklearn_metrics.mean_absolute_error),
+              (WeightedError(2), sklearn_metrics.mean_squared_error),
               (WeightedR2Score(2), sklearn_metrics.r2_score)]  # fmt: skip
     for metric, scorer in scored:
         for rows in torch.arange(ROWS).split(17):
