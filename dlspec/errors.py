@@ -166,6 +166,20 @@ class DataError(UserError):
         self.finding = Finding(code, message, note=note)
 
 
+class InvalidSetting(ValueError):
+    """A value that a validator of a section refuses, with the setting that causes it and the kind of problem.
+
+    Args:
+        path: the keys from the validated value to the setting, () for the value itself.
+        message: what is wrong.
+        code: the kind of the problem.
+    """
+
+    def __init__(self, path: KeyPath, message: str, code: Code = Code.WRONG_VALUE) -> None:
+        super().__init__(message)
+        self.path, self.code = path, code
+
+
 class TrainingFailed(RuntimeError):
     """Training failed although the spec is valid. The text is one line for the user."""
 

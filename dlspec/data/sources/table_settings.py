@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from dlspec.data.sources.source import DataSource
 from dlspec.data.tables.read_options import ReadOptions
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError, InvalidSetting
 
 if TYPE_CHECKING:
     from dlspec.data.encoding.column_choice import WrittenKind
@@ -75,7 +75,7 @@ class TableSettings(ReadOptions, DataSource):
 
             problem = check_condition(choice)
             if problem:
-                raise ValueError(problem)
+                raise InvalidSetting((), problem)
         return choice
 
     @field_validator("columns")
@@ -103,34 +103,39 @@ class TableSettings(ReadOptions, DataSource):
     def _check_splits(self) -> TableSettings:
         shares = [each for each in (self.validation, self.test) if isinstance(each, float)]
         if sum(shares) >= 1:
-            raise ValueError("validation and test leave no rows to train on: their sum must be below 1")
+            found = "validation and test leave no rows to train on: their sum must be below 1"
+            raise InvalidSetting(("validation",), found)
         methods = [key for key in ("split", "time", "folds") if getattr(self, key) is not None]
         if len(methods) > 1:
-            raise ValueError(f"{methods[0]} and {methods[1]} both decide the splits; leave one of them out")
+            found = f"{methods[0]} and {methods[1]} both decide the splits; leave one of them out"
+            raise InvalidSetting((methods[1],), found, Code.CONFLICT)
         self._check_folds()
         return self
 
     def _check_folds(self) -> None:
         if self.folds is None:
             if self.fold is not None:
-                raise ValueError("fold has no effect without folds; add folds=5")
+                raise InvalidSetting(("fold",), "fold has no effect without folds; add folds=5", Code.UNUSED)
             return
         if self.validation is not None:
-            raise ValueError("validation has no effect with folds: the fold that validates is data.fold")
-        if isinstance(self.folds, int):
-            if self.folds < 2:
-                raise ValueError(f"folds must be at least 2, got {self.folds}")
-            if not isinstance(self.fold or 0, int) or not 0 <= int(self.fold or 0) < self.folds:
-                raise ValueError(f"fold must be a whole number from 0 to {self.folds - 1}, got {self.fold}")
-        elif self.fold is None:
-            raise ValueError(f"fold is missing: the value of '{self.folds}' that validates")
+            found = "validation has no effect with folds: the fold that validates is data.fold"
+            raise InvalidSetting(("validation",), found, Code.CONFLICT)
+        if isinstance(self.folds, str):
+            if self.fold is None:
+                found = f"fold is missing: the value of '{self.folds}' that validates"
+                raise InvalidSetting(("folds",), found, Code.MISSING_VALUE)
+        elif self.folds < 2:
+            raise InvalidSetting(("folds",), f"folds must be at least 2, got {self.folds}")
+        elif not isinstance(self.fold or 0, int) or not 0 <= int(self.fold or 0) < self.folds:
+            raise InvalidSetting(("fold",), f"fold must be a whole number from 0 to {self.folds - 1}, got {self.fold}")
 
     @model_validator(mode="after")
     def _check_prepare(self) -> TableSettings:
         if self.prepare is not None:
             for key in ("columns", "only", "drop", "fields"):
                 if getattr(self, key):
-                    raise ValueError(f"{key} has no effect with prepare, which takes everything from that run")
+                    found = f"{key} has no effect with prepare, which takes everything from that run"
+                    raise InvalidSetting((key,), found, Code.CONFLICT)
         return self
 
     def shrink(self) -> TableSettings:
@@ -190,4 +195,5 @@ def _check_kinds(key: str, written: Mapping[str, Any], registry: Any) -> None:
         try:
             make_kind(key, name, kind, registry)
         except DataError as error:
-            raise ValueError(str(error)) from None
+            path = tuple(error.key.removeprefix(f"{key}.{name}").strip(".").split("."))
+            raise InvalidSetting((name, *filter(None, path)), str(error), error.finding.code) from None
