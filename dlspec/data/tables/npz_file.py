@@ -14,8 +14,8 @@ from numpy.lib import format as npy
 
 from dlspec.data.tables.bad_rows import BadRows
 from dlspec.data.tables.column_names import normalize_name
-from dlspec.data.tables.table import TEXT, Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CellReader, TableBuilder
+from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
+from dlspec.data.tables.table_builder import CellReader, TableBuilder, format_dates
 from dlspec.errors import Code, DataError
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
@@ -101,10 +101,10 @@ def _to_column(array: Column, options: ReadOptions) -> Column:
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype.kind == "M":
-        array = np.where(np.isnat(array), "", np.datetime_as_string(array))
+        return format_dates(array)
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8")
-    if array.dtype.kind in "U" or array.dtype == TEXT:
+    if array.dtype.kind == "U":
         cells = CellReader(options.missing)
         flat = cells.clean_column((str(cell) for cell in array.ravel().tolist()), is_ascii=False)
         return flat.reshape(array.shape)
