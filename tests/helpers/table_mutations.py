@@ -66,21 +66,8 @@ def clean_record(cells: Sequence[str], missing: Sequence[str]) -> list[str | Non
 
 def write_table(random_numbers: random.Random, delimiter: str, line_end: str) -> str:
     """Return a correct CSV file with quotes, line breaks in cells, missing cells, and accents in both normal forms."""
-    cells = [
-        "1",
-        "2.5",
-        "",
-        "NA",
-        "yes",
-        " x ",
-        "Ünal",
-        "cafe\u0301",
-        "Łódź",
-        '"a, b; c"',
-        '"say ""hi"""',
-        '"two\nlines"',
-    ]
-    cells += [' "spaced"', "5 inches", 'in"side', "-1", '""']
+    cells = ["1", "2.5", "", "NA", "yes", " x ", "Ünal", "cafe\u0301", "Łódź", "5 inches", 'in"side', "-1"]
+    cells += ['"a, b; c"', '"say ""hi"""', '"two\nlines"', ' "spaced"', '""']
     columns = random_numbers.randint(2, 5)
     lines = [[f"name {number}" if number % 2 else f"c{number}" for number in range(columns)]]
     lines += [[random_numbers.choice(cells) for _ in range(columns)] for _ in range(random_numbers.randint(1, 12))]

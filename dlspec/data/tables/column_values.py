@@ -71,7 +71,7 @@ class TableColumn:
 
         Args:
             sign: the comparison
-            other: what stands on the right
+            other: the right side
         """
         if other is None:
             self._require(sign in (ast.Eq, ast.NotEq), "compared with null by == or !=")
@@ -126,7 +126,7 @@ class TableColumn:
                 f"{self.table.locate(row)}: '{self.name}' must be a number here, got {format_value(self.values[row])}"
             )
             fix = "compare it with a text in quotes, or add the cell to data.missing"
-            raise DataError("where", f"{found} ({len(wrong):,} such rows); {fix}", Code.WRONG_TYPE)
+            raise DataError("where", f"{found} (such cells: {len(wrong):,}); {fix}", Code.WRONG_TYPE)
         return numbers
 
     def _parse_numbers(self) -> NDArray[np.float64]:

@@ -97,7 +97,7 @@ def list_files(pattern: str, base: Path | None = None) -> tuple[Table, ReadNotes
     """
     parsed = parse_file_pattern(pattern, base)
     if not parsed.root.is_dir():
-        raise DataError("path", f"'{pattern}': there is no folder '{parsed.root}'", Code.FILE_UNREADABLE)
+        raise DataError("path", f"'{pattern}': found no folder '{parsed.root}'", Code.FILE_UNREADABLE)
     matched: list[tuple[str, dict[str, str]]] = []
     missed: list[str] = []
     missed_count = 0
@@ -155,8 +155,16 @@ def _walk(root: Path) -> Iterator[tuple[str, ...]]:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             raise DataError("path", f"'{folder}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
-        inner = [(folder / entry.name, (*parents, entry.name)) for entry in found if entry.is_dir()]
+        folders = {entry.name for entry in found if _is_folder(entry)}
+        inner = [(folder / entry.name, (*parents, entry.name)) for entry in found if entry.name in folders]
         stack += reversed(inner)
         if len(seen) > MAX_FOLDERS:
             raise DataError("path", f"'{root}' contains more than {MAX_FOLDERS:,} folders", Code.TOO_LARGE)
-        yield from ((*parents, entry.name) for entry in found if not entry.is_dir())
+        yield from ((*parents, entry.name) for entry in found if entry.name not in folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -90,11 +90,12 @@ def _read_array(file: Path, name: str, stream: IO[bytes], size: int) -> Column:
         raise DataError("path", f"'{file}': the array '{name}' has the type {dtype}; save numbers or texts")
     if not shape:
         raise DataError("path", f"'{file}': '{name}' is one value, not an array with a value for each row")
+    if dtype.itemsize == 0 or 0 in shape[1:]:
+        raise DataError("path", f"'{file}': the array '{name}' has empty rows, of the shape {shape[1:]}")
     if any(each < 0 for each in shape) or math.prod(shape) * dtype.itemsize > size:
         raise ValueError(f"the array '{name}' should have the shape {shape}, but is shorter")
     content = stream.read(math.prod(shape) * dtype.itemsize)
-    array = np.frombuffer(content, dtype, count=math.prod(shape)) if dtype.itemsize else np.zeros(shape, dtype)
-    return array.reshape(shape, order="F" if is_fortran else "C")
+    return np.frombuffer(content, dtype, count=math.prod(shape)).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _to_column(array: Column, options: ReadOptions) -> Column:

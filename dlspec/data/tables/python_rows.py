@@ -1,6 +1,6 @@
 """Tables from data in Python: rows, frames of pandas, polars and pyarrow, `(X, y)`, and mappings of arrays.
 
-Frames are recognized by what they can do, so that none of these libraries is needed or imported.
+Frames are recognized by their attributes, so that none of these libraries is needed or imported.
 """
 
 from __future__ import annotations

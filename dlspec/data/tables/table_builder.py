@@ -86,7 +86,8 @@ class TableBuilder:
         self.rows += len(lines)
         self._list_items += list_items
         if self.rows * len(self._chunks) + self._list_items > MAX_CELLS:
-            found = f"the table has more than {MAX_CELLS:,} cells, the most that fit in {MAX_DATA_BYTES // GIGABYTE} GB"
+            found = f"'{self._files[-1]}': the table has more than {MAX_CELLS:,} cells"
+            found += f", the most that fit in {MAX_DATA_BYTES // GIGABYTE} GB"
             raise DataError("path", f"{found}; leave out columns or use a part of the rows", Code.TOO_LARGE)
 
     def build(self) -> Table:
