@@ -1,4 +1,7 @@
-"""How files of rows are read: the options of `data`. It imports no NumPy, so that specs are checked quickly."""
+"""How files of rows are read: the options of `data`.
+
+Importing this imports no NumPy, so that specs are checked quickly.
+"""
 
 from __future__ import annotations
 
