@@ -59,6 +59,7 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], Columns]] = {
     "missing": ("a,b\n, NA \nnull,NaN\n-,n/a\n", "in.csv", {}, {"a": [None, None, "-"], "b": [None, None, "n/a"]}),
     "other missing": ("a,b\n-,?\n,x\n", "in.csv", {"missing": ["-", "?"]}, {"a": [None, ""], "b": [None, "x"]}),
     "no header": ("1,x\n2,y\n", "in.csv", {"header": False}, {"column_1": ["1", "2"], "column_2": ["x", "y"]}),
+    "decimal comma": ("a;b\n1,5;2\n", "in.csv", {"decimal": "comma", "thousands": "space"}, {"a": ["1,5"], "b": ["2"]}),
     "years as a header": ("2019,2020\n1,2\n", "in.csv", {"header": True}, {"2019": ["1"], "2020": ["2"]}),
     "names": ("1,2,x\n", "in.csv", {"header": ["I[1-2]", "c"]}, {"I1": ["1"], "I2": ["2"], "c": ["x"]}),
     "rest": (
@@ -124,6 +125,7 @@ REFUSED: dict[str, tuple[str | bytes, str, dict[str, Any], Code, int, int]] = {
     "another mark": (b"\xef\xbb\xbfa,b\n1,2\n", "in.csv", {"encoding": "latin-1"}, Code.CONFLICT, 0, 1),
     "duplicate columns": ("a,a,b\n1,2,3\n", "in.csv", {}, Code.NAME_TAKEN, 1, 1),
     "duplicate columns after lines": ("x\n#y\na,a,b\n1,2,3\n", "in.csv", {"skip": 2}, Code.NAME_TAKEN, 3, 1),
+    "duplicate columns with reserved names": ("null,null\n1,2\n", "in.csv", {}, Code.NAME_TAKEN, 1, 2),
     "many duplicate columns": (",".join("ab" * 50) + "\n", "in.csv", {}, Code.NAME_TAKEN, 1, 1),
     "no header": ("5.1,setosa\n4.9,setosa\n", "in.csv", {}, Code.BAD_DATA, 1, 2),
     "all numbers": ("1,2\n3,4\n", "in.csv", {}, Code.BAD_DATA, 1, 2),
