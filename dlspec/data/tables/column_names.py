@@ -12,6 +12,7 @@ MAX_COLUMNS = 100_000
 MAX_LISTED_NAMES = 40  # in a message: a longer list can't be typed
 _RANGE = re.compile(r"(?P<before>.*)\[(?P<first>\d{1,9})-(?P<last>\d{1,9})\](?P<after>.*)", re.S)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WORD = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_]\w*")  # what a command line reads as text
 REST = "..."  # ends a name that takes the remaining cells of each row, as a list
 
 
@@ -86,7 +87,7 @@ def check_unique(names: list[str], key: str, what: str, skip: int = 0) -> list[s
 
 
 def _suggest_names(names: Sequence[str], skip: int) -> str:
-    if len(names) > MAX_LISTED_NAMES or not all(re.fullmatch(r"[A-Za-z_]\w*", name) for name in names):
+    if len(names) > MAX_LISTED_NAMES or not all(_WORD.fullmatch(name) for name in names):
         return "rename one of them, or write data.header=false if the first row contains no names"
     unique: list[str] = []
     for name in names:

@@ -52,7 +52,7 @@ def _read_sample(file: Path, options: ReadOptions) -> list[str]:
 
 
 def read_delimited(lines: TextLines, stream: Iterator[str], dialect: Dialect, bad: BadRows) -> Iterator[NumberedRow]:
-    """Yield the rows, each with the number of its first line; [] for empty lines.
+    """Yield the rows, each with the number of its first line; [] for lines of nothing but spaces.
 
     Args:
         lines: the file
@@ -79,7 +79,7 @@ def read_delimited(lines: TextLines, stream: Iterator[str], dialect: Dialect, ba
                 first = lines.line - len(raw) + 1
                 if quote is not None and quote in raw[0]:
                     _check_quotes(lines.file, first, raw, dialect)
-                yield first, row
+                yield first, [] if len(row) == 1 and not raw[0].strip(" \t\r\n") else row
             return
         except csv.Error as error:
             _report_csv_error(lines, dialect, str(error), bad)

@@ -14,8 +14,8 @@ from numpy.lib import format as npy
 
 from dlspec.data.tables.bad_rows import BadRows
 from dlspec.data.tables.column_names import normalize_name
-from dlspec.data.tables.table import TEXT, Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CellReader, TableBuilder
+from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
+from dlspec.data.tables.table_builder import CellReader, TableBuilder, format_dates
 from dlspec.errors import Code, DataError
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
@@ -90,21 +90,22 @@ def _read_array(file: Path, name: str, stream: IO[bytes], size: int) -> Column:
         raise DataError("path", f"'{file}': the array '{name}' has the type {dtype}; save numbers or texts")
     if not shape:
         raise DataError("path", f"'{file}': '{name}' is one value, not an array with a value for each row")
+    if dtype.itemsize == 0 or 0 in shape[1:]:
+        raise DataError("path", f"'{file}': the array '{name}' has empty rows, of the shape {shape[1:]}")
     if any(each < 0 for each in shape) or math.prod(shape) * dtype.itemsize > size:
         raise ValueError(f"the array '{name}' should have the shape {shape}, but is shorter")
     content = stream.read(math.prod(shape) * dtype.itemsize)
-    array = np.frombuffer(content, dtype, count=math.prod(shape)) if dtype.itemsize else np.zeros(shape, dtype)
-    return array.reshape(shape, order="F" if is_fortran else "C")
+    return np.frombuffer(content, dtype, count=math.prod(shape)).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _to_column(array: Column, options: ReadOptions) -> Column:
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype.kind == "M":
-        array = np.where(np.isnat(array), "", np.datetime_as_string(array))
+        return format_dates(array)
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8")
-    if array.dtype.kind in "U" or array.dtype == TEXT:
+    if array.dtype.kind == "U":
         cells = CellReader(options.missing)
         flat = cells.clean_column((str(cell) for cell in array.ravel().tolist()), is_ascii=False)
         return flat.reshape(array.shape)

@@ -32,8 +32,8 @@ class ReadOptions(BaseModel):
     quote: str | None = Field(
         None, description="the character around cells that contain a delimiter; 'none' for none; null: \", none in tsv"
     )
-    decimal: Literal[".", ","] = Field(".", description="the decimal point of numbers")
-    thousands: str | None = Field(None, description="the character between thousands in numbers, such as ','")
+    decimal: Literal[".", ","] = Field(".", description="the decimal point of numbers: . or comma")
+    thousands: str | None = Field(None, description="the character between thousands in numbers, such as comma")
     encoding: str = Field("utf-8", description="the files' encoding: utf-8, latin-1, cp1252, utf-16, ...")
     header: bool | list[str] | None = Field(
         None, description="whether the first row has the names, or the names; null: it must not look like data"
@@ -47,10 +47,10 @@ class ReadOptions(BaseModel):
         "refuse", description="what to do with rows that can't be read: refuse, or skip, which counts and lists them"
     )
 
-    @field_validator("delimiter", mode="before")
+    @field_validator("delimiter", "decimal", "thousands", mode="before")
     @classmethod
-    def _read_delimiter(cls, delimiter: object) -> object:
-        return _DELIMITERS.get(delimiter, delimiter) if isinstance(delimiter, str) else delimiter
+    def _read_word(cls, character: object) -> object:
+        return _DELIMITERS.get(character, character) if isinstance(character, str) else character
 
     @field_validator("delimiter")
     @classmethod

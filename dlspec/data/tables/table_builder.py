@@ -7,6 +7,7 @@ from itertools import repeat
 from unicodedata import is_normalized, normalize
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlspec.data.tables.table import TEXT, Column, Table
 from dlspec.errors import Code, DataError
@@ -85,7 +86,8 @@ class TableBuilder:
         self.rows += len(lines)
         self._list_items += list_items
         if self.rows * len(self._chunks) + self._list_items > MAX_CELLS:
-            found = f"the table has more than {MAX_CELLS:,} cells, the most that fit in {MAX_DATA_BYTES // GIGABYTE} GB"
+            found = f"'{self._files[-1]}': the table has more than {MAX_CELLS:,} cells"
+            found += f", the most that fit in {MAX_DATA_BYTES // GIGABYTE} GB"
             raise DataError("path", f"{found}; leave out columns or use a part of the rows", Code.TOO_LARGE)
 
     def build(self) -> Table:
@@ -125,3 +127,19 @@ def make_list_column(cells: Sequence[object]) -> Column:
     for row, cell in enumerate(cells):
         column[row] = cell
     return column
+
+
+def format_dates(dates: NDArray[np.datetime64]) -> Column:
+    """Return dates as a column of ISO text, with a time unless it is midnight everywhere."""
+    is_missing = np.isnat(dates)
+    if (dates.astype("datetime64[D]") == dates)[~is_missing].all():
+        texts = np.datetime_as_string(dates, unit="D", casting="unsafe")
+    elif (dates.astype("datetime64[s]") == dates)[~is_missing].all():
+        texts = np.datetime_as_string(dates, unit="s", casting="unsafe")
+    else:
+        texts = np.datetime_as_string(dates, unit="us", casting="unsafe")
+    filled = [
+        None if lacks else text.replace("T", " ")
+        for lacks, text in zip(is_missing.ravel().tolist(), texts.ravel().tolist(), strict=True)
+    ]
+    return np.array(filled, dtype=TEXT).reshape(dates.shape)

@@ -52,7 +52,7 @@ def read_header(file: Path, rows: Iterator[NumberedRow], options: ReadOptions) -
     Returns:
         The header.
     """
-    line, cells = next(((line, cells) for line, cells in rows if not is_empty(cells)), (0, None))
+    line, cells = next(((line, cells) for line, cells in rows if cells), (0, None))
     if cells is None:
         raise DataError("path", f"'{file}' is empty; it must have a header and rows", Code.BAD_DATA)
     if isinstance(options.header, list):
@@ -72,11 +72,6 @@ def _check_first_row(file: Path, line: int, cells: list[str], options: ReadOptio
     if options.header is None and looks_like_data(cells):
         found = f"{file}:{line}: the first row looks like data, not like names: {format_value(', '.join(cells))}"
         raise DataError("header", f"{found}; write data.header=false, or data.header=true if these are names")
-
-
-def is_empty(cells: list[str]) -> bool:
-    """Whether a row comes from an empty line."""
-    return not cells or (len(cells) == 1 and not cells[0].strip())
 
 
 class TextRowsReader:
@@ -127,7 +122,7 @@ class TextRowsReader:
             raise DataError("path", f"'{file}' {found}; {fix}", Code.CONFLICT)
 
     def _add_bad_row(self, file: Path, line: int, cells: list[str], header: Header) -> None:
-        if is_empty(cells):
+        if not cells:
             self.empty_lines += 1
             return
         count = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"

@@ -1,0 +1,147 @@
+"""Files from strangers: bombs, pipes, devices, pickles, declared sizes. Each is refused quickly, in little memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import resource
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlspec.data.tables import input_files
+from dlspec.data.tables.file_pattern import list_files
+from dlspec.data.tables.reading import read_table
+from dlspec.data.tables.table import ReadOptions
+from dlspec.errors import Code, DataError
+
+
+def refuse(path: Path, **options: object) -> Code:
+    with pytest.raises(DataError) as caught:
+        read_table(str(path), ReadOptions.model_validate(options))
+    assert str(path) in str(caught.value)
+    return caught.value.finding.code
+
+
+def get_peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.parametrize("name", ["in.csv.gz", "in.jsonl.gz"])
+def test_a_bomb_of_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"x" * 100_000_000, 1))
+    before = get_peak_bytes()
+    assert refuse(tmp_path / name) == Code.TOO_LARGE
+    assert get_peak_bytes() - before < 300_000_000
+
+
+def test_a_bomb_of_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_files, "MAX_DATA_BYTES", 100_000)
+    (tmp_path / "in.csv.gz").write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000))
+    assert refuse(tmp_path / "in.csv.gz") == Code.TOO_LARGE
+
+
+def test_too_many_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlspec.data.tables.table_builder.MAX_CELLS", 1_000)
+    (tmp_path / "in.csv").write_text("a,b\n" + "1,2\n" * 600)
+    assert refuse(tmp_path / "in.csv") == Code.TOO_LARGE
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"k{row}": 1}}\n' for row in range(100)))
+    assert refuse(tmp_path / "in.jsonl") == Code.TOO_LARGE
+    (tmp_path / "list.jsonl").write_text(f'{{"a": {[0] * 2_000}}}\n')
+    assert refuse(tmp_path / "list.jsonl") == Code.TOO_LARGE
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"a,b\n1,2\n" * 999)[:-9], b"\x1f\x8b", b"\x1f\x8b" + b"x" * 99])
+def test_damaged_gzip(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "in.csv.gz").write_bytes(content)
+    assert refuse(tmp_path / "in.csv.gz") == Code.FILE_UNREADABLE
+
+
+def test_what_is_not_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "link.csv").symlink_to("/dev/zero")
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("pipe.csv", "link.csv", "loop.csv", "folder.csv", "missing.csv"):
+        assert refuse(tmp_path / name) == Code.FILE_UNREADABLE
+    for name in ("x" * 5_000, "a\0b.csv", "~nobody_at_all/x.csv"):
+        with pytest.raises(DataError):
+            read_table(name, ReadOptions())
+    with pytest.raises(DataError):
+        read_table([], ReadOptions())
+    with pytest.raises(DataError):
+        list_files(f"{tmp_path}/{{name}}.csv")
+
+
+JSON = {
+    "deep list": b'{"a": ' + b"[" * 100_000,
+    "deep object": b'{"a":' * 60 + b"1" + b"}" * 60,
+    "surrogate": b'{"a": "\\ud800"}',
+    "NUL": b'{"a": "\0"}',
+    "not an object": b"[1]",
+    "object in a list": b'{"a": [{"b": 1}]}',
+    "huge integer in a list": b'{"a": [' + b"9" * 5_000 + b"]}\n[",
+}
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_json(name: str, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(JSON[name] + b"\n")
+    assert refuse(tmp_path / "in.jsonl") in (Code.BAD_DATA, Code.FILE_UNREADABLE)
+
+
+def test_a_huge_integer_stays_text(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b'{"a": ' + b"9" * 5_000 + b"}\n")
+    table, _ = read_table(str(tmp_path / "in.jsonl"), ReadOptions())
+    assert table.columns["a"].tolist() == ["9" * 5_000]
+
+
+def write_npz(path: Path, header: dict[str, object] | bytes, content: bytes = b"") -> None:
+    stream = io.BytesIO()
+    if isinstance(header, bytes):
+        stream.write(header)
+    else:
+        np.lib.format.write_array_header_1_0(stream, header)  # type: ignore[arg-type]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", stream.getvalue() + content)
+
+
+NPZ: dict[str, tuple[dict[str, object] | bytes, bytes]] = {
+    "huge shape": ({"descr": "<f8", "fortran_order": False, "shape": (10**14,)}, b"x"),
+    "negative shape": ({"descr": "<f8", "fortran_order": False, "shape": (-1, -8)}, b"x" * 64),
+    "huge empty shape": ({"descr": "<f8", "fortran_order": False, "shape": (10**14, 0)}, b""),
+    "cut": ({"descr": "<f8", "fortran_order": False, "shape": (4,)}, b"x" * 31),
+    "pickle": ({"descr": "|O", "fortran_order": False, "shape": (1,)}, b"cos\nsystem\n(S'touch HACKED'\ntR."),
+    "fields": ({"descr": [("a", "<f8"), ("b", "|O")], "fortran_order": False, "shape": (1,)}, b"x" * 16),
+    "one value": ({"descr": "<f8", "fortran_order": False, "shape": ()}, b"x" * 8),
+    "complex": ({"descr": "<c8", "fortran_order": False, "shape": (1,)}, b"x" * 8),
+    "no header": (b"\x93NUMPY\x01\x00\x10\x00{'descr':1,,,}  \n", b""),
+    "not an array": (b"hello", b""),
+    "version": (b"\x93NUMPY\x09\x00\x10\x00{}             \n", b""),
+}
+
+
+@pytest.mark.parametrize("name", NPZ)
+def test_npz(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_npz(tmp_path / "in.npz", *NPZ[name])
+    refuse(tmp_path / "in.npz")
+    assert not (tmp_path / "HACKED").exists()
+
+
+def test_other_npz_files(tmp_path: Path) -> None:
+    for content in (b"", b"hello", b"PK\x03\x04" + b"x" * 99):
+        (tmp_path / "in.npz").write_bytes(content)
+        assert refuse(tmp_path / "in.npz") == Code.FILE_UNREADABLE
+    np.savez(tmp_path / "in.npz", x=np.zeros(3), y=np.zeros(4))
+    assert refuse(tmp_path / "in.npz") == Code.BAD_DATA
+    np.savez(tmp_path / "in.npz", x=np.zeros(0))
+    assert refuse(tmp_path / "in.npz") == Code.BAD_DATA
+
+
+def test_a_quote_that_is_never_closed_in_a_large_file(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('a,b\n"1,2\n' + f"1,{'2' * 1_000}\n" * 20_000)
+    assert refuse(tmp_path / "in.csv") == Code.BAD_DATA
