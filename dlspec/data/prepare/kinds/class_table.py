@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from dlspec.data.prepare.kinds.cells import is_number
 from dlspec.data.prepare.kinds.kind import IGNORED, ColumnKind, Encoded
 from dlspec.data.prepare.kinds.saved_values import SavedValues, check_text, make_saved_error
+from dlspec.data.prepare.kinds.setting_lines import format_columns_line
 from dlspec.data.prepare.kinds.settings import CellText
 from dlspec.errors import Code, DataError
 from dlspec.limits import MAX_CLASSES
@@ -140,7 +141,8 @@ def _check_count(name: str, classes: Sequence[str], count: int) -> None:
     if len(classes) > min(MAX_CLASSES, max(20, count // 2)):
         found = f"the target '{name}' has {len(classes):,} different classes in {count:,} rows"
         are_numbers = all(map(is_number, classes))
-        fix = f"write data.target={{{name}: value}} for numbers" if are_numbers else "check that it is the target"
+        value = f"write {format_columns_line(name, 'value', 'target')} for numbers"
+        fix = value if are_numbers else "check that it is the target"
         raise DataError("target", f"{found}; {fix}")
 
 
@@ -157,8 +159,10 @@ def check_spellings(name: str, classes: Collection[str]) -> None:
         first = first_spellings.setdefault(_normalize_class(each), each)
         if first != each:
             found = f"the classes '{first}' and '{each}' of '{name}' differ only in their spelling"
-            fix = f"'data.target={{{name}: {{class: {{classes: {{{each}: {first}, ...}}}}}}}}'"
-            raise DataError("target", f"{found}; write one of them everywhere, or map cells to classes: {fix}")
+            mapping = f"{{class: {{classes: {{{each}: {first}, {first}: {first}}}}}}}"
+            fix = f", or map all cells to classes as in {format_columns_line(name, mapping, 'target')}"
+            # YAML reads 1 and 1.0 as one number.
+            raise DataError("target", f"{found}; write one of them everywhere{'' if is_number(each) else fix}")
 
 
 def _normalize_class(name: str) -> str | float:

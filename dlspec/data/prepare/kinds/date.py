@@ -26,6 +26,7 @@ from dlspec.data.prepare.kinds.kind import (
 )
 from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
 from dlspec.data.prepare.kinds.scales import fit_standard
+from dlspec.data.prepare.kinds.setting_lines import format_columns_line, format_drop_line
 from dlspec.errors import Code, DataError, format_value
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Date(ColumnKind):
         found = read_dates(column[training], DATE_PARTS, self.format)
         known = found.parts[~np.isnan(found.parts[:, 0])]
         if not len(known):
-            fix = f"write data.columns={{{name}: {{date: {{format: '%d.%m.%Y'}}}}}}, or data.drop=[{name}]"
+            form = format_columns_line(name, '{date: {format: "%d.%m.%Y"}}')
+            fix = f"write the format of its dates, such as {form}, or {format_drop_line(name)}"
             raise DataError(name, f"the column '{name}' has no date in the training rows; {fix}", Code.BAD_DATA)
         scale = fit_standard(known[:, DATE_PARTS.index("year")])
         parts = self.parts

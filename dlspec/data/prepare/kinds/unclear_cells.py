@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, is_number, strip_marks
 from dlspec.data.prepare.kinds.date_cells import ISO_DATE, parse_date
+from dlspec.data.prepare.kinds.setting_lines import format_character_line, format_columns_line, format_missing_line
 
 MIN_SHARE = 0.95  # of the cells that have to look like it
 MARKS = "$€£¥₹%°"  # around numbers
 # Cells that often mean that there is nothing.
 GAP_MARKERS = frozenset("? - -- --- . .. * x n.a. n/a #n/a na nan nil none null unknown missing undefined".split())
-DEFAULT_MISSING = ("", "NA", "N/A", "NaN", "null")  # of `data.missing`
 OTHER_FORMATS = (
     *(CellFormat(".", ","), CellFormat(",", None), CellFormat(",", "."), CellFormat(",", " "), CellFormat(".", " ")),
     CellFormat(".", "'"),
@@ -41,28 +40,6 @@ class Refusal:
     reason: str
     cells: Mapping[int, str]  # what is wrong with each cell, by row
     fix: str
-
-
-def format_columns_line(name: str, kind: str, key: str = "columns") -> str:
-    """Format the setting that says which kind a column is, as an argument of the command line.
-
-    Args:
-        name: the column's name
-        kind: the kind, with its settings in Hydra's syntax
-        key: `columns` or `target`
-
-    Returns:
-        The argument, in quotes for a shell.
-    """
-    quoted = re.sub(r"([\\()\[\]{}:=,\t])", r"\\\1", name)
-    line = f"data.{key}={{{quoted}: {kind}}}"
-    return "'" + line.replace("'", "'\\''") + "'"
-
-
-def format_missing_line(cells: Iterable[str]) -> str:
-    """Format the setting that lists which cells are missing, as an argument of the command line."""
-    listed = json.dumps([*DEFAULT_MISSING, *sorted(cells)], ensure_ascii=False, separators=(",", ":"))
-    return "'data.missing=" + listed.replace("'", "'\\''") + "'"
 
 
 def suggest_for_wrong_cells(name: str, wrong: Collection[str]) -> str:
@@ -116,13 +93,8 @@ def _count_numbers(cells: Mapping[str, int], read: CellFormat, strip: str) -> in
 def _format_lines(name: str, markers: Collection[str], read: CellFormat, strip: str, key: str) -> list[str]:
     """Format the settings with which the cells are numbers."""
     kind = "value" if key == "target" else "number"
-    lines = [f"""'data.decimal="{read.decimal}"'"""] if read.decimal != PLAIN.decimal else []
-    if read.thousands:
-        lines.append(
-            f'"data.thousands=\\"{read.thousands}\\""'
-            if read.thousands == "'"
-            else f"""'data.thousands="{read.thousands}"'"""
-        )
+    lines = [format_character_line("decimal", read.decimal)] if read.decimal != PLAIN.decimal else []
+    lines += [format_character_line("thousands", read.thousands)] if read.thousands else []
     lines += [format_columns_line(name, f'{{{kind}: {{strip: "{strip}"}}}}', key)] if strip else []
     lines += [format_missing_line(markers)] if markers else []
     other = format_columns_line(name, "class" if key == "target" else "category", key)
