@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, Cells, is_number, list_cells
+from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, Cells, list_cells, make_number_test
 from dlspec.data.prepare.kinds.date_cells import EIGHT_DIGITS, ISO_DATE, parse_date
 from dlspec.data.prepare.kinds.kind import COLUMN_KINDS, TARGET_KINDS, ColumnKind
 from dlspec.data.prepare.kinds.setting_lines import format_columns_line
@@ -76,7 +76,7 @@ class ColumnCells:
         """Share of the filled cells that are numbers beyond doubt."""
         if self.are_numbers:
             return 1.0
-        return sum(is_number(cell, self.read) for cell in self.filled) / len(self.filled)
+        return sum(map(make_number_test(self.read), self.filled)) / len(self.filled)
 
     def find_rows(self, is_wrong: Callable[[str], bool]) -> dict[int, str]:
         """Return the filled cells that are wrong, by row."""
@@ -128,11 +128,11 @@ def _has_numbers(column: NDArray[Any]) -> bool:
 def _infer_nothing(cells: ColumnCells) -> InferredKind | None:
     if not cells.filled:
         return InferredKind(None, "empty")
-    if len(cells.distinct) == 1 and not cells.has_gaps:
+    if any(cell != cells.filled[0] for cell in cells.filled):
+        return None
+    if not cells.has_gaps:
         return InferredKind(None, f"every cell is '{cells.filled[0][:40]}'")
-    if len(cells.distinct) == 1:
-        return _make_kind("category", f"'{cells.filled[0][:40]}' or missing")
-    return None
+    return _make_kind("category", f"'{cells.filled[0][:40]}' or missing")
 
 
 def _infer_date(cells: ColumnCells) -> InferredKind | None:
@@ -153,7 +153,7 @@ def _refuse(refusal: Refusal | None) -> InferredKind | None:
 
 
 def _infer_id(cells: ColumnCells) -> InferredKind | None:
-    if not cells.all_differ or not all(cell.isascii() and cell.isdigit() for cell in cells.filled):
+    if not all(cell.isascii() and cell.isdigit() for cell in cells.filled) or not cells.all_differ:
         return None
     numbers = [(len(digits := cell.lstrip("0")), digits) for cell in cells.filled]  # in order, of any length
     if all(low < high for low, high in pairwise(numbers)):
@@ -173,7 +173,8 @@ def _infer_number(cells: ColumnCells) -> InferredKind | None:
 def _find_wrong_numbers(cells: ColumnCells) -> tuple[dict[int, str], str]:
     if cells.number_share == 1:
         return {}, ""
-    wrong = cells.find_rows(lambda cell: not is_number(cell, cells.read))
+    is_number = make_number_test(cells.read)
+    wrong = cells.find_rows(lambda cell: not is_number(cell))
     refused = {row: f"'{cell}' is not a number" for row, cell in wrong.items()}
     return refused, suggest_for_wrong_cells(cells.name, set(wrong.values())) if wrong else ""
 

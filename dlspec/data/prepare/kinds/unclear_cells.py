@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, is_number, strip_marks
+from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, make_number_test, strip_marks
 from dlspec.data.prepare.kinds.date_cells import ISO_DATE, parse_date
 from dlspec.data.prepare.kinds.setting_lines import format_character_line, format_columns_line, format_missing_line
 
@@ -30,7 +30,8 @@ DAYS = (
     *("%B %d, %Y", "%b %d %Y"),
 )
 TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-MAX_SAMPLE = 200  # different cells that are tried first
+MAX_SAMPLE = 200  # different cells that are tried first, from all over the column
+MIN_SAMPLE_SHARE = 0.5  # of the sample, to look at all cells: a column may begin with other ones
 
 
 @dataclass(frozen=True)
@@ -74,20 +75,25 @@ def find_other_numbers(
     counts = Counter(cell for cell in cells if cell is not None)
     markers = {cell for cell in counts if cell.lower() in GAP_MARKERS}
     numbers = {cell: count for cell, count in counts.items() if cell not in markers}
-    if not any(re.search("[0-9]", cell) for cell in numbers):
+    sample = dict.fromkeys(list(numbers)[:: 1 + len(numbers) // MAX_SAMPLE], 1)
+    if not any(re.search("[0-9]", cell) for cell in sample):
         return None
-    marks = "".join(sorted({mark for cell in numbers for mark in cell if mark in MARKS}))
+    marks = "".join(sorted({mark for cell in sample for mark in cell if mark in MARKS}))
     for strip, each in product(dict.fromkeys(("", marks)), (read, *OTHER_FORMATS)):
+        if _count_numbers(sample, each, strip) < MIN_SAMPLE_SHARE * len(sample):
+            continue
         if _count_numbers(numbers, each, strip) >= MIN_SHARE * sum(numbers.values()):
             lines = _format_lines(name, markers, each if each != read else PLAIN, strip, key)
-            wrong = {row: cell for row, cell in enumerate(cells) if cell is not None and not is_number(cell, read)}
+            is_number = make_number_test(read)
+            wrong = {row: cell for row, cell in enumerate(cells) if cell is not None and not is_number(cell)}
             refused = {row: f"'{cell}' is not a plain number" for row, cell in wrong.items()}
             return Refusal("numbers that are not plainly written", refused, " and ".join(lines))
     return None
 
 
 def _count_numbers(cells: Mapping[str, int], read: CellFormat, strip: str) -> int:
-    return sum(count for cell, count in cells.items() if is_number(strip_marks(cell, strip), read))
+    is_number = make_number_test(read)
+    return sum(count for cell, count in cells.items() if is_number(strip_marks(cell, strip) if strip else cell))
 
 
 def _format_lines(name: str, markers: Collection[str], read: CellFormat, strip: str, key: str) -> list[str]:
@@ -116,8 +122,8 @@ def find_other_dates(name: str, cells: Sequence[str | None]) -> Refusal | None:
         The refusal, or None if the cells are not dates.
     """
     distinct = list(dict.fromkeys(cell for cell in cells if cell is not None))
-    sample = distinct[:MAX_SAMPLE]
-    if sum(map(_is_like_date, sample)) < MIN_SHARE * len(sample):
+    sample = distinct[:: 1 + len(distinct) // MAX_SAMPLE]
+    if sum(map(_is_like_date, sample)) < MIN_SAMPLE_SHARE * len(sample):
         return None
     if sum(map(_is_like_date, distinct)) < MIN_SHARE * len(distinct):
         return None
