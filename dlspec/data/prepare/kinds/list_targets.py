@@ -84,7 +84,7 @@ class FittedLabels(FittedColumn):
         return (len(self.table.names),)
 
     @property
-    def classes(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[str, ...]:
         return self.table.names
 
     def apply(self, column: NDArray[Any]) -> Encoded:
@@ -100,7 +100,7 @@ class FittedLabels(FittedColumn):
     def invert(self, values: NDArray[Any]) -> NDArray[Any]:
         """Convert zeros and ones (N, L) to a list of names in each row (N,)."""
         names = np.empty(len(values), object)
-        names[:] = [[self.classes[index] for index in np.flatnonzero(row)] for row in values]
+        names[:] = [[self.labels[index] for index in np.flatnonzero(row)] for row in values]
         return names
 
     def to_json(self) -> dict[str, Any]:
