@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlspec.api import Result, build, load, resume, sweep, train
+    from dlspec.data.prepare.kinds.user_kinds import column
     from dlspec.data.sources.source import data_source
     from dlspec.errors import DataError, SpecError, TrainingFailed, UserError
     from dlspec.parts.decorators import layer, loss, optimizer, scheduler
@@ -27,6 +28,7 @@ __all__ = [
     "TrainingFailed",
     "UserError",
     "build",
+    "column",
     "data_source",
     "layer",
     "load",
@@ -45,6 +47,7 @@ _MODULE_OF_NAME = {
     **dict.fromkeys(("DataError", "SpecError", "TrainingFailed", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.parts.decorators"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
+    "column": "dlspec.data.prepare.kinds.user_kinds",
     "data_source": "dlspec.data.sources.source",
 }
 

@@ -1,6 +1,18 @@
 """Kinds of columns: what their cells mean, and how they become numbers and tokens. Importing it registers them."""
 
-from dlspec.data.prepare.kinds import category, class_target, date, number, numbers, text, value_target
+from dlspec.data.prepare.kinds import (
+    category,
+    class_target,
+    date,
+    list_targets,
+    number,
+    numbers,
+    plain_kinds,
+    text,
+    text_target,
+    user_kinds,
+    value_target,
+)
 from dlspec.data.prepare.kinds.cells import CellFormat
 from dlspec.data.prepare.kinds.inference import InferredKind, infer_kind, infer_target_kind
 from dlspec.data.prepare.kinds.kind import (
@@ -27,9 +39,13 @@ __all__ = [
     "fitted_from_json",
     "infer_kind",
     "infer_target_kind",
+    "list_targets",
     "number",
     "numbers",
+    "plain_kinds",
     "read_kind",
     "text",
+    "text_target",
+    "user_kinds",
     "value_target",
 ]

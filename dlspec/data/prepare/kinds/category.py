@@ -25,6 +25,7 @@ from dlspec.data.prepare.kinds.kind import (
     register_saved,
 )
 from dlspec.data.prepare.kinds.saved_values import SavedValues
+from dlspec.data.prepare.kinds.setting_lines import format_drop_line
 from dlspec.data.prepare.vocabulary import PADDING, RESERVED, UNKNOWN
 from dlspec.errors import Code, DataError
 
@@ -53,7 +54,7 @@ class Category(ColumnKind):
         counts = Counter(cell for cell in cells if cell is not None)
         if not counts:
             found = f"the column '{name}' is empty in the training rows"
-            raise DataError(name, f"{found}; leave it out: data.drop=[{name}]", Code.BAD_DATA)
+            raise DataError(name, f"{found}; leave it out: {format_drop_line(name)}", Code.BAD_DATA)
         frequent = sorted((-count, cell) for cell, count in counts.items() if count >= self.min_count)
         kept = tuple(cell for _, cell in frequent[: self.max_values])
         has_rest = self.hash is None and len(kept) < len(counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -138,8 +138,15 @@ def strip_marks(cell: str, marks: str) -> str:
 
 def is_number(cell: str, read: CellFormat = PLAIN) -> bool:
     """Whether a cell is a number beyond doubt: no leading zero as in `01234`, at most two digits of exponent."""
-    text = NO_BREAK_SPACES.sub(" ", cell) if read.thousands == " " else cell
-    return _compile_pattern(read, is_strict=True).fullmatch(text) is not None
+    return make_number_test(read)(cell)
+
+
+def make_number_test(read: CellFormat) -> Callable[[str], bool]:
+    """Return `is_number` for one format: quicker for many cells."""
+    matches = _compile_pattern(read, is_strict=True).fullmatch
+    if read.thousands == " ":
+        return lambda cell: matches(NO_BREAK_SPACES.sub(" ", cell)) is not None
+    return lambda cell: matches(cell) is not None
 
 
 @lru_cache(maxsize=64)

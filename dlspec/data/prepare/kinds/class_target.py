@@ -1,23 +1,28 @@
-"""The target `class`: each row has one class. Classes, their order and the positive one are facts of all rows."""
+"""The target `class`: each row has one class."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-from unicodedata import normalize
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from typing_extensions import override
 
-from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, Cells, is_number, list_cells
+from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, list_cells
+from dlspec.data.prepare.kinds.class_table import (
+    ClassesKind,
+    ClassTable,
+    MissingTarget,
+    encode_missing_targets,
+    order_classes,
+    read_missing_target,
+)
 from dlspec.data.prepare.kinds.kind import (
     IGNORED,
     TARGET_KINDS,
-    ColumnKind,
     Encoded,
     FittedColumn,
     Role,
@@ -25,206 +30,69 @@ from dlspec.data.prepare.kinds.kind import (
     register_kind,
     register_saved,
 )
-from dlspec.data.prepare.kinds.saved_values import SavedValues, check_text, make_saved_error
+from dlspec.data.prepare.kinds.saved_values import SavedValues
 from dlspec.data.prepare.kinds.settings import CellText
-from dlspec.errors import Code, DataError, format_value
-from dlspec.limits import MAX_CLASSES
-
-MissingTarget = Literal["refuse", "drop", "ignore"]
-MISSING_TARGETS: tuple[MissingTarget, ...] = ("refuse", "drop", "ignore")
-ANY_OTHER = "*"  # key of a mapping from cells to classes, for all cells without a key
-# Pairs of which the second class is positive, however frequent it is.
-KNOWN_PAIRS = (
-    *(("0", "1"), ("-1", "1"), ("1", "2"), ("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("off", "on")),
-    *(("negative", "positive"), ("neg", "pos"), ("absent", "present"), ("-", "+")),
-)
-POSITIVE_OF_PAIR = {frozenset(pair): pair[1] for pair in KNOWN_PAIRS}
+from dlspec.errors import format_value
 
 
 @register_kind("class", TARGET_KINDS)
-class ClassTarget(ColumnKind):
+class ClassTarget(ClassesKind):
     """One class for each row."""
 
     role: ClassVar[Role] = "target"
 
-    classes: list[CellText] | dict[CellText, CellText] | None = Field(
-        None, description="the classes in their order, or a mapping from cells to classes; '*' is any other cell"
-    )
     positive: CellText | None = Field(None, description="of two classes, the one with index 1")
     missing: MissingTarget = Field("refuse", description="refuse a row without a class, drop it, or ignore its loss")
 
     @model_validator(mode="after")
-    def _check_classes(self) -> ClassTarget:
+    def _check_positive(self) -> ClassTarget:
         listed = self.list_classes()
-        if self.classes is not None and len(set(listed)) < 2:
-            raise ValueError("classes needs at least two different classes")
-        if isinstance(self.classes, list) and len(set(listed)) < len(listed):
-            raise ValueError("classes lists a class twice")
-        if self.classes is not None and self.positive is not None and list(listed[1:]) != [self.positive]:
+        if listed and self.positive is not None and list(listed[1:]) != [self.positive]:
             raise ValueError(f"positive must be the second of two classes, got {format_value(self.positive)}")
         return self
 
-    def list_classes(self) -> tuple[str, ...]:
-        """Return the classes as the settings say, in order; () if they are those of the data."""
-        return tuple(dict.fromkeys(self.classes.values()) if isinstance(self.classes, dict) else self.classes or ())
-
     @override
     def fit(self, column: NDArray[Any], training: Rows, *, read: CellFormat = PLAIN, name: str = "") -> FittedClasses:
-        classes = self.list_classes() or order_classes(list_cells(column), name, self.positive)
-        cells = dict(self.classes) if isinstance(self.classes, dict) else None
-        return FittedClasses(classes, cells, self.missing)
-
-
-def order_classes(cells: Cells, name: str, positive: str | None = None) -> tuple[str, ...]:
-    """Return the different cells as classes: numbers by size, others in alphabetical order.
-
-    Of two classes the second is positive: the second of a known pair such as no and yes, otherwise the rarer one.
-
-    Args:
-        cells: the cells of all rows
-        name: the column's name, for messages
-        positive: of two classes, the one to come second
-
-    Returns:
-        The classes.
-
-    Raises:
-        DataError: for fewer than two classes, spellings of one class, or so many that they can't be classes.
-    """
-    counts = Counter(cell for cell in cells if cell is not None)
-    classes = sorted(counts, key=_sort_key)
-    check_spellings(name, classes)
-    _check_count(name, classes, counts.total())
-    if positive is not None:
-        _check_positive(name, classes, positive)
-        return tuple(sorted(classes, key=lambda each: each == positive))
-    if len(classes) == 2:
-        known = POSITIVE_OF_PAIR.get(frozenset(each.casefold() for each in classes))
-        return tuple(sorted(classes, key=lambda each: each.casefold() == known if known else -counts[each]))
-    return tuple(classes)
-
-
-def _sort_key(cell: str) -> tuple[bool, float, str]:
-    return (False, float(cell), cell) if is_number(cell) else (True, 0.0, cell)
-
-
-def _check_count(name: str, classes: Sequence[str], count: int) -> None:
-    if len(classes) < 2:
-        found = f"every row of the target '{name}' is '{classes[0]}'" if classes else f"the target '{name}' is empty"
-        raise DataError("target", f"{found}; expected at least two classes")
-    if len(classes) > min(MAX_CLASSES, max(20, count // 2)):
-        found = f"the target '{name}' has {len(classes):,} different classes in {count:,} rows"
-        are_numbers = all(map(is_number, classes))
-        fix = f"write data.target={{{name}: value}} for numbers" if are_numbers else "check that it is the target"
-        raise DataError("target", f"{found}; {fix}")
-
-
-def _check_positive(name: str, classes: Sequence[str], positive: str) -> None:
-    if len(classes) != 2 or positive not in classes:
-        found = f"positive is '{positive}', but the classes of '{name}' are {', '.join(classes[:10])}"
-        raise DataError("target", f"{found}; it must be one of two classes", Code.WRONG_VALUE)
-
-
-def check_spellings(name: str, classes: Collection[str]) -> None:
-    """Refuse classes that differ only in how a word or number is written: `ham` and `HAM`, `1` and `1.0`."""
-    first_spellings: dict[str | float, str] = {}
-    for each in classes:
-        first = first_spellings.setdefault(_normalize_class(each), each)
-        if first != each:
-            found = f"the classes '{first}' and '{each}' of '{name}' differ only in their spelling"
-            fix = f"'data.target={{{name}: {{class: {{classes: {{{each}: {first}, ...}}}}}}}}'"
-            raise DataError("target", f"{found}; write one of them everywhere, or map cells to classes: {fix}")
-
-
-def _normalize_class(name: str) -> str | float:
-    """Return the number that a class is, or its words in lower case with single spaces."""
-    words = " ".join(normalize("NFKC", name).casefold().split())
-    try:
-        return float(words) if words[-1:].isdigit() or words.endswith(".") else words
-    except ValueError:
-        return words
+        table = self.make_table(lambda: order_classes(list_cells(column), name, self.positive))
+        return FittedClasses(table, self.missing)
 
 
 @register_saved("class")
 @dataclass(frozen=True)
 class FittedClasses(FittedColumn):
-    """The classes with their indices, and which cell belongs to which class."""
+    """The classes of a target."""
 
-    classes: tuple[str, ...]
-    cells: Mapping[str, str] | None  # from cells to classes, '*' for all others; None if cells are names of classes
+    table: ClassTable
     missing: MissingTarget
 
     @property
     def shape(self) -> tuple[int, ...]:
         return ()
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.table.names
+
     def apply(self, column: NDArray[Any]) -> Encoded:
         """Encode cells as indices of classes (N,); -100 where the cell is missing or has no class."""
-        cells = list_cells(column)
-        index = {each: number for number, each in enumerate(self.classes)}
-        index_of_cell = index if self.cells is None else {cell: index[each] for cell, each in self.cells.items()}
-        other = IGNORED if self.cells is None else index_of_cell.pop(ANY_OTHER, IGNORED)
-        indices = [IGNORED if cell is None else index_of_cell.get(cell, other) for cell in cells]
+        cells, index = list_cells(column), self.table.make_index()
+        indices = [IGNORED if cell is None else index(cell) for cell in cells]
         problems = {
-            row: self._explain_wrong(cell)
+            row: self.table.explain_wrong(cell)
             for row, (cell, found) in enumerate(zip(cells, indices, strict=True))
             if cell is not None and found == IGNORED
         }
         return encode_missing_targets(np.array(indices, np.int64), cells, self.missing, problems)
 
-    def _explain_wrong(self, cell: str) -> str:
-        return f"'{cell}' is not one of the classes {', '.join(list(self.cells or self.classes)[:10])}"
-
     def invert(self, values: NDArray[Any]) -> NDArray[Any]:
         """Convert indices (N,) to names of classes."""
-        return np.asarray(np.array(self.classes, object)[values])
+        return self.table.get_names(values)
 
     def to_json(self) -> dict[str, Any]:
-        cells = None if self.cells is None else dict(self.cells)
-        return {"kind": self.kind, "classes": list(self.classes), "cells": cells, "missing": self.missing}
+        return {"kind": self.kind, "classes": self.table.to_json(), "missing": self.missing}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> FittedClasses:
         """Rebuild from the result of `to_json`; DataError if that is damaged."""
-        values = SavedValues(saved, ("classes", "cells", "missing"))
-        classes = values.get_texts("classes", MAX_CLASSES)
-        if len(classes) < 2:
-            raise make_saved_error("classes must list at least two classes")
-        return cls(classes, _read_cells(values.values["cells"], classes), read_missing_target(values))
-
-
-def _read_cells(saved: object, classes: tuple[str, ...]) -> dict[str, str] | None:
-    if saved is None:
-        return None
-    if not isinstance(saved, Mapping) or len(saved) > MAX_CLASSES or not set(map(str, saved.values())) <= set(classes):
-        raise make_saved_error("cells must be a mapping from cells to classes")
-    return {check_text("cells", cell): check_text("cells", each) for cell, each in saved.items()}
-
-
-def read_missing_target(values: SavedValues) -> MissingTarget:
-    """Return the saved `missing` of a target."""
-    found = values.get_choice("missing", MISSING_TARGETS)
-    return next(each for each in MISSING_TARGETS if each == found)
-
-
-def encode_missing_targets(
-    values: NDArray[Any], cells: Sequence[object], missing: MissingTarget, problems: Mapping[int, str]
-) -> Encoded:
-    """Treat the missing cells of a target as its setting says.
-
-    Args:
-        values: the encoded target (N, ...)
-        cells: the cells, None where missing
-        missing: what happens to a row without a target
-        problems: why other cells can't be read, by row
-
-    Returns:
-        The encoded column.
-    """
-    gaps = np.array([row for row, cell in enumerate(cells) if cell is None], np.int64)
-    if missing == "refuse":
-        problems = {**problems, **dict.fromkeys(gaps.tolist(), "the target is missing")}
-        return Encoded(values, problems=problems)
-    if missing == "drop":
-        return Encoded(values, problems=problems, dropped=gaps)
-    return Encoded(values, problems=problems, ignored=gaps)
+        values = SavedValues(saved, ("classes", "missing"))
+        return cls(ClassTable.from_json(values.values["classes"]), read_missing_target(values))

@@ -26,6 +26,7 @@ from dlspec.data.prepare.kinds.kind import (
 )
 from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
 from dlspec.data.prepare.kinds.scales import fit_standard
+from dlspec.data.prepare.kinds.setting_lines import format_columns_line, format_drop_line
 from dlspec.errors import Code, DataError, format_value
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ class Date(ColumnKind):
     format: str | None = Field(
         None, max_length=MAX_FORMAT, description="how dates are written, such as '%d.%m.%Y'; null: as 2024-12-31"
     )
-    # Without this setting the hour is left out if the training rows have no times.
-    parts: tuple[DatePart, ...] = Field(
-        DATE_PARTS, min_length=1, strict=False, description="which parts of a date are features"
+    parts: tuple[DatePart, ...] | None = Field(
+        None,
+        min_length=1,
+        strict=False,
+        description="which parts are features; null: all, without the hour if training rows have no times",
     )
 
     @field_validator("format")
@@ -59,8 +62,8 @@ class Date(ColumnKind):
 
     @field_validator("parts")
     @classmethod
-    def _check_parts(cls, parts: tuple[DatePart, ...]) -> tuple[DatePart, ...]:
-        if len(set(parts)) < len(parts):
+    def _check_parts(cls, parts: tuple[DatePart, ...] | None) -> tuple[DatePart, ...] | None:
+        if parts is not None and len(set(parts)) < len(parts):
             raise ValueError("parts lists a part twice")
         return parts
 
@@ -69,12 +72,12 @@ class Date(ColumnKind):
         found = read_dates(column[training], DATE_PARTS, self.format)
         known = found.parts[~np.isnan(found.parts[:, 0])]
         if not len(known):
-            fix = f"write data.columns={{{name}: {{date: {{format: '%d.%m.%Y'}}}}}}, or data.drop=[{name}]"
+            form = format_columns_line(name, '{date: {format: "%d.%m.%Y"}}')
+            fix = f"write the format of its dates, such as {form}, or {format_drop_line(name)}"
             raise DataError(name, f"the column '{name}' has no date in the training rows; {fix}", Code.BAD_DATA)
         scale = fit_standard(known[:, DATE_PARTS.index("year")])
-        parts = self.parts
-        if "parts" not in self.model_fields_set and not known[:, DATE_PARTS.index("hour")].any():
-            parts = tuple(part for part in parts if part != "hour")
+        has_times = known[:, DATE_PARTS.index("hour")].any()
+        parts = self.parts or tuple(part for part in DATE_PARTS if part != "hour" or has_times)
         return FittedDate(self.format, parts, float(scale.shift), float(scale.divisor), bool(found.missing.any()))
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, Cells, is_number, list_cells
+from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, Cells, list_cells, make_number_test
 from dlspec.data.prepare.kinds.date_cells import EIGHT_DIGITS, ISO_DATE, parse_date
 from dlspec.data.prepare.kinds.kind import COLUMN_KINDS, TARGET_KINDS, ColumnKind
+from dlspec.data.prepare.kinds.setting_lines import format_columns_line
 from dlspec.data.prepare.kinds.unclear_cells import (
     Refusal,
     find_other_dates,
     find_other_numbers,
-    format_columns_line,
     suggest_for_wrong_cells,
 )
 from dlspec.errors import DataError
@@ -49,6 +49,7 @@ class ColumnCells:
     name: str
     cells: Cells
     read: CellFormat
+    are_numbers: bool = False  # the column is an array of numbers
 
     @cached_property
     def filled(self) -> list[str]:
@@ -73,7 +74,9 @@ class ColumnCells:
     @cached_property
     def number_share(self) -> float:
         """Share of the filled cells that are numbers beyond doubt."""
-        return sum(is_number(cell, self.read) for cell in self.filled) / len(self.filled)
+        if self.are_numbers:
+            return 1.0
+        return sum(map(make_number_test(self.read), self.filled)) / len(self.filled)
 
     def find_rows(self, is_wrong: Callable[[str], bool]) -> dict[int, str]:
         """Return the filled cells that are wrong, by row."""
@@ -94,7 +97,7 @@ def infer_kind(name: str, column: NDArray[Any], read: CellFormat = PLAIN) -> Inf
     """
     if column.ndim > 1 or has_lists(column):
         return _infer_list_kind(column)
-    cells = ColumnCells(name, list_cells(column), read)
+    cells = ColumnCells(name, list_cells(column), read, column.dtype.kind in "iuf")
     steps = (_infer_nothing, _infer_date, _infer_id, _infer_number, _infer_category, _infer_text, _infer_name)
     found = next((found for step in steps if (found := step(cells)) is not None), None)
     return found or _make_kind("category", f"{len(cells.distinct):,} different values")
@@ -125,11 +128,11 @@ def _has_numbers(column: NDArray[Any]) -> bool:
 def _infer_nothing(cells: ColumnCells) -> InferredKind | None:
     if not cells.filled:
         return InferredKind(None, "empty")
-    if len(cells.distinct) == 1 and not cells.has_gaps:
+    if any(cell != cells.filled[0] for cell in cells.filled):
+        return None
+    if not cells.has_gaps:
         return InferredKind(None, f"every cell is '{cells.filled[0][:40]}'")
-    if len(cells.distinct) == 1:
-        return _make_kind("category", f"'{cells.filled[0][:40]}' or missing")
-    return None
+    return _make_kind("category", f"'{cells.filled[0][:40]}' or missing")
 
 
 def _infer_date(cells: ColumnCells) -> InferredKind | None:
@@ -150,7 +153,7 @@ def _refuse(refusal: Refusal | None) -> InferredKind | None:
 
 
 def _infer_id(cells: ColumnCells) -> InferredKind | None:
-    if not cells.all_differ or not all(cell.isascii() and cell.isdigit() for cell in cells.filled):
+    if not all(cell.isascii() and cell.isdigit() for cell in cells.filled) or not cells.all_differ:
         return None
     numbers = [(len(digits := cell.lstrip("0")), digits) for cell in cells.filled]  # in order, of any length
     if all(low < high for low, high in pairwise(numbers)):
@@ -168,7 +171,10 @@ def _infer_number(cells: ColumnCells) -> InferredKind | None:
 
 
 def _find_wrong_numbers(cells: ColumnCells) -> tuple[dict[int, str], str]:
-    wrong = cells.find_rows(lambda cell: not is_number(cell, cells.read))
+    if cells.number_share == 1:
+        return {}, ""
+    is_number = make_number_test(cells.read)
+    wrong = cells.find_rows(lambda cell: not is_number(cell))
     refused = {row: f"'{cell}' is not a number" for row, cell in wrong.items()}
     return refused, suggest_for_wrong_cells(cells.name, set(wrong.values())) if wrong else ""
 
@@ -208,7 +214,7 @@ def infer_target_kind(name: str, column: NDArray[Any], read: CellFormat = PLAIN)
     """
     if column.ndim > 1 or has_lists(column):
         return _infer_list_target(name, column)
-    cells = ColumnCells(name, list_cells(column), read)
+    cells = ColumnCells(name, list_cells(column), read, column.dtype.kind in "iuf")
     if len(cells.distinct) < 2:
         found = f"is always '{cells.filled[0][:40]}'" if cells.filled else "is empty"
         raise DataError("target", f"the target '{name}' {found}; there is nothing to learn")

@@ -42,6 +42,9 @@ class Encoded:
     dropped: Rows = field(default_factory=lambda: np.zeros(0, np.int64))  # rows to leave out: `missing: drop`
     ignored: Rows = field(default_factory=lambda: np.zeros(0, np.int64))  # rows without a target: `missing: ignore`
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "problems", dict(sorted(self.problems.items())))
+
 
 class FittedColumn(ABC):
     """What was fitted on the training rows of one column: encodes any rows, and is saved as JSON."""

@@ -142,3 +142,10 @@ class NumbersModule(nn.Module):
             is_inside = is_step.flip(1).cumsum(1).flip(1) > 0
             scaled = scaled * is_inside[:, :, None]
         return scaled.float()
+
+
+class PlainModule(LinearModule):
+    """Numbers (N, ...) to scaled numbers of the same shape."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return super().forward(values.double()).float()

@@ -25,6 +25,7 @@ from dlspec.data.prepare.kinds.kind import (
 from dlspec.data.prepare.kinds.numeric_cells import NumericCells
 from dlspec.data.prepare.kinds.saved_values import SavedValues
 from dlspec.data.prepare.kinds.scales import Scale, ScaleName, fit_scale, single_scale_from_json
+from dlspec.data.prepare.kinds.setting_lines import format_drop_line
 from dlspec.data.prepare.kinds.settings import CellText, Clip, check_clip
 from dlspec.errors import Code, DataError
 
@@ -99,7 +100,7 @@ class Number(NumericKind):
 def make_empty_error(name: str) -> DataError:
     """Make the error for a column without a number in the training rows."""
     found = f"the column '{name}' has no number in the training rows"
-    return DataError(name, f"{found}; leave it out: data.drop=[{name}]", Code.BAD_DATA)
+    return DataError(name, f"{found}; leave it out: {format_drop_line(name)}", Code.BAD_DATA)
 
 
 def choose_fill(missing: Missing, known: Floats) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,10 @@ def read_number_lists(column: NDArray[Any], read: CellFormat = PLAIN) -> NumberL
 
 def _read_matrix(column: NDArray[Any], read: CellFormat) -> NumberLists:
     flat = read_numbers(column.reshape(-1), read)
-    width = max(1, column[0].size) if len(column) else 1
+    width = max(1, prod(column.shape[1:]))
     wrong = {index // width: f"'{cell}' is not a number" for index, cell in reversed(list(flat.wrong.items()))}
     values = flat.values.reshape(column.shape)
-    gaps = np.asarray(flat.missing.reshape(len(column), -1).all(axis=1))
+    gaps = np.asarray(flat.missing.reshape(len(column), width).all(axis=1))
     arrays = [None if gap or row in wrong else values[row] for row, gap in enumerate(gaps.tolist())]
     return NumberLists(arrays, gaps, wrong)
 

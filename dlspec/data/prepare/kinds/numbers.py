@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
-from dlspec.data.prepare.kinds.class_target import MISSING_TARGETS, MissingTarget
+from dlspec.data.prepare.kinds.class_table import MISSING_TARGETS, MissingTarget
 from dlspec.data.prepare.kinds.kind import (
     COLUMN_KINDS,
     TARGET_KINDS,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Size = Annotated[int, Field(ge=1)]
 LinearScaleName = Literal["standard", "minmax", "none"]
 FILL = "fill"  # `missing` of inputs: a missing number becomes the mean
-MAX_SIZE = 1_000_000_000  # numbers of one row
+MAX_SIZE = 100_000_000  # numbers of one row
 
 
 class NumbersKind(ColumnKind):

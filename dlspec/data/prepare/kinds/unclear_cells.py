@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, is_number, strip_marks
+from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, make_number_test, strip_marks
 from dlspec.data.prepare.kinds.date_cells import ISO_DATE, parse_date
+from dlspec.data.prepare.kinds.setting_lines import format_character_line, format_columns_line, format_missing_line
 
 MIN_SHARE = 0.95  # of the cells that have to look like it
 MARKS = "$€£¥₹%°"  # around numbers
 # Cells that often mean that there is nothing.
 GAP_MARKERS = frozenset("? - -- --- . .. * x n.a. n/a #n/a na nan nil none null unknown missing undefined".split())
-DEFAULT_MISSING = ("", "NA", "N/A", "NaN", "null")  # of `data.missing`
 OTHER_FORMATS = (
     *(CellFormat(".", ","), CellFormat(",", None), CellFormat(",", "."), CellFormat(",", " "), CellFormat(".", " ")),
     CellFormat(".", "'"),
@@ -31,7 +30,8 @@ DAYS = (
     *("%B %d, %Y", "%b %d %Y"),
 )
 TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-MAX_SAMPLE = 200  # different cells that are tried first
+MAX_SAMPLE = 200  # different cells that are tried first, from all over the column
+MIN_SAMPLE_SHARE = 0.5  # of the sample, to look at all cells: a column may begin with other ones
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,6 @@ class Refusal:
     reason: str
     cells: Mapping[int, str]  # what is wrong with each cell, by row
     fix: str
-
-
-def format_columns_line(name: str, kind: str, key: str = "columns") -> str:
-    """Format the setting that says which kind a column is, as an argument of the command line.
-
-    Args:
-        name: the column's name
-        kind: the kind, with its settings in Hydra's syntax
-        key: `columns` or `target`
-
-    Returns:
-        The argument, in quotes for a shell.
-    """
-    quoted = re.sub(r"([\\()\[\]{}:=,\t])", r"\\\1", name)
-    line = f"data.{key}={{{quoted}: {kind}}}"
-    return "'" + line.replace("'", "'\\''") + "'"
-
-
-def format_missing_line(cells: Iterable[str]) -> str:
-    """Format the setting that lists which cells are missing, as an argument of the command line."""
-    listed = json.dumps([*DEFAULT_MISSING, *sorted(cells)], ensure_ascii=False, separators=(",", ":"))
-    return "'data.missing=" + listed.replace("'", "'\\''") + "'"
 
 
 def suggest_for_wrong_cells(name: str, wrong: Collection[str]) -> str:
@@ -97,32 +75,32 @@ def find_other_numbers(
     counts = Counter(cell for cell in cells if cell is not None)
     markers = {cell for cell in counts if cell.lower() in GAP_MARKERS}
     numbers = {cell: count for cell, count in counts.items() if cell not in markers}
-    if not any(re.search("[0-9]", cell) for cell in numbers):
+    sample = dict.fromkeys(list(numbers)[:: 1 + len(numbers) // MAX_SAMPLE], 1)
+    if not any(re.search("[0-9]", cell) for cell in sample):
         return None
-    marks = "".join(sorted({mark for cell in numbers for mark in cell if mark in MARKS}))
+    marks = "".join(sorted({mark for cell in sample for mark in cell if mark in MARKS}))
     for strip, each in product(dict.fromkeys(("", marks)), (read, *OTHER_FORMATS)):
+        if _count_numbers(sample, each, strip) < MIN_SAMPLE_SHARE * len(sample):
+            continue
         if _count_numbers(numbers, each, strip) >= MIN_SHARE * sum(numbers.values()):
             lines = _format_lines(name, markers, each if each != read else PLAIN, strip, key)
-            wrong = {row: cell for row, cell in enumerate(cells) if cell is not None and not is_number(cell, read)}
+            is_number = make_number_test(read)
+            wrong = {row: cell for row, cell in enumerate(cells) if cell is not None and not is_number(cell)}
             refused = {row: f"'{cell}' is not a plain number" for row, cell in wrong.items()}
             return Refusal("numbers that are not plainly written", refused, " and ".join(lines))
     return None
 
 
 def _count_numbers(cells: Mapping[str, int], read: CellFormat, strip: str) -> int:
-    return sum(count for cell, count in cells.items() if is_number(strip_marks(cell, strip), read))
+    is_number = make_number_test(read)
+    return sum(count for cell, count in cells.items() if is_number(strip_marks(cell, strip) if strip else cell))
 
 
 def _format_lines(name: str, markers: Collection[str], read: CellFormat, strip: str, key: str) -> list[str]:
     """Format the settings with which the cells are numbers."""
     kind = "value" if key == "target" else "number"
-    lines = [f"""'data.decimal="{read.decimal}"'"""] if read.decimal != PLAIN.decimal else []
-    if read.thousands:
-        lines.append(
-            f'"data.thousands=\\"{read.thousands}\\""'
-            if read.thousands == "'"
-            else f"""'data.thousands="{read.thousands}"'"""
-        )
+    lines = [format_character_line("decimal", read.decimal)] if read.decimal != PLAIN.decimal else []
+    lines += [format_character_line("thousands", read.thousands)] if read.thousands else []
     lines += [format_columns_line(name, f'{{{kind}: {{strip: "{strip}"}}}}', key)] if strip else []
     lines += [format_missing_line(markers)] if markers else []
     other = format_columns_line(name, "class" if key == "target" else "category", key)
@@ -144,8 +122,8 @@ def find_other_dates(name: str, cells: Sequence[str | None]) -> Refusal | None:
         The refusal, or None if the cells are not dates.
     """
     distinct = list(dict.fromkeys(cell for cell in cells if cell is not None))
-    sample = distinct[:MAX_SAMPLE]
-    if sum(map(_is_like_date, sample)) < MIN_SHARE * len(sample):
+    sample = distinct[:: 1 + len(distinct) // MAX_SAMPLE]
+    if sum(map(_is_like_date, sample)) < MIN_SAMPLE_SHARE * len(sample):
         return None
     if sum(map(_is_like_date, distinct)) < MIN_SHARE * len(distinct):
         return None

@@ -12,7 +12,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
-from dlspec.data.prepare.kinds.class_target import MissingTarget, encode_missing_targets, read_missing_target
+from dlspec.data.prepare.kinds.class_table import MissingTarget, encode_missing_targets, read_missing_target
 from dlspec.data.prepare.kinds.kind import (
     TARGET_KINDS,
     Encoded,
