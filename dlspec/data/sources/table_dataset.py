@@ -20,11 +20,11 @@ from dlspec.data.encoding.kind_settings import write_kind
 from dlspec.data.encoding.name_patterns import make_field_name, make_unknown_column_error
 from dlspec.data.encoding.stacked_columns import Stacks, find_stacks, stack_columns
 from dlspec.data.encoding.table_notes import describe_counts, describe_splits, describe_table
-from dlspec.data.prepare.kinds.cells import CellFormat
+from dlspec.data.prepare.kinds.cells import CellFormat, find_missing
 from dlspec.data.prepare.kinds.class_target import FittedClasses
 from dlspec.data.prepare.kinds.kind import IGNORED, FittedColumn
 from dlspec.data.sources.saved_preparation import read_saved_preparation
-from dlspec.data.sources.table_rows import TableRows, choose_table_rows, drop_missing_targets
+from dlspec.data.sources.table_rows import TableRows, choose_table_rows, drop_rows
 from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.split_indices import IntArray, SplitIndices
 from dlspec.data.splitting.row_numbers import hash_rows
@@ -136,8 +136,7 @@ def _make_cell_format(settings: TableSettings) -> CellFormat:
 
 def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
     settings = plan.settings
-    dropped = [each for each, target in plan.targets.items() if getattr(target, "missing", "") == "drop"]
-    plan = replace(plan, rows=drop_missing_targets(plan.rows, dropped) if dropped else plan.rows)
+    plan = replace(plan, rows=drop_rows(plan.rows, _find_dropped_rows(plan)))
     split = _split(plan)
     fitted = plan.saved or _fit(plan, split.rows)
     parts, encoded = _encode_splits(plan, fitted, split.rows)
@@ -160,6 +159,16 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
         reconstructed_field=reconstructed, notes=notes, resolved=_resolve_settings(plan),
         buckets=settings.bucket is not None,
     )  # fmt: skip
+
+
+def _find_dropped_rows(plan: _PlannedTable) -> dict[str, IntArray]:
+    """Find by column the rows that `missing: drop` leaves out."""
+    columns = plan.rows.table.columns
+    if plan.choice is None:
+        dropping = [name for name, target in plan.targets.items() if getattr(target, "missing", "") == "drop"]
+        return {name: np.flatnonzero(find_missing(columns[name])) for name in dropping}
+    kinds = {**plan.choice.inputs, **plan.choice.targets}
+    return {name: kind.find_rows_to_drop(columns[name]) for name, kind in kinds.items()}
 
 
 def _split(plan: _PlannedTable) -> TableSplit:

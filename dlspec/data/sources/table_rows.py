@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from dlspec.data.prepare.kinds.cells import find_missing
 from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.split_indices import TEST, VALIDATION, IntArray
 from dlspec.data.splitting.split_column import FREE
+from dlspec.data.tables.column_extraction import extract_columns
+from dlspec.data.tables.column_values import NumberFormat
 from dlspec.data.tables.concatenation import concatenate_tables
+from dlspec.data.tables.read_options import ReadOptions
+from dlspec.data.tables.reading import read_table
+from dlspec.data.tables.row_formulas import choose_rows
 from dlspec.data.tables.table import TEXT, ReadNotes, Table
+from dlspec.data.tables.table_joins import join_tables
 from dlspec.errors import DataError
 
 ROW, FILE = "row", "file"  # names for a row's number and its file, where the table has no such columns
 SPLIT_OF_KEY = {"validation": VALIDATION, "test": TEST}
+
+
+class JoinedOptions(Protocol):
+    """The settings of a table to join."""
+
+    @property
+    def path(self) -> str | list[str]:
+        """Its files."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,17 @@ def join_files(read: Mapping[str, tuple[Table, ReadNotes]]) -> TableRows:
     return TableRows(joined, np.concatenate(splits) if len(tables) > 1 else None, (head + found, *notes[bool(found) :]))
 
 
+def add_joined_tables(rows: TableRows, joined: Sequence[JoinedOptions]) -> TableRows:
+    """Add the columns of other tables; their relative paths start from the folder of the first file."""
+    table, notes = rows.table, list(rows.notes)
+    for options in joined:
+        read = ReadOptions(**{key: getattr(options, key) for key in ReadOptions.model_fields})
+        other, read_notes = read_table(options.path, read, Path(table.files[0]).parent)
+        table = join_tables(table, other, other.files[0])
+        notes += [f"joined {other.files[0]}: {len(other):,} rows", *read_notes.describe()]
+    return replace(rows, table=table, notes=tuple(notes))
+
+
 def choose_table_rows(rows: TableRows, settings: TableSettings) -> TableRows:
     """Add the columns that the settings ask for, then keep the rows that `where` chooses."""
     table = _extract(rows.table, settings)
@@ -57,21 +83,21 @@ def choose_table_rows(rows: TableRows, settings: TableSettings) -> TableRows:
         if name not in table.columns:
             table = _add_own_column(table, str(name))
     rows = replace(rows, table=table)
-    return rows if settings.where is None else _choose_where(rows, settings.where)
+    return (
+        rows
+        if settings.where is None
+        else _choose_where(rows, settings.where, NumberFormat(settings.decimal, settings.thousands))
+    )
 
 
 def _extract(table: Table, settings: TableSettings) -> Table:
     if not settings.extract:
         return table
-    from dlspec.data.tables.row_formulas import extract_columns
-
     return extract_columns(table, settings.extract)
 
 
-def _choose_where(rows: TableRows, where: str) -> TableRows:
-    from dlspec.data.tables.row_formulas import choose_rows
-
-    chosen = np.flatnonzero(choose_rows(rows.table, where))
+def _choose_where(rows: TableRows, where: str, numbers: NumberFormat) -> TableRows:
+    chosen = np.flatnonzero(choose_rows(rows.table, where, numbers))
     if not len(chosen):
         raise DataError("where", f"no row matches {where}")
     note = f"where keeps {len(chosen):,} of {len(rows.table):,} rows"
@@ -84,15 +110,16 @@ def _add_own_column(table: Table, name: str) -> Table:
     return table.with_column(FILE, np.array(table.files, TEXT)[table.file_of_row])
 
 
-def drop_missing_targets(rows: TableRows, names: Sequence[str]) -> TableRows:
-    """Leave out the rows in which one of these targets is missing."""
-    is_missing = np.zeros(len(rows.table), np.bool_)
-    for name in names:
-        is_missing |= find_missing(rows.table.columns[name])
-    if not is_missing.any():
+def drop_rows(rows: TableRows, dropped: Mapping[str, IntArray]) -> TableRows:
+    """Leave out rows whose cells are missing, by column: those that `missing: drop` lists."""
+    is_dropped = np.zeros(len(rows.table), np.bool_)
+    for indices in dropped.values():
+        is_dropped[indices] = True
+    if not is_dropped.any():
         return rows
-    note = f"{int(is_missing.sum()):,} rows without {' or '.join(names)} are left out"
-    kept = rows.take(np.flatnonzero(~is_missing))
+    names = " or ".join(name for name, indices in dropped.items() if len(indices))
+    note = f"{int(is_dropped.sum()):,} rows without {names} are left out"
+    kept = rows.take(np.flatnonzero(~is_dropped))
     if not len(kept.table):
-        raise DataError("target", f"no row has {' and '.join(names)}")
+        raise DataError("", f"{names} is missing in every row, and such rows are left out")
     return replace(kept, notes=(*rows.notes, note))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from dlspec.data.sources.source import data_source
 from dlspec.data.sources.table_settings import TableSettings, list_paths
+from dlspec.data.tables.read_options import ReadOptions
 from dlspec.errors import Code, DataError
 
 if TYPE_CHECKING:
     from dlspec.data.dataset import Dataset
     from dlspec.data.sources.table_rows import TableRows
+
+
+class JoinedTable(ReadOptions):
+    """Another table, whose columns are added by the columns of the same name."""
+
+    path: str | list[str] = Field(description="the file, a list of files, or a pattern")
 
 
 @data_source("table")
@@ -24,7 +31,7 @@ class TableSource(TableSettings):
     """
 
     path: str | list[str] | None = Field(None, description="the file, a list of files, or a pattern such as data/*.csv")
-    join: list[dict[str, Any]] = Field([], description="other tables with exactly one row for each row: [{path: FILE}]")
+    join: list[JoinedTable] = Field([], description="other tables with exactly one row for each row: [{path: FILE}]")
 
     def open(self) -> Dataset:
         from dlspec.data.sources.table_dataset import make_table_dataset
@@ -32,7 +39,7 @@ class TableSource(TableSettings):
         return make_table_dataset(self, self._read_rows(), self.source_name)
 
     def _read_rows(self) -> TableRows:
-        from dlspec.data.sources.table_rows import join_files
+        from dlspec.data.sources.table_rows import add_joined_tables, join_files
         from dlspec.data.tables.reading import read_table
 
         if self.path is None:
@@ -40,4 +47,5 @@ class TableSource(TableSettings):
             raise DataError("path", found, Code.MISSING_VALUE)
         options = self.make_read_options()
         paths = {"path": self.path, "validation": list_paths(self.validation), "test": list_paths(self.test)}
-        return join_files({key: read_table(path, options) for key, path in paths.items() if path})
+        rows = join_files({key: read_table(path, options) for key, path in paths.items() if path})
+        return add_joined_tables(rows, self.join)

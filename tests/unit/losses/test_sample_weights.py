@@ -173,10 +173,17 @@ def test_a_weight_of_two_is_the_sample_twice(name: str, accumulate: int) -> None
 
 @pytest.mark.parametrize(
     ("name", "settings", "classes"),
-    [("Accuracy", {}, 3), ("Accuracy", {"average": "macro"}, 3), ("F1Score", {}, 2),
-     ("F1Score", {"average": "macro"}, 3), ("Precision", {}, 2), ("Precision", {"average": "weighted"}, 4), ("Recall", {"threshold": 0.3}, 2),
-     ("Accuracy", {}, 2)],
-)  # fmt: skip
+    [
+        ("Accuracy", {}, 3),
+        ("Accuracy", {"average": "macro"}, 3),
+        ("Accuracy", {}, 2),
+        ("F1Score", {}, 2),
+        ("F1Score", {"average": "macro"}, 3),
+        ("Precision", {}, 2),
+        ("Precision", {"average": "weighted"}, 4),
+        ("Recall", {"threshold": 0.3}, 2),
+    ],
+)
 def test_weighted_metrics_of_classes(name: str, settings: dict[str, Any], classes: int) -> None:
     from dlspec.parts.weighted_metrics import WeightedClassMetric
 
