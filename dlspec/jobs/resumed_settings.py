@@ -14,7 +14,8 @@ from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 from dlspec.optim.schedule import TrainedLength
 from dlspec.optim.weight_averages import UnusableAverage, WeightAverage
-from dlspec.runs.file_names import SPEC_FILE
+from dlspec.runs.file_names import PREPARE_FILE, SPEC_FILE
+from dlspec.runs.io import read_json_object
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.checkpoint_parts import ResumeChanges
 from dlspec.training.components import count_samples
@@ -71,6 +72,15 @@ def find_size_changes(snapshot: Snapshot | None, data: Dataset) -> Changes:
     return {
         f"data ({key})": (before[key], samples[key]) for key in samples if before.get(key) not in (None, samples[key])
     }
+
+
+def find_content_changes(folder: Path, data: Dataset) -> Changes:
+    """Find whether the rows contain other values than those of the run: each with the start of its hash."""
+    saved = read_json_object(folder / PREPARE_FILE) or {}
+    before, now = saved.get("content"), data.preprocessing.get("content")
+    if not isinstance(before, str) or not isinstance(now, str) or before == now:
+        return {}
+    return {"data (content)": (before[:8], now[:8])}
 
 
 def is_below(key: str, other: str) -> bool:
@@ -140,7 +150,11 @@ def find_impossible_changes(
     if snapshot is None:
         return []
     before, now = _read_saved_spec(snapshot, folder), _to_plain_tree(prepared.resolved)
-    changes = {**find_differences(before, now), **find_size_changes(snapshot, prepared.data)}
+    changes = {
+        **find_differences(before, now),
+        **find_size_changes(snapshot, prepared.data),
+        **find_content_changes(folder, prepared.data),
+    }
     location = SourceLocation(format_file_path(folder / SPEC_FILE))
     found = [
         *_check_start_settings_unchanged(changes, folder),

@@ -33,6 +33,7 @@ from dlspec.network.weights.initial_values import initialize_weights
 from dlspec.network.weights.weight_loading import load_weights
 from dlspec.optim.frozen_parameters import FrozenParameters
 from dlspec.optim.schedule import Schedule, TrainedLength
+from dlspec.training.components import find_sampled_target
 from dlspec.training.runtime.determinism import deterministic_algorithms
 from dlspec.training.runtime.devices import UnknownDevice, choose_device
 from dlspec.training.runtime.randomness import seed_generators
@@ -159,7 +160,8 @@ class Preparation:
 
     def _prepare_built(self, built: BuiltSpec) -> PreparedRun:
         spec, data, network, problems = built.spec, built.data, built.network, built.spec.problems.make_empty_copy()
-        criterion = make_criterion(network, data, spec.loss, problems)
+        criterion = make_criterion(network, data, spec.loss, problems, spec.balanced)
+        _check_sampling(spec, data, problems)
         causality_notes = () if criterion is None else check_causality(network, criterion, data, problems)
         predicted = () if criterion is None else criterion.predicted_targets
         metrics = select_metrics(spec.metrics, predicted, data, problems) if criterion else []
@@ -171,7 +173,7 @@ class Preparation:
         assert criterion is not None  # otherwise a problem was raised
         resolved_spec = _make_resolved_spec(spec, data, criterion, metrics)
         if self.data is not None:  # the data were given in Python, so the spec can't name their source
-            resolved_spec["data"] = {"type": "arrays", **data.origin}
+            resolved_spec["data"] = {"type": "arrays", **data.origin, **data.resolved}
         return PreparedRun(
             spec, data, network, criterion, optimizer, schedule, built.freezing,
             lambda: make_metrics(metrics, predicted), resolved_spec,
@@ -193,6 +195,13 @@ def _make_all_frozen_note(network: Network, optimizer: Optimizer | None) -> tupl
     """Return a note if all parameters are frozen, as a `freeze` pattern may match more than the user meant."""
     has_weights = any(True for _ in network.module.parameters())
     return ("nothing is trained: all parameters are frozen",) if has_weights and optimizer is None else ()
+
+
+def _check_sampling(spec: Spec, data: Dataset, problems: Problems) -> None:
+    """Report `trainer.sampling: balanced` for data without a target of one class for each sample."""
+    if spec.trainer.sampling is not None and find_sampled_target(data) is None:
+        found = f"{data.name} has no target with one class for each sample, so no classes can be balanced"
+        problems.add(Code.UNSUPPORTED, ("trainer", "sampling"), found, "remove it", at_value=True)
 
 
 def _check_recomputed_patterns(spec: Spec, network: Network, problems: Problems) -> None:

@@ -15,6 +15,7 @@ from dlspec.jobs.job import Job
 from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.resumed_settings import (
     Changes,
+    find_content_changes,
     find_differences,
     find_impossible_changes,
     find_size_changes,
@@ -99,7 +100,7 @@ def is_run_finished(folder: Path) -> bool:
 
 
 def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written_keys: Sequence[str]) -> Changes:
-    """Find the settings in which a job differs from the saved spec of its run, and changes in the data's size.
+    """Find the settings in which a job differs from the saved spec of its run, and changes in the data.
 
     Args:
         folder: The run's folder.
@@ -118,7 +119,8 @@ def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written_keys
         for key, each in find_differences(saved, job.prepared.resolved).items()
         if key in before or _is_written_by_user(key, written_keys)
     }
-    return {**found, **find_size_changes(snapshot, job.prepared.data)}
+    data = job.prepared.data
+    return {**found, **find_size_changes(snapshot, data), **find_content_changes(folder, data)}
 
 
 def refuse_changes(folder: Path, job: Job, snapshot: Snapshot | None, changed: Changes, allowed: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from dlspec.errors import Code
 from dlspec.formatting import first_line
 from dlspec.language.problems import Problems
 from dlspec.layouts import Lengths, TensorInfo
+from dlspec.losses.balanced_weights import balance_losses
 from dlspec.losses.loss_call import LossCall, LossSetup, OutputSelector, make_loss_call
 from dlspec.losses.loss_checks import check_match
 from dlspec.losses.loss_matching import LossMatch, match_losses
@@ -182,7 +183,9 @@ def _collect_trims(terms: Sequence[CriterionTerm]) -> dict[str, PaddingTrim]:
     return trims
 
 
-def make_criterion(network: Network, data: Dataset, terms: LossTerms | None, problems: Problems) -> Criterion | None:
+def make_criterion(
+    network: Network, data: Dataset, terms: LossTerms | None, problems: Problems, balanced: str = ""
+) -> Criterion | None:
     """Make the criterion of a spec. Not every output needs a loss.
 
     Args:
@@ -190,6 +193,7 @@ def make_criterion(network: Network, data: Dataset, terms: LossTerms | None, pro
         data: The data with the targets.
         terms: The losses as written; None stands for `auto`.
         problems: Collects what does not fit together.
+        balanced: The setting that is `balanced`: `weight` or `pos_weight`; '' for none.
 
     Returns:
         The criterion, or None where a problem was found.
@@ -198,6 +202,10 @@ def make_criterion(network: Network, data: Dataset, terms: LossTerms | None, pro
     matches = [each for each in match_losses(network, data, terms, problems) if check_match(each, data, problems)]
     if len(problems) > problem_count:
         return None
+    if balanced:
+        matches = balance_losses(matches, data, balanced, problems)
+        if len(problems) > problem_count:
+            return None
     names = _list_target_names(matches)
     built = [_build_and_try_term(each, network, names, problems) for each in matches]
     terms_built = [each for each in built if each is not None]

@@ -152,6 +152,8 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
         *split.notes,
         *describe_counts(_count_notes(encoded)),
     )
+    if settings.bucket is not None and not any(each.has_lengths for each in fields):
+        raise DataError("bucket", "no input has samples of different length; remove bucket", Code.UNUSED)
     train, validation, test = map(_make_split, encoded)
     return Dataset(
         name, fields, targets, train, validation, test,
