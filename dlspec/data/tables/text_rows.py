@@ -17,7 +17,7 @@ from dlspec.data.tables.column_names import (
 )
 from dlspec.data.tables.delimited_rows import NumberedRow
 from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CellReader, TableBuilder, get_chunk_rows, make_list_column
+from dlspec.data.tables.table_builder import CellReader, TableBuilder, TextCells, get_chunk_rows, make_list_column
 from dlspec.data.tables.text_lines import TextLines
 from dlspec.errors import Code, DataError, format_value
 
@@ -135,13 +135,15 @@ class TextRowsReader:
         lines.is_ascii = True
         self.builder.add_chunk(columns, numbers)
 
-    def _make_columns(self, header: Header, chunk: list[list[str]], is_ascii: bool) -> dict[str, Column]:
+    def _make_columns(self, header: Header, chunk: list[list[str]], is_ascii: bool) -> dict[str, Column | TextCells]:
         names, count = header.columns, len(header.names)
         rest = [self._clean_rest(cells[count - 1 :]) for cells in chunk] if header.has_rest else []
         if header.has_rest:
             chunk, count = [cells[: count - 1] for cells in chunk], count - 1
         cells = zip(*chunk, strict=True) if chunk else iter([()] * count)
-        columns = {name: self.cells.clean_column(column, is_ascii) for name, column in zip(names, cells, strict=False)}
+        columns: dict[str, Column | TextCells] = {
+            name: self.cells.clean_cells(column, is_ascii) for name, column in zip(names, cells, strict=False)
+        }
         if header.has_rest:
             columns[names[-1]] = make_list_column(rest)
         return columns

@@ -14,6 +14,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pydantic import ValidationError
 
+from dlspec.data.tables import json_lines, text_column
 from dlspec.data.tables.reading import read_table
 from dlspec.data.tables.table import ReadNotes, ReadOptions, Table
 from dlspec.errors import Code, DataError
@@ -232,6 +233,33 @@ def test_chunks_are_joined(tmp_path: Path) -> None:
     assert table.columns["text"].tolist() == frame["text"].tolist()
     assert table.columns["n"].astype(int).tolist() == frame["n"].tolist()
     assert table.line_of_row.tolist() == list(range(2, 70_003))
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_a_text_column_grows_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_column, "MAX_BLOCK_ROWS", block)
+    column, expected = text_column.TextColumn(), []
+    for count in (1, 0, 2, 7, 1, 40):
+        cells = [None if number % 5 == 4 else f"cell {number} of {count}" * (number % 3) for number in range(count)]
+        column.add(cells)
+        column.fill(column.rows + 1)
+        expected += [*cells, None]
+    assert column.build().tolist() == expected
+
+
+def test_keys_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of JSON lines may have different keys, and lists that are missing in whole chunks."""
+    monkeypatch.setattr(json_lines, "CHUNK_CELLS", 1)
+    content = '{"a": 1}\n{"b": [1], "c": null}\n{"c": [2]}\n{"a": "x"}\n'
+    table, _ = read(tmp_path, content, "in.jsonl")
+    assert list_columns(table) == {
+        "a": ["1", None, None, "x"],
+        "b": [None, [1], None, None],
+        "c": [None, None, [2], None],
+    }
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, content + '{"c": 5}\n', "in.jsonl")
+    assert caught.value.finding.code == Code.WRONG_TYPE
 
 
 def test_many_columns(tmp_path: Path) -> None:
