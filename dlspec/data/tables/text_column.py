@@ -34,7 +34,7 @@ class TextColumn:
             start = stop
 
     def fill(self, rows: int) -> None:
-        """Append missing cells until there are so many rows."""
+        """Append missing cells until the column has this many rows."""
         if rows > self.rows:
             self.add([None] * (rows - self.rows))
 

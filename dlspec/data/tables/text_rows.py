@@ -69,6 +69,9 @@ def read_header(file: Path, rows: Iterator[NumberedRow], options: ReadOptions) -
 
 
 def _check_first_row(file: Path, line: int, cells: list[str], options: ReadOptions) -> None:
+    if cells[0].startswith("sep=") and not any(cells[1:]):
+        found = f"{file}:{line}: this line tells Excel the delimiter"
+        raise DataError("skip", f"{found}; write data.skip={line} to leave it out", Code.WRONG_VALUE)
     if options.header is None and looks_like_data(cells):
         found = f"{file}:{line}: the first row looks like data, not like names: {format_value(', '.join(cells))}"
         raise DataError("header", f"{found}; write data.header=false, or data.header=true if these are names")

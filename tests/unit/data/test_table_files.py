@@ -143,6 +143,7 @@ REFUSED: dict[str, tuple[str | bytes, str, dict[str, Any], Code, int, int]] = {
     "header alone": ("a,b\n", "in.csv", {}, Code.BAD_DATA, 0, 0),
     "bad rows alone": ("a,b\n1\n", "in.csv", {"bad_rows": "skip"}, Code.BAD_DATA, 2, 0),
     "all skipped": ("a,b\n", "in.csv", {"skip": 3}, Code.WRONG_VALUE, 0, 0),
+    "delimiter for Excel": ("sep=;\na;b;c\n1;2;3\n", "in.csv", {}, Code.WRONG_VALUE, 1, 1),
     "unknown ending": ("a,b\n1,2\n", "in.table", {}, Code.MISSING_VALUE, 0, 1),
     "workbook": (b"PK\x03\x04", "in.csv", {}, Code.FILE_UNREADABLE, 0, 0),
     "workbook by its name": (b"", "in.xlsx", {}, Code.FILE_UNREADABLE, 0, 0),
@@ -221,6 +222,12 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
     assert caught.value.finding.code == Code.CONFLICT
     with pytest.raises(DataError, match="given twice"):
         read_table(["1.csv", "1.csv"], ReadOptions(), tmp_path)
+
+
+def test_a_path_in_another_normal_form(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301").mkdir()
+    read(tmp_path, "a,b\n1,2\n", "cafe\u0301/re\u0301sume\u0301.csv")
+    assert len(read_table("café/résumé.csv", ReadOptions(), tmp_path)[0]) == 1
 
 
 def test_chunks_are_joined(tmp_path: Path) -> None:
