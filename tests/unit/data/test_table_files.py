@@ -332,6 +332,8 @@ WRONG_OPTIONS: dict[str, dict[str, Any]] = {
     "quote": {"quote": "ab"},
     "encoding": {"encoding": "utf-99"},
     "no text encoding": {"encoding": "zip"},
+    "encoding of domain names": {"encoding": "idna"},
+    "encoding of literals": {"encoding": "unicode_escape"},
     "thousands": {"thousands": "0"},
     "no names": {"header": []},
     "skip": {"skip": -1},
