@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +19,34 @@ MaskArray = NDArray[np.bool_]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 
-@dataclass(frozen=True)
-class NumberFormat:
-    """How numbers are written."""
+class NumberFormat(Protocol):
+    """How numbers are written. The options of reading are one."""
 
+    @property
+    def decimal(self) -> str:
+        """The decimal point."""
+
+    @property
+    def thousands(self) -> str | None:
+        """The character between thousands."""
+
+
+@dataclass(frozen=True)
+class _PlainNumbers:
     decimal: str = "."
     thousands: str | None = None
 
-    def parse(self, cell: str) -> float | None:
-        """Return the number in a cell, None if it is not one."""
-        if self.thousands is not None:
-            cell = cell.replace(self.thousands, "")
-        if self.decimal != ".":
-            cell = cell.replace(self.decimal, ".") if "." not in cell else ""
-        return float(cell) if _NUMBER.fullmatch(cell) else None
+
+PLAIN_NUMBERS: NumberFormat = _PlainNumbers()
+
+
+def parse_number(cell: str, numbers: NumberFormat) -> float | None:
+    """Return the number in a cell, None if it is not one."""
+    if numbers.thousands is not None:
+        cell = cell.replace(numbers.thousands, "")
+    if numbers.decimal != ".":
+        cell = cell.replace(numbers.decimal, ".") if "." not in cell else ""
+    return float(cell) if _NUMBER.fullmatch(cell) else None
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,11 @@ class TableColumn:
         if isinstance(other, TableColumn):
             return self._compare_column(sign, other)
         if isinstance(other, str):
-            if not self.is_text and self.values.dtype != object and (number := self.numbers.parse(other)) is not None:
+            if (
+                not self.is_text
+                and self.values.dtype != object
+                and (number := parse_number(other, self.numbers)) is not None
+            ):
                 return self.compare(sign, number)
             return self._compare_filled(sign, COMPARISONS[sign](self.texts, other), ~self.missing)
         if sign in (ast.Eq, ast.NotEq):
@@ -134,7 +152,7 @@ class TableColumn:
         self._require(self.values.ndim == 1 and self.values.dtype != object, "a single value in each row")
         if not self.is_text:
             return self.values.astype(np.float64)
-        parsed = [None if cell is None else self.numbers.parse(cell) for cell in self.values.tolist()]
+        parsed = [None if cell is None else parse_number(cell, self.numbers) for cell in self.values.tolist()]
         return np.array([np.nan if each is None else each for each in parsed], np.float64)
 
     def _require(self, is_so: bool, wanted: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dlspec.data.files.paths import expand_home
 from dlspec.data.tables.brace_pattern import BracePattern, parse_braces
-from dlspec.data.tables.input_files import MAX_FILES
+from dlspec.data.tables.input_files import MAX_FILES, find_normal_form
 from dlspec.data.tables.table import TEXT, ReadNotes, Table
 from dlspec.errors import Code, DataError
 
@@ -76,7 +76,8 @@ def parse_file_pattern(pattern: str, base: Path | None = None) -> FilePattern:
     parts = tuple(parse_braces(piece, "path", "/", has_stars=True) for piece in pieces if piece != "{/}")
     if not parts or pieces[-1] == "{/}":
         raise DataError("path", f"'{pattern}' must end with the name of a file, such as {{name}}.txt")
-    parsed = FilePattern(base / root if base is not None else root, parts, folders[0] if folders else None, at)
+    root = find_normal_form(base / root if base is not None else root)
+    parsed = FilePattern(root, parts, folders[0] if folders else None, at)
     if FILE_COLUMN in parsed.names:
         raise DataError("path", f"'{pattern}': {{file}} is the path of the file itself; write another name")
     return parsed

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unicodedata import normalize
 
 from dlspec.data.files.paths import expand_home
 from dlspec.errors import Code, DataError, find_closest
@@ -78,6 +79,7 @@ def _find_files_of_one(path: str, base: Path | None) -> list[Path]:
 
 def check_regular_file(file: Path) -> Path:
     """Return the file; DataError if it does not exist, or is a folder, pipe or device, which could block forever."""
+    file = find_normal_form(file)
     if not file.exists():
         siblings = [each.name for each in file.parent.iterdir()] if file.parent.is_dir() else []
         guess = find_closest(file.name, siblings[:10_000])
@@ -89,6 +91,19 @@ def check_regular_file(file: Path) -> Path:
     if not stat.S_ISREG(file.stat().st_mode):
         raise DataError("path", f"'{file}' must be a regular file, not a pipe or device", Code.FILE_UNREADABLE)
     return file
+
+
+def find_normal_form(file: Path) -> Path:
+    """Return the path as the disk writes it, if only the normal form of its characters differs (macOS writes NFD)."""
+    if str(file).isascii() or file.exists():
+        return file
+    found = Path(file.anchor)
+    for part in file.parts[1:] if file.anchor else file.parts:
+        if not (found / part).exists() and found.is_dir():
+            wanted = normalize("NFC", part)
+            part = next((each.name for each in found.iterdir() if normalize("NFC", each.name) == wanted), part)
+        found /= part
+    return found
 
 
 @contextmanager

@@ -107,6 +107,5 @@ def _to_column(array: Column, options: ReadOptions) -> Column:
         array = np.char.decode(array, "utf-8")
     if array.dtype.kind == "U":
         cells = CellReader(options.missing)
-        flat = cells.clean_column((str(cell) for cell in array.ravel().tolist()), is_ascii=False)
-        return flat.reshape(array.shape)
+        return cells.clean_values(array.ravel().tolist()).reshape(array.shape)
     return array

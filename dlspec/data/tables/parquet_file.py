@@ -14,6 +14,7 @@ from dlspec.data.tables.column_names import check_unique, normalize_name
 from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
 from dlspec.data.tables.table_builder import CellReader, TableBuilder, get_chunk_rows, make_list_column
 from dlspec.errors import Code, DataError
+from dlspec.formatting import first_line
 
 _ZERO_FRACTION = re.compile(r"\.0+(?=Z?$)")  # of a second
 
@@ -42,8 +43,8 @@ def read_parquet_files(files: Sequence[Path], options: ReadOptions, builder: Tab
             with pyarrow.parquet.ParquetFile(file) as opened:
                 count = get_chunk_rows(len(opened.schema_arrow))
                 _read_batches(file, opened.iter_batches(batch_size=count), options, builder)
-        except (pyarrow.ArrowException, OSError) as error:
-            found = f"'{file}' can't be read as Parquet: {str(error).splitlines()[0]}"
+        except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+            found = f"'{file}' can't be read as Parquet: {first_line(error)}"
             raise DataError("path", found, Code.FILE_UNREADABLE) from None
     return ReadNotes()
 
@@ -86,7 +87,7 @@ def _read_arrow_column(column: Any, name: str, file: str, cells: CellReader) -> 
     kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
     types = pyarrow.types
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return make_list_column(column.to_pylist())
+        return make_list_column([None if cell is None else _convert_items(cell) for cell in column.to_pylist()])
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         found = f"'{file}': the column '{name}' contains bytes, such as images; these can't be read yet"
         raise DataError("path", found, Code.NOT_YET)
@@ -98,3 +99,15 @@ def _read_arrow_column(column: Any, name: str, file: str, cells: CellReader) -> 
     if types.is_timestamp(kind):
         texts = [text and _ZERO_FRACTION.sub("", text) for text in texts]
     return cells.clean_values(texts)
+
+
+def _convert_items(items: Sequence[Any]) -> list[Any]:
+    """Return a list of numbers, texts, None and lists; anything else, such as a date, becomes text."""
+    return [
+        _convert_items(each)
+        if isinstance(each, list)
+        else each
+        if each is None or (isinstance(each, int | float | str) and not isinstance(each, bool))
+        else str(each)
+        for each in items
+    ]

@@ -16,6 +16,8 @@ RowFormat = Literal["csv", "tsv", "words", "jsonl", "parquet", "npz", "blocks"]
 # The words for delimiters, which need no quotes in a shell.
 DELIMITER_NAMES: Mapping[str, str] = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe", " ": "space"}
 _DELIMITERS: Mapping[object, str] = {"\\t": "\t", **{name: delimiter for delimiter, name in DELIMITER_NAMES.items()}}
+# Python's encodings of domain names and of string literals.
+_NO_FILE_ENCODINGS = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape"})
 
 
 class ReadOptions(BaseModel):
@@ -80,7 +82,8 @@ class ReadOptions(BaseModel):
     def _check_encoding(cls, encoding: str) -> str:
         try:
             "".encode(encoding)  # refuses codecs that aren't encodings of text, such as zip
-            codecs.getincrementaldecoder(encoding)
+            if codecs.lookup(encoding).name.replace("-", "_") in _NO_FILE_ENCODINGS:
+                raise ValueError
         except (LookupError, ValueError):
             raise ValueError(f"unknown encoding '{encoding}'; choose utf-8, latin-1, cp1252, utf-16, ...") from None
         return encoding

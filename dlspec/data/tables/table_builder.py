@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
 from unicodedata import is_normalized, normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.tables.table import TEXT, Column, Table
+from dlspec.data.tables.text_column import TextColumn
 from dlspec.errors import Code, DataError
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
 MAX_CELLS = MAX_DATA_BYTES // TEXT.itemsize  # what 16 bytes a cell allow
 CHUNK_CELLS = 200_000  # Python strings of one chunk: about 15 MB
 MIN_CHUNK_ROWS = 64
+TextCells = list[str | None]  # clean cells of a column, None where missing
 
 
 def get_chunk_rows(columns: int) -> int:
@@ -36,8 +37,8 @@ class CellReader:
             cell = normalize("NFC", cell)
         return None if cell in self._missing else cell
 
-    def clean_column(self, cells: Iterable[str], is_ascii: bool) -> Column:
-        """Return a column of clean cells, TEXT.
+    def clean_cells(self, cells: Iterable[str], is_ascii: bool) -> TextCells:
+        """Clean the cells of a column.
 
         Args:
             cells: the cells as written
@@ -45,8 +46,8 @@ class CellReader:
         """
         get = self._missing.get
         if is_ascii:  # this line takes a fifth of the time of reading
-            return np.array([get(bare := cell.strip(), bare) for cell in cells], dtype=TEXT)
-        return np.array([self.clean(cell) for cell in cells], dtype=TEXT)
+            return [get(bare := cell.strip(), bare) for cell in cells]
+        return [self.clean(cell) for cell in cells]
 
     def clean_values(self, values: Iterable[str | None]) -> Column:
         """Return a column of clean cells, TEXT, where None is missing as well."""
@@ -57,7 +58,9 @@ class TableBuilder:
     """Collects chunks of columns. Columns may be missing in some chunks; their cells are None there."""
 
     def __init__(self) -> None:
-        self._chunks: dict[str, list[tuple[int, Column]]] = {}  # for each column: number of the chunk, values
+        self._names: dict[str, None] = {}
+        self._texts: dict[str, TextColumn] = {}
+        self._chunks: dict[str, dict[int, Column]] = {}  # other columns: values by number of the chunk
         self._counts: list[int] = []  # rows of each chunk
         self._files: list[str] = []
         self._lines: list[Column] = []
@@ -69,56 +72,54 @@ class TableBuilder:
         """Begin a file: the following chunks are from it."""
         self._files.append(file)
 
-    def add_chunk(self, columns: Mapping[str, Column], lines: Sequence[int] | Column, list_items: int = 0) -> None:
+    def add_chunk(
+        self, columns: Mapping[str, Column | TextCells], lines: Sequence[int] | Column, list_items: int = 0
+    ) -> None:
         """Add rows of the current file; DataError if the table becomes too large.
 
         Args:
-            columns: the columns (N, ...) by name
+            columns: the columns (N, ...) by name; text also as a list of clean cells
             lines: the line of each row (N,)
             list_items: how many items the lists in the columns have
         """
-        number = len(self._counts)
+        self._names.update(dict.fromkeys(columns))
+        self._check_size(self.rows + len(lines), list_items)
         for name, column in columns.items():
-            self._chunks.setdefault(name, []).append((number, column))
+            if isinstance(column, list) or (column.dtype == TEXT and column.ndim == 1):
+                text = self._texts.setdefault(name, TextColumn())
+                text.fill(self.rows)
+                text.add(column)
+            else:
+                self._chunks.setdefault(name, {})[len(self._counts)] = column
         self._counts.append(len(lines))
         self._lines.append(np.asarray(lines, np.int64))
         self._file_of_chunk.append(len(self._files) - 1)
         self.rows += len(lines)
+
+    def _check_size(self, rows: int, list_items: int) -> None:
         self._list_items += list_items
-        if self.rows * len(self._chunks) + self._list_items > MAX_CELLS:
+        if rows * len(self._names) + self._list_items > MAX_CELLS:
             found = f"'{self._files[-1]}': the table has more than {MAX_CELLS:,} cells"
             found += f", the most that fit in {MAX_DATA_BYTES // GIGABYTE} GB"
             raise DataError("path", f"{found}; leave out columns or use a part of the rows", Code.TOO_LARGE)
 
     def build(self) -> Table:
-        """Return the table. The chunks are released column by column, so that memory is not needed twice."""
-        columns = {}
-        for name in list(self._chunks):
-            columns[name] = self._join_chunks(name, dict(self._chunks.pop(name)))
+        """Return the table. What was collected is released column by column, so that memory is not needed twice."""
+        columns = {name: self._build_column(name) for name in self._names}
         files = [np.repeat(np.int32(at), count) for at, count in zip(self._file_of_chunk, self._counts, strict=True)]
         lines = np.concatenate(self._lines) if self._lines else np.zeros(0, np.int64)
         return Table(columns, tuple(self._files), np.concatenate(files) if files else np.zeros(0, np.int32), lines)
 
-    def _join_chunks(self, name: str, chunks: dict[int, Column]) -> Column:
-        first = next(iter(chunks.values()))
-        has_lists = any(chunk.dtype == object for chunk in chunks.values())
-        if has_lists:
-            chunks = {number: _require_lists(name, chunk) for number, chunk in chunks.items()}
-        dtype = np.dtype(object) if has_lists else first.dtype
-        parts = [
-            chunks[number] if number in chunks else np.array(list(repeat(None, count)), dtype)
-            for number, count in enumerate(self._counts)
-        ]
+    def _build_column(self, name: str) -> Column:
+        text, chunks = self._texts.pop(name, None), self._chunks.pop(name, {})
+        if text is not None and not chunks:
+            text.fill(self.rows)
+            return text.build()
+        if text is not None and text.has_text():
+            found = f"'{self._files[0]}': the column '{name}' has lists in some rows and other values in others"
+            raise DataError("path", f"{found}; write a list in each", Code.WRONG_TYPE)
+        parts = [chunks[at] if at in chunks else np.full(rows, None, object) for at, rows in enumerate(self._counts)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _require_lists(name: str, chunk: Column) -> Column:
-    if chunk.dtype == object:
-        return chunk
-    if any(cell is not None for cell in chunk):
-        found = f"the column '{name}' has lists in some rows and other values in others"
-        raise DataError("columns", f"{found}; write a list in each", Code.WRONG_TYPE)
-    return np.full(len(chunk), None, object)
 
 
 def make_list_column(cells: Sequence[object]) -> Column:

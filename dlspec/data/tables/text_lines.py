@@ -103,7 +103,7 @@ class TextLines:
     def _make_encoding_error(self) -> DataError:
         line, byte = _find_undecodable_byte(self.file, self.codec)
         found = f"{self.file}:{line}: {byte} not valid {self.codec.removesuffix('-sig')}"
-        fix = "write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16"
+        fix = "write data.encoding=cp1252 (Windows), latin-1, or what the file was saved in"
         return DataError("encoding", f"{found}; {fix}", Code.FILE_UNREADABLE)
 
 

@@ -17,7 +17,7 @@ from dlspec.data.tables.column_names import (
 )
 from dlspec.data.tables.delimited_rows import NumberedRow
 from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CellReader, TableBuilder, get_chunk_rows, make_list_column
+from dlspec.data.tables.table_builder import CellReader, TableBuilder, TextCells, get_chunk_rows, make_list_column
 from dlspec.data.tables.text_lines import TextLines
 from dlspec.errors import Code, DataError, format_value
 
@@ -69,6 +69,9 @@ def read_header(file: Path, rows: Iterator[NumberedRow], options: ReadOptions) -
 
 
 def _check_first_row(file: Path, line: int, cells: list[str], options: ReadOptions) -> None:
+    if cells[0].startswith("sep=") and not any(cells[1:]):
+        found = f"{file}:{line}: this line tells Excel the delimiter"
+        raise DataError("skip", f"{found}; write data.skip={line} to leave it out", Code.WRONG_VALUE)
     if options.header is None and looks_like_data(cells):
         found = f"{file}:{line}: the first row looks like data, not like names: {format_value(', '.join(cells))}"
         raise DataError("header", f"{found}; write data.header=false, or data.header=true if these are names")
@@ -135,13 +138,15 @@ class TextRowsReader:
         lines.is_ascii = True
         self.builder.add_chunk(columns, numbers)
 
-    def _make_columns(self, header: Header, chunk: list[list[str]], is_ascii: bool) -> dict[str, Column]:
+    def _make_columns(self, header: Header, chunk: list[list[str]], is_ascii: bool) -> dict[str, Column | TextCells]:
         names, count = header.columns, len(header.names)
         rest = [self._clean_rest(cells[count - 1 :]) for cells in chunk] if header.has_rest else []
         if header.has_rest:
             chunk, count = [cells[: count - 1] for cells in chunk], count - 1
         cells = zip(*chunk, strict=True) if chunk else iter([()] * count)
-        columns = {name: self.cells.clean_column(column, is_ascii) for name, column in zip(names, cells, strict=False)}
+        columns: dict[str, Column | TextCells] = {
+            name: self.cells.clean_cells(column, is_ascii) for name, column in zip(names, cells, strict=False)
+        }
         if header.has_rest:
             columns[names[-1]] = make_list_column(rest)
         return columns

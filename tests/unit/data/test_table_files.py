@@ -14,6 +14,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pydantic import ValidationError
 
+from dlspec.data.tables import json_lines, text_column
 from dlspec.data.tables.reading import read_table
 from dlspec.data.tables.table import ReadNotes, ReadOptions, Table
 from dlspec.errors import Code, DataError
@@ -120,7 +121,7 @@ def test_a_file_is_read(name: str, tmp_path: Path) -> None:
 
 # name: content, file name, options, code, line of the message (0: none), rows when the line to write is followed
 REFUSED: dict[str, tuple[str | bytes, str, dict[str, Any], Code, int, int]] = {
-    "latin-1": ("a,b\n1,2\nä,1\n".encode("latin-1"), "in.csv", {}, Code.FILE_UNREADABLE, 3, 0),
+    "latin-1": ("a,b\n1,2\nä,1\n".encode("latin-1"), "in.csv", {}, Code.FILE_UNREADABLE, 3, 2),
     "utf-16-le without a mark": ("a,b\n1,2\n".encode("utf-16-le"), "in.csv", {}, Code.FILE_UNREADABLE, 1, 1),
     "another mark": (b"\xef\xbb\xbfa,b\n1,2\n", "in.csv", {"encoding": "latin-1"}, Code.CONFLICT, 0, 1),
     "duplicate columns": ("a,a,b\n1,2,3\n", "in.csv", {}, Code.NAME_TAKEN, 1, 1),
@@ -142,6 +143,7 @@ REFUSED: dict[str, tuple[str | bytes, str, dict[str, Any], Code, int, int]] = {
     "header alone": ("a,b\n", "in.csv", {}, Code.BAD_DATA, 0, 0),
     "bad rows alone": ("a,b\n1\n", "in.csv", {"bad_rows": "skip"}, Code.BAD_DATA, 2, 0),
     "all skipped": ("a,b\n", "in.csv", {"skip": 3}, Code.WRONG_VALUE, 0, 0),
+    "delimiter for Excel": ("sep=;\na;b;c\n1;2;3\n", "in.csv", {}, Code.WRONG_VALUE, 1, 1),
     "unknown ending": ("a,b\n1,2\n", "in.table", {}, Code.MISSING_VALUE, 0, 1),
     "workbook": (b"PK\x03\x04", "in.csv", {}, Code.FILE_UNREADABLE, 0, 0),
     "workbook by its name": (b"", "in.xlsx", {}, Code.FILE_UNREADABLE, 0, 0),
@@ -175,14 +177,6 @@ def test_a_file_is_refused(name: str, tmp_path: Path) -> None:
         fixed = {**options, **parse_line_to_write(str(caught.value))}
         assert fixed != options
         assert len(read(tmp_path, content, file, **fixed)[0]) == rows
-
-
-def test_the_encodings_of_a_message_work(tmp_path: Path) -> None:
-    content = "a,b\nä,1\n".encode("latin-1")
-    with pytest.raises(DataError) as caught:
-        read(tmp_path, content)
-    assert "data.encoding=NAME: latin-1, cp1252" in str(caught.value)
-    assert list_columns(read(tmp_path, content, encoding="cp1252")[0]) == {"a": ["ä"], "b": ["1"]}
 
 
 def test_the_first_bad_rows_are_listed(tmp_path: Path) -> None:
@@ -222,6 +216,12 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
         read_table(["1.csv", "1.csv"], ReadOptions(), tmp_path)
 
 
+def test_a_path_in_another_normal_form(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301").mkdir()
+    read(tmp_path, "a,b\n1,2\n", "cafe\u0301/re\u0301sume\u0301.csv")
+    assert len(read_table("café/résumé.csv", ReadOptions(), tmp_path)[0]) == 1
+
+
 def test_chunks_are_joined(tmp_path: Path) -> None:
     """More rows than one chunk, with text that is longer than what an array stores inline, equal pandas' cells."""
     frame = pandas.DataFrame(
@@ -232,6 +232,33 @@ def test_chunks_are_joined(tmp_path: Path) -> None:
     assert table.columns["text"].tolist() == frame["text"].tolist()
     assert table.columns["n"].astype(int).tolist() == frame["n"].tolist()
     assert table.line_of_row.tolist() == list(range(2, 70_003))
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_a_text_column_grows_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_column, "MAX_BLOCK_ROWS", block)
+    column, expected = text_column.TextColumn(), []
+    for count in (1, 0, 2, 7, 1, 40):
+        cells = [None if number % 5 == 4 else f"cell {number} of {count}" * (number % 3) for number in range(count)]
+        column.add(cells)
+        column.fill(column.rows + 1)
+        expected += [*cells, None]
+    assert column.build().tolist() == expected
+
+
+def test_keys_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of JSON lines may have different keys, and lists that are missing in whole chunks."""
+    monkeypatch.setattr(json_lines, "CHUNK_CELLS", 1)
+    content = '{"a": 1}\n{"b": [1], "c": null}\n{"c": [2]}\n{"a": "x"}\n'
+    table, _ = read(tmp_path, content, "in.jsonl")
+    assert list_columns(table) == {
+        "a": ["1", None, None, "x"],
+        "b": [None, [1], None, None],
+        "c": [None, None, [2], None],
+    }
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, content + '{"c": 5}\n', "in.jsonl")
+    assert caught.value.finding.code == Code.WRONG_TYPE
 
 
 def test_many_columns(tmp_path: Path) -> None:
@@ -297,6 +324,8 @@ WRONG_OPTIONS: dict[str, dict[str, Any]] = {
     "quote": {"quote": "ab"},
     "encoding": {"encoding": "utf-99"},
     "no text encoding": {"encoding": "zip"},
+    "encoding of domain names": {"encoding": "idna"},
+    "encoding of literals": {"encoding": "unicode_escape"},
     "thousands": {"thousands": "0"},
     "no names": {"header": []},
     "skip": {"skip": -1},

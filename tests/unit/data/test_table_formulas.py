@@ -14,12 +14,11 @@ import pytest
 import torch
 
 from dlspec.data.tables.brace_pattern import parse_braces
-from dlspec.data.tables.column_values import NumberFormat
 from dlspec.data.tables.file_pattern import list_files
 from dlspec.data.tables.file_texts import read_file_texts
 from dlspec.data.tables.python_rows import table_from_python
 from dlspec.data.tables.row_formulas import choose_rows, extract_columns, join_tables
-from dlspec.data.tables.table import Table
+from dlspec.data.tables.table import ReadOptions, Table
 from dlspec.errors import Code, DataError
 
 PEOPLE = table_from_python(
@@ -84,7 +83,7 @@ def test_conditions_equal_those_of_pandas() -> None:
 
 def test_numbers_as_files_write_them() -> None:
     table = table_from_python({"a": ["1.234,5", "7", "1,5"]})
-    chosen = choose_rows(table, "a > 5", NumberFormat(decimal=",", thousands="."))
+    chosen = choose_rows(table, "a > 5", ReadOptions(decimal=",", thousands="."))
     assert chosen.tolist() == [True, True, False]
 
 
@@ -186,6 +185,8 @@ def test_names_in_either_normal_form(tmp_path: Path) -> None:
     table, _ = list_files("caf{a}/{n}.txt", tmp_path)
     assert table.columns["a"].tolist() == ["é"]
     assert Path(table.columns["file"][0]).is_file()
+    assert len(list_files("café/{n}.txt", tmp_path)[0]) == 1
+    assert len(list_files("caf\u0065\u0301/{n}.txt", tmp_path)[0]) == 1
 
 
 def test_links_to_folders_end(tmp_path: Path) -> None:
