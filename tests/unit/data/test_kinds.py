@@ -40,7 +40,7 @@ def assert_equal(found: Encoded, expected: Encoded) -> None:
 def test_every_kind_has_a_row() -> None:
     for registry, is_target in ((COLUMN_KINDS, False), (TARGET_KINDS, True)):
         kinds = {type(row.kind) for row in KIND_ROWS.values() if row.is_target == is_target}
-        assert kinds == {kind for kind in registry.classes() if not issubclass(kind, UserKind)}
+        assert kinds == {kind for kind in registry.values() if not issubclass(kind, UserKind)}
 
 
 @ROWS
