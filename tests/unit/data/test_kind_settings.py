@@ -190,7 +190,7 @@ def test_bpe_is_that_of_the_library_whatever_the_order_of_equal_runs() -> None:
     for row in (0, 1, 3):
         ids = library.encode(str(TEXTS[row])).ids
         assert encoded.values[row, : encoded.lengths[row]].tolist() == ids
-        assert first.decode(ids) == TEXTS[row]  # type: ignore[attr-defined]
+        assert first.decode(ids) == TEXTS[row]
 
 
 def test_a_tokenizer_with_special_tokens_keeps_them_in_cut_texts(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ takes statistics from training rows alone, and returns a `FittedColumn`, which e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -87,6 +87,10 @@ class FittedColumn(ABC):
     def module(self) -> nn.Module | None:
         """Make a module with the same arithmetic as `apply`, from what `read` returns; None if it isn't arithmetic."""
         return None
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Convert the tokens of one row to text."""
+        raise NotImplementedError(f"{type(self).__name__} is not a text")
 
     def invert(self, values: NDArray[Any]) -> NDArray[Any]:
         """Convert encoded targets back: to class names, or numbers in their own unit."""
