@@ -254,7 +254,8 @@ def test_written_texts_end() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("text words", "hello you … …"), ("text characters", "hello you"), ("text bytes", "hello you"),
-     ("text bpe", "hello you"), ("text given", "hello you … …"), ("text to write", "hello you"), ("characters to write", "hello you")],
+     ("text bpe", "hello you"), ("text given", "hello you … …"), ("text to write", "hello you"),
+     ("characters to write", "hello you")],
 )  # fmt: skip
 def test_texts_are_decoded(name: str, expected: str) -> None:
     fitted = KIND_ROWS[name].fit()
