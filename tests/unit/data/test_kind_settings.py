@@ -113,6 +113,16 @@ def test_a_wrong_cell_takes_no_part_in_statistics() -> None:
     assert kind.fit(dirty, np.arange(4)).to_json() == kind.fit(clean, np.arange(3)).to_json()
 
 
+def test_a_number_far_from_the_training_rows_is_listed() -> None:
+    column = text_column("0", "1e-52", "1")
+    for written, is_target in (("number", False), ("value", True)):
+        kind = read_kind(written, TARGET_KINDS if is_target else COLUMN_KINDS, "")
+        encoded = kind.fit(column, np.arange(2)).apply(column)
+        assert list(encoded.problems) == [2] and np.isfinite(encoded.values).all()
+    lists = np.array([[0.0, 1], [1e-52, 2], [1, 3]])
+    assert list(read_kind("numbers", COLUMN_KINDS, "").fit(lists, np.arange(2)).apply(lists).problems) == [2]
+
+
 def test_missing_cells_are_dropped_refused_or_ignored() -> None:
     column = text_column("1", None, "2", "3", None)
     assert KIND_ROWS["number drop"].kind.find_rows_to_drop(column).tolist() == [1, 4]
@@ -190,7 +200,7 @@ def test_bpe_is_that_of_the_library_whatever_the_order_of_equal_runs() -> None:
     for row in (0, 1, 3):
         ids = library.encode(str(TEXTS[row])).ids
         assert encoded.values[row, : encoded.lengths[row]].tolist() == ids
-        assert first.decode(ids) == TEXTS[row]  # type: ignore[attr-defined]
+        assert first.decode(ids) == TEXTS[row]
 
 
 def test_a_tokenizer_with_special_tokens_keeps_them_in_cut_texts(tmp_path: Path) -> None:

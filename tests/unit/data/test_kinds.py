@@ -13,11 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlspec.data.prepare.decoding import make_decoder
 from dlspec.data.prepare.kinds import COLUMN_KINDS, TARGET_KINDS, FittedColumn, fitted_from_json, read_kind
 from dlspec.data.prepare.kinds.kind import Encoded
 from dlspec.data.prepare.kinds.user_kinds import UserKind
 from dlspec.errors import Code, DataError
-from helpers.kind_table import KIND_ROWS, KindRow, list_column, text_column
+from helpers.kind_table import KIND_ROWS, TEXTS, KindRow, list_column, text_column
 
 ROWS = pytest.mark.parametrize("name", KIND_ROWS)
 
@@ -40,7 +41,7 @@ def assert_equal(found: Encoded, expected: Encoded) -> None:
 def test_every_kind_has_a_row() -> None:
     for registry, is_target in ((COLUMN_KINDS, False), (TARGET_KINDS, True)):
         kinds = {type(row.kind) for row in KIND_ROWS.values() if row.is_target == is_target}
-        assert kinds == {kind for kind in registry.classes() if not issubclass(kind, UserKind)}
+        assert kinds == {kind for kind in registry.values() if not issubclass(kind, UserKind)}
 
 
 @ROWS
@@ -248,6 +249,23 @@ def test_written_texts_end() -> None:
     assert fitted.invert(encoded.values).tolist()[:2] == ["Free money now !", "hello you"]
     assert encoded.lengths is not None and encoded.lengths.tolist() == [5, 3, 1, 6, 2, 4, 3, 3]
     assert encoded.values[1].tolist()[2:4] == [2, 0] and encoded.ignored.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("text words", "hello you … …"), ("text characters", "hello you"), ("text bytes", "hello you"),
+     ("text bpe", "hello you"), ("text given", "hello you … …"), ("text to write", "hello you"),
+     ("characters to write", "hello you")],
+)  # fmt: skip
+def test_texts_are_decoded(name: str, expected: str) -> None:
+    fitted = KIND_ROWS[name].fit()
+    decoder = make_decoder(save(fitted))
+    assert decoder is not None
+    encoded = fitted.apply(TEXTS)
+    assert encoded.lengths is not None
+    steps = fitted.shape[0] if expected.endswith("…") else int(encoded.lengths[1])
+    assert decoder.decode(encoded.values[1].tolist()[:steps])[: len(expected)] == expected
+    assert make_decoder(save(KIND_ROWS["number log"].fit())) is None
 
 
 def test_a_list_of_numbers_is_reported_in_its_own_unit() -> None:

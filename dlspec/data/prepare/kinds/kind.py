@@ -7,8 +7,9 @@ takes statistics from training rows alone, and returns a `FittedColumn`, which e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -87,6 +88,10 @@ class FittedColumn(ABC):
         """Make a module with the same arithmetic as `apply`, from what `read` returns; None if it isn't arithmetic."""
         return None
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Convert the tokens of one row to text."""
+        raise NotImplementedError(f"{type(self).__name__} is not a text")
+
     def invert(self, values: NDArray[Any]) -> NDArray[Any]:
         """Convert encoded targets back: to class names, or numbers in their own unit."""
         raise NotImplementedError(f"{type(self).__name__} is not a target")
@@ -125,16 +130,43 @@ class ColumnKind(BaseModel, ABC):
         return np.flatnonzero(find_missing(column))
 
 
+class KindRegistry(Registry[type[ColumnKind]]):
+    """A registry of kinds, which imports dlspec's own when it is first asked for one."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind, (), describe_as_class_itself)
+
+    def __iter__(self) -> Iterator[str]:
+        load_kinds()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        load_kinds()
+        return super().__len__()
+
+    def __contains__(self, name: object) -> bool:
+        load_kinds()
+        return super().__contains__(name)
+
+    def __getitem__(self, name: str) -> type[ColumnKind]:
+        load_kinds()
+        return super().__getitem__(name)
+
+
+def load_kinds() -> None:
+    """Import all of dlspec's own kinds, which registers them."""
+    import_module("dlspec.data.prepare.kinds.all_kinds")
+
+
 NOT_YET = {"image": "images come later", "audio": "audio comes later", "mask": "masks come later"}
-COLUMN_KINDS: Registry[type[ColumnKind]] = Registry("column kind", (), describe_as_class_itself)
-TARGET_KINDS: Registry[type[ColumnKind]] = Registry("target kind", (), describe_as_class_itself)
+COLUMN_KINDS, TARGET_KINDS = KindRegistry("column kind"), KindRegistry("target kind")
 # How to rebuild a fitted column from its JSON, by its `kind`.
 SAVED_KINDS: dict[str, Callable[[Mapping[str, Any]], FittedColumn]] = {}
 K = TypeVar("K", bound=type[ColumnKind])
 F = TypeVar("F", bound=type[FittedColumn])
 
 
-def register_kind(name: str, registry: Registry[type[ColumnKind]]) -> Callable[[K], K]:
+def register_kind(name: str, registry: KindRegistry) -> Callable[[K], K]:
     """Register a class as the kind of this name."""
 
     def register(kind: K) -> K:
@@ -157,6 +189,7 @@ def register_saved(name: str) -> Callable[[F], F]:
 
 def fitted_from_json(saved: object) -> FittedColumn:
     """Rebuild what was fitted from the result of `to_json`; DataError if that is damaged."""
+    load_kinds()
     kind = saved.get("kind") if isinstance(saved, Mapping) else None
     if not isinstance(saved, Mapping) or not isinstance(kind, str):
         raise make_saved_error("each column must be a mapping with its 'kind'")

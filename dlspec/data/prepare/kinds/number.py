@@ -24,7 +24,7 @@ from dlspec.data.prepare.kinds.kind import (
 )
 from dlspec.data.prepare.kinds.numeric_cells import NumericCells
 from dlspec.data.prepare.kinds.saved_values import SavedValues
-from dlspec.data.prepare.kinds.scales import Scale, ScaleName, fit_scale, single_scale_from_json
+from dlspec.data.prepare.kinds.scales import Scale, ScaleName, fit_scale, round_to_float32, single_scale_from_json
 from dlspec.data.prepare.kinds.setting_lines import format_drop_line
 from dlspec.data.prepare.kinds.settings import CellText, Clip, check_clip
 from dlspec.errors import Code, DataError
@@ -139,8 +139,8 @@ class FittedNumber(FittedColumn):
 
     def apply(self, column: NDArray[Any]) -> Encoded:
         found = self.cells.read_column(column)
-        values = self._compute(found.values)
-        problems = {row: self.cells.explain_wrong(cell) for row, cell in found.wrong.items()}
+        values, problems = self._compute(found.values)
+        problems |= {row: self.cells.explain_wrong(cell) for row, cell in found.wrong.items()}
         gaps = np.flatnonzero(found.missing)
         if self.missing == "refuse":
             problems |= dict.fromkeys(gaps.tolist(), "the cell is missing")
@@ -149,13 +149,12 @@ class FittedNumber(FittedColumn):
         notes = {"missing": len(gaps)} if len(gaps) and not self.indicator and self.missing in FILLS else {}
         return Encoded(values, problems=problems, notes=notes)
 
-    def _compute(self, values: Floats) -> NDArray[np.float32]:
+    def _compute(self, values: Floats) -> tuple[NDArray[np.float32], dict[int, str]]:
         missing = np.isnan(values)
         filled = np.where(missing, self.fill, self.cells.clip(values))
-        with np.errstate(over="ignore"):
-            scaled = self.scale.apply(filled).astype(np.float32)
+        scaled, problems = round_to_float32(self.scale.apply(filled))
         columns = [scaled, missing.astype(np.float32)] if self.indicator else [scaled]
-        return np.stack(columns, axis=1)
+        return np.stack(columns, axis=1), problems
 
     def module(self) -> nn.Module:
         from dlspec.data.prepare.kinds.modules import NumberModule

@@ -28,7 +28,7 @@ from dlspec.data.prepare.kinds.kind import (
 from dlspec.data.prepare.kinds.number_lists import Floats, NumberLists, count_steps, read_number_lists
 from dlspec.data.prepare.kinds.numeric_cells import NumericCells
 from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
-from dlspec.data.prepare.kinds.scales import LinearScale, fit_scale, scale_from_json
+from dlspec.data.prepare.kinds.scales import LinearScale, fit_scale, round_to_float32, scale_from_json
 from dlspec.errors import Code, DataError, format_value
 from dlspec.layouts import Layout, format_shape, guess_layout
 
@@ -198,14 +198,13 @@ class FittedNumbers(FittedColumn):
         lists = read_number_lists(column, self.read_format)
         raw = self.read_cells(lists)
         columns = self.flatten(raw)
-        with np.errstate(over="ignore"):
-            scaled = self.scale.apply(np.where(np.isnan(columns), self.fill, columns)).astype(np.float32)
-        values = self.unflatten(scaled)
+        scaled = self.scale.apply(np.where(np.isnan(columns), self.fill, columns))
+        values, problems = round_to_float32(self.unflatten(scaled))
         counts = np.array([count_steps(cell) for cell in lists.cells], np.int64)
         lengths = np.clip(counts, 1, self.shape[0]) if self.has_lengths else None
         if self.has_lengths:
             values[np.arange(self.shape[0]) >= np.minimum(counts, self.shape[0])[:, None]] = 0
-        return self._note(lists, Encoded(values, lengths, self._find_problems(lists)), counts)
+        return self._note(lists, Encoded(values, lengths, {**problems, **self._find_problems(lists)}), counts)
 
     def _find_problems(self, lists: NumberLists) -> dict[int, str]:
         problems = dict(lists.wrong)

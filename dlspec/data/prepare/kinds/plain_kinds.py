@@ -13,7 +13,7 @@ from dlspec.data.prepare.alphabet import Alphabet
 from dlspec.data.prepare.kinds.cells import list_cells, read_numbers
 from dlspec.data.prepare.kinds.kind import SAVED_KINDS, Encoded, FittedColumn, register_saved
 from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
-from dlspec.data.prepare.kinds.scales import LinearScale, fit_standard, make_linear
+from dlspec.data.prepare.kinds.scales import LinearScale, fit_standard, make_linear, round_to_float32
 from dlspec.data.prepare.kinds.splitters import note_texts, pad_ids
 from dlspec.errors import DataError
 from dlspec.layouts import Layout
@@ -61,7 +61,8 @@ class Standardized(FittedColumn):
     def apply(self, column: NDArray[Any]) -> Encoded:
         """Standardize numbers (N, W) or (N,)."""
         values, problems = read_array(column)
-        return Encoded(self.scale.apply(values).astype(np.float32), problems=problems)
+        scaled, infinite = round_to_float32(self.scale.apply(values))
+        return Encoded(scaled, problems={**infinite, **problems})
 
     def invert(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Convert standardized numbers to their own unit, in double precision."""

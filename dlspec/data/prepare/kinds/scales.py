@@ -47,7 +47,8 @@ class LinearScale(Scale):
     divisor: Floats
 
     def apply(self, values: Floats) -> Floats:
-        return np.asarray((values - self.shift) / self.divisor)
+        with np.errstate(over="ignore"):
+            return np.asarray((values - self.shift) / self.divisor)
 
     def invert(self, values: Floats) -> Floats:
         return np.asarray(values * self.divisor + self.shift)
@@ -93,6 +94,20 @@ class QuantileScale(Scale):
 def compress(values: Floats) -> Floats:
     """Return sign · log(1 + |value|)."""
     return np.asarray(np.sign(values) * np.log1p(np.abs(values)))
+
+
+def round_to_float32(values: Floats) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Round scaled numbers (N, ...) to single precision.
+
+    Returns:
+        The numbers, 0 in place of one that is too large, and by row why it is wrong.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = values.astype(np.float32)
+    infinite = ~np.isfinite(rounded)
+    rows = np.flatnonzero(infinite.any(axis=tuple(range(1, values.ndim))))
+    rounded[infinite] = 0
+    return rounded, dict.fromkeys(rows.tolist(), "too far from the training rows: its scaled value is infinite")
 
 
 def fit_scale(name: ScaleName, values: Floats) -> Scale:

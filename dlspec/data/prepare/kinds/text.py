@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -132,6 +132,11 @@ class FittedText(FittedColumn):
         tokens, lengths = self.vocabulary.encode_words([text or [] for text in texts])
         return Encoded(tokens, lengths, notes=note_texts(texts, self.vocabulary.length))
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Convert tokens to text; `…` stands for padding and unknown tokens."""
+        named = dict(enumerate(self.vocabulary.words, RESERVED))
+        return ("" if self.splitter == "characters" else " ").join(named.get(token, "…") for token in tokens)
+
     def to_json(self) -> dict[str, Any]:
         saved = self.vocabulary.to_json()
         if self.splitter == "words":  # as version 0.1.0 wrote it
@@ -178,6 +183,10 @@ class FittedBytes(FittedColumn):
         ids = [[byte + RESERVED for byte in text or ()] or [UNKNOWN] for text in texts]
         tokens, lengths = pad_ids(ids, self.length, PADDING)
         return Encoded(tokens, lengths, notes=note_texts(texts, self.length))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Convert tokens to text; bytes that are not valid UTF-8 become the replacement character."""
+        return bytes(token - RESERVED for token in tokens if token >= RESERVED).decode("utf-8", errors="replace")
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "length": self.length}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -102,6 +102,10 @@ class FittedTextTarget(FittedColumn):
             ends = np.flatnonzero((tokens == END) | (tokens == PADDING))
             texts[row] = space.join(names[tokens[: ends[0] if len(ends) else None]])
         return texts
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Convert tokens to a text, up to its end token."""
+        return str(self.invert(np.array([tokens], np.int64))[0])
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "text": self.text.to_json(), "missing": self.missing}

@@ -22,6 +22,7 @@ from dlspec.data.prepare.kinds.kind import (
     FittedColumn,
     Role,
     Rows,
+    load_kinds,
     register_kind,
     register_saved,
 )
@@ -83,6 +84,7 @@ def column(name: str, layout: Layout | None = None) -> Callable[[R], R]:
 
     def register(reader: R) -> R:
         kind = _make_kind(reader, layout or getattr(reader, "layout", None))
+        load_kinds()  # so that a name of dlspec's own is refused here
         registries = [COLUMN_KINDS, TARGET_KINDS] if hasattr(reader, "write") else [COLUMN_KINDS]
         for registry in registries:
             register_kind(name, registry)(kind)

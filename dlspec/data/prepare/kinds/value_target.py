@@ -25,7 +25,7 @@ from dlspec.data.prepare.kinds.kind import (
 from dlspec.data.prepare.kinds.number import Floats, NumericKind
 from dlspec.data.prepare.kinds.numeric_cells import NumericCells
 from dlspec.data.prepare.kinds.saved_values import SavedValues
-from dlspec.data.prepare.kinds.scales import LinearScale, Scale, fit_scale, single_scale_from_json
+from dlspec.data.prepare.kinds.scales import LinearScale, Scale, fit_scale, round_to_float32, single_scale_from_json
 from dlspec.errors import DataError
 
 
@@ -71,11 +71,13 @@ class FittedValue(FittedColumn):
 
     def apply(self, column: NDArray[Any]) -> Encoded:
         found = self.cells.read_column(column)
-        with np.errstate(over="ignore"):
-            scaled = self.scale.apply(self.cells.clip(found.values)).astype(np.float32)
-        problems = {row: self.cells.explain_wrong(cell) for row, cell in found.wrong.items()}
+        known = ~np.isnan(found.values)
+        scaled = np.zeros(len(known))
+        scaled[known] = self.scale.apply(self.cells.clip(found.values[known]))
+        values, problems = round_to_float32(scaled)
+        problems |= {row: self.cells.explain_wrong(cell) for row, cell in found.wrong.items()}
         marks = [None if gap else gap for gap in found.missing.tolist()]
-        return encode_missing_targets(np.nan_to_num(scaled), marks, self.missing, problems)
+        return encode_missing_targets(values, marks, self.missing, problems)
 
     def invert(self, values: NDArray[Any]) -> Floats:
         """Convert scaled numbers to their own unit, in double precision."""
