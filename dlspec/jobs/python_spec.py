@@ -18,7 +18,7 @@ from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, Problem, SpecError, UserError, suggest
 from dlspec.jobs.composed_spec import compose_or_raise
-from dlspec.jobs.python_rows import is_table_like, make_table_of_rows
+from dlspec.jobs.rows_in_python import is_table_like, make_table_of_rows
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from dlspec.language.source_map import SourceMap

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dlspec.data.sources.table_rows import TableRows
     from dlspec.data.tables.table import ReadNotes, Table
 
-TABLE_OPTIONS = ("format", "delimiter", "quote", "header", "skip", "comment")  # they say how rows stand in a file
+TABLE_OPTIONS = ("format", "delimiter", "quote", "header", "skip", "comment")  # how rows are written in a file
 TEXT = "text"
 
 
@@ -75,8 +75,4 @@ class FileSource(TableSettings):
             return self
         found = [name for name, column in rows.table.columns.items()
                  if name not in (TEXT, *self.list_targets()) and names_splits(column)]  # fmt: skip
-        if len(found) != 1:
-            return self
-        chosen = self.model_copy(update={"split": found[0]})
-        chosen._is_outline = self._is_outline
-        return chosen
+        return self.model_copy(update={"split": found[0]}) if len(found) == 1 else self

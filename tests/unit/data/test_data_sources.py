@@ -54,7 +54,22 @@ TABLE: dict[str, tuple[dict[str, Any], str, tuple[int, ...], str, str, int]] = {
     "text_csv": ({"path": "FOLDER/in.csv"}, "text", (3,), "tokens", "classes", 1),
     "python_lines": ({"limit": 200}, "text", (40,), "tokens", "classes", 1),
     "text": ({"length": 16, "unit": "bytes"}, "text", (16,), "tokens", "classes", 256),
-    "table": ({"path": "FOLDER/in.csv", "target": "label"}, "text", (3,), "tokens", "classes", 1),
+    "table": (
+        {"path": "FOLDER/in.csv", "target": "label", "columns": {"text": "text"}},
+        "text",
+        (3,),
+        "tokens",
+        "classes",
+        1,
+    ),
+    "files": (
+        {"path": "FOLDER/{label}/{name}.txt", "target": "label", "columns": {"text": "text"}},
+        "text",
+        (3,),
+        "tokens",
+        "classes",
+        1,
+    ),
     "random": ({"shape": [4, 6], "num_classes": 3, "size": 50}, "input", (4, 6), "sequence", "classes", 3),
 }
 
@@ -64,6 +79,10 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     folder = tmp_path_factory.mktemp("data")
     write_mnist(folder)
     (folder / "in.csv").write_text(CSV_ROWS)
+    for row in range(40):
+        file = folder / ("spam" if row % 4 == 0 else "ham") / f"{row}.txt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"word{row % 7} Fish {row}")
     return {name: _open(name, folder, row[0]) for name, row in TABLE.items()}
 
 
