@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlspec.api import Result, build, load, resume, sweep, train
+    from dlspec.api import Result, build, inspect, load, resume, sweep, train
     from dlspec.data.prepare.kinds.user_kinds import column
     from dlspec.data.sources.source import data_source
     from dlspec.errors import DataError, SpecError, TrainingFailed, UserError
@@ -30,6 +30,7 @@ __all__ = [
     "build",
     "column",
     "data_source",
+    "inspect",
     "layer",
     "load",
     "loss",
@@ -43,7 +44,7 @@ __all__ = [
 
 # Where each public name is defined.
 _MODULE_OF_NAME = {
-    **dict.fromkeys(("Result", "build", "load", "resume", "sweep", "train"), "dlspec.api"),
+    **dict.fromkeys(("Result", "build", "inspect", "load", "resume", "sweep", "train"), "dlspec.api"),
     **dict.fromkeys(("DataError", "SpecError", "TrainingFailed", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.parts.decorators"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),

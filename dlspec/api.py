@@ -16,10 +16,12 @@ from torch import nn
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import format_choice, parse_overrides
 from dlspec.data.dataset import Dataset
+from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.sources import SOURCES
 from dlspec.errors import UserError, format_value
 from dlspec.formatting import format_override
 from dlspec.jobs import run_resuming
+from dlspec.jobs.data_inspection import inspect_python_data
 from dlspec.jobs.job import Job
 from dlspec.jobs.job_hash import compute_data_checksum
 from dlspec.jobs.job_setup import make_job
@@ -104,6 +106,23 @@ def build(spec: SpecInput, data: DataInput = None, *, target: str | None = None)
     """
     with preserve_generators():
         return prepare_spec(spec, data, target=target).build().network.module.cpu()
+
+
+def inspect(data: DataInput | Path, **settings: Any) -> Inspection:
+    """Read data without training: the kinds of columns and why, missing cells, splits, and what to check.
+
+    Args:
+        data: Rows as for `train` (a frame, a list of mappings, `(X, y)`), arrays by name, a file such as "churn.csv",
+            the name of a data set, or its settings.
+        settings: Settings of `data`, such as `target="churned"`.
+
+    Returns:
+        The inspection; `print` shows it as the command `inspect` does, `to_json()` returns its values.
+
+    Raises:
+        SpecError: If a setting is wrong, or the data do not fit it.
+    """
+    return inspect_python_data(data, settings)
 
 
 def _release_memory_on_error(function: Callable[P, T]) -> Callable[P, T]:

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 # Commands that need neither PyTorch nor Hydra.
 LIGHT_COMMANDS = ("status", "report", "compare")
-PLANNED_COMMANDS = ("evaluate", "predict", "export", "eject", "schema", "inspect", "list",
+PLANNED_COMMANDS = ("evaluate", "predict", "export", "eject", "schema", "list",
            "show", "explain")  # fmt: skip

@@ -56,7 +56,7 @@ def prepare_spec(
     written, overrides = split_spec(spec)
     settings = {} if data is None else extract_data_settings(written.pop("data", None))
     settings |= {} if target is None else {"target": target}
-    arrays, section = _load_data_or_section(data, settings | _extract_data_overrides(overrides))
+    arrays, section = load_data_or_section(data, settings | _extract_data_overrides(overrides))
     if arrays is not None:
         overrides = [each for each in overrides if not re.match(r"[+~]*data[.=]", each)]
     if section is not None:
@@ -110,8 +110,11 @@ def _extract_data_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return {each.key_or_group.removeprefix("data."): each.value() for each in values if not each.is_sweep_override()}
 
 
-def _load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple[Dataset | None, Any]:
-    """Return a data set if the data were given in Python, else the content of the config's `data` section."""
+def load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple[Dataset | None, Any]:
+    """Return a data set if the data were given in Python, else the content of the config's `data` section.
+
+    `settings` are those of the config's `data` section.
+    """
     if data is None or isinstance(data, str):
         return None, data
     if isinstance(data, Dataset):

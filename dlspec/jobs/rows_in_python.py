@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from dlspec.data.dataset import Dataset
+from dlspec.data.inspection.inspection import Inspection
+from dlspec.data.inspection.table_inspection import inspect_table
 from dlspec.data.sources.table_dataset import make_table_dataset
 from dlspec.data.sources.table_rows import TableRows
 from dlspec.data.sources.table_settings import TableSettings
@@ -40,17 +43,34 @@ def make_table_of_rows(data: Any, settings: Mapping[str, Any]) -> Dataset:
     Raises:
         SpecError: if a setting is wrong or does not fit the rows.
     """
-    saved = {key: value for key, value in settings.items() if not (key in _FILE_SETTINGS and value in (None, [], {}))}
-    written = dict(saved)
-    if isinstance(data, tuple) and written.get("target") is None:
-        written["target"] = getattr(data[1], "name", None) or TARGET_COLUMN
-    source = _read_settings(written)
-    try:
+    source = _read_settings(_choose_settings(data, settings))
+    with _locate_data_errors():
         dataset = make_table_dataset(source, TableRows(table_from_python(data)), "table")
+    return replace(dataset, origin={"type": "table", **source.model_dump(mode="json", exclude_defaults=True)})
+
+
+def inspect_rows(data: Any, settings: Mapping[str, Any]) -> Inspection:
+    """Inspect rows given in Python; the arguments and errors are those of `make_table_of_rows`."""
+    source = _read_settings(_choose_settings(data, settings))
+    with _locate_data_errors():
+        return inspect_table(source, TableRows(table_from_python(data)), "table")
+
+
+@contextmanager
+def _locate_data_errors() -> Iterator[None]:
+    try:
+        yield
     except DataError as error:
         key = "" if error.key == "data" else f".{error.key}"
         raise SpecError([Problem(error.finding.code, f"data{key}", str(error))]) from None
-    return replace(dataset, origin={"type": "table", **source.model_dump(mode="json", exclude_defaults=True)})
+
+
+def _choose_settings(data: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that rows in Python can have; `(X, y)` names its target itself."""
+    written = {key: value for key, value in settings.items() if not (key in _FILE_SETTINGS and value in (None, [], {}))}
+    if isinstance(data, tuple) and written.get("target") is None:
+        written["target"] = getattr(data[1], "name", None) or TARGET_COLUMN
+    return written
 
 
 def _read_settings(written: Mapping[str, Any]) -> TableSettings:

@@ -6,7 +6,8 @@ network, make criterion, optimizer and metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -118,8 +119,14 @@ class Preparation:
 
     def _open_data(self, spec: Spec, outline: bool) -> Dataset:
         seed_generators(spec.seed)
-        try:
+        with self.locate_data_errors():
             return self.open_source(spec.data.shrink() if outline else spec.data)
+
+    @contextmanager
+    def locate_data_errors(self) -> Iterator[None]:
+        """Turn a `DataError` inside the `with` block into a `SpecError` at the setting of `data` that it is about."""
+        try:
+            yield
         except DataError as error:
             problems = Problems()
             path = ("data", error.key) if error.key else ("data",)

@@ -39,10 +39,11 @@ class FileSource(TableSettings):
     def open(self) -> Dataset:
         from dlspec.data.sources.table_dataset import make_table_dataset
 
-        rows = self._read_rows()
-        return make_table_dataset(self._find_split(rows), rows, self.source_name)
+        rows = self.read_rows()
+        return make_table_dataset(self.choose_split(rows), rows, self.source_name)
 
-    def _read_rows(self) -> TableRows:
+    def read_rows(self) -> TableRows:
+        """List the files that the path matches, one for each row."""
         from dataclasses import replace
 
         from dlspec.data.sources.table_rows import join_files
@@ -67,7 +68,7 @@ class FileSource(TableSettings):
             table = read_file_texts(table, self.encoding)
         return table, notes
 
-    def _find_split(self, rows: TableRows) -> FileSource:
+    def choose_split(self, rows: TableRows) -> FileSource:
         """Use the only caught column that names splits, unless a setting decides the splits."""
         from dlspec.data.splitting.split_column import names_splits
 

@@ -52,17 +52,17 @@ def make_table_dataset(settings: TableSettings, loaded: TableRows, name: str) ->
     if settings.prepare is not None:
         saved = read_saved_preparation(settings.prepare)
         check_columns(saved, rows.table.columns)
-        rows = _add_stacks(rows, saved.stacks)
+        rows = add_stacks(rows, saved.stacks)
         return _encode(_PlannedTable(rows, settings, None, saved, saved.stacks), name, "")
     names, targets = list(rows.table.columns), settings.list_targets()
     stacks = find_stacks("columns", settings.columns, names) | find_stacks("target", targets, names)
-    rows = _add_stacks(rows, stacks)
+    rows = add_stacks(rows, stacks)
     targets, reconstructed = _find_targets(settings, rows)
-    choice = choose_columns(rows.table.columns, _make_column_settings(settings, rows, targets, stacks))
+    choice = choose_columns(rows.table.columns, make_column_settings(settings, rows, targets, stacks))
     return _encode(_PlannedTable(rows, settings, choice, None, stacks), name, reconstructed)
 
 
-def _add_stacks(rows: TableRows, stacks: Stacks) -> TableRows:
+def add_stacks(rows: TableRows, stacks: Stacks) -> TableRows:
     """Add the columns that are made of several others."""
     table = rows.table
     for name, members in stacks.items():
@@ -109,9 +109,17 @@ def _find_targets(settings: TableSettings, rows: TableRows) -> tuple[dict[str, A
     return targets, ""
 
 
-def _make_column_settings(
+def make_column_settings(
     settings: TableSettings, rows: TableRows, targets: Mapping[str, Any], stacks: Stacks
 ) -> ColumnSettings:
+    """Collect what the settings say about the columns of a table.
+
+    Args:
+        settings: the source's settings
+        rows: the rows, with the columns that are made of several others
+        targets: the targets by column, each with its kind as written, None to infer it
+        stacks: the columns that are made of several others, each with the names of these
+    """
     uses = [(settings.id, "id"), (settings.weight, "weight"), (settings.split, "split"), (settings.folds, "folds"),
             *((name, "group") for name in settings.list_groups())]  # fmt: skip
     reserved = {str(name): use for name, use in uses if name is not None}

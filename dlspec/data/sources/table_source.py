@@ -36,9 +36,10 @@ class TableSource(TableSettings):
     def open(self) -> Dataset:
         from dlspec.data.sources.table_dataset import make_table_dataset
 
-        return make_table_dataset(self, self._read_rows(), self.source_name)
+        return make_table_dataset(self, self.read_rows(), self.source_name)
 
-    def _read_rows(self) -> TableRows:
+    def read_rows(self) -> TableRows:
+        """Read the rows of all files."""
         from dlspec.data.sources.table_rows import add_joined_tables, join_files
         from dlspec.data.tables.reading import read_table
 
