@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlspec.api import Result, build, load, resume, sweep, train
+    from dlspec.api import Result, build, inspect, load, resume, sweep, train
+    from dlspec.data.prepare.kinds.user_kinds import column
     from dlspec.data.sources.source import data_source
     from dlspec.errors import DataError, SpecError, TrainingFailed, UserError
     from dlspec.parts.decorators import layer, loss, optimizer, scheduler
@@ -27,7 +28,9 @@ __all__ = [
     "TrainingFailed",
     "UserError",
     "build",
+    "column",
     "data_source",
+    "inspect",
     "layer",
     "load",
     "loss",
@@ -41,10 +44,11 @@ __all__ = [
 
 # Where each public name is defined.
 _MODULE_OF_NAME = {
-    **dict.fromkeys(("Result", "build", "load", "resume", "sweep", "train"), "dlspec.api"),
+    **dict.fromkeys(("Result", "build", "inspect", "load", "resume", "sweep", "train"), "dlspec.api"),
     **dict.fromkeys(("DataError", "SpecError", "TrainingFailed", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.parts.decorators"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
+    "column": "dlspec.data.prepare.kinds.user_kinds",
     "data_source": "dlspec.data.sources.source",
 }
 

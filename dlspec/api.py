@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -17,10 +18,12 @@ from torch import nn
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import format_choice, parse_overrides
 from dlspec.data.dataset import Dataset
+from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.sources import SOURCES
 from dlspec.errors import UserError, format_value
 from dlspec.formatting import format_override
 from dlspec.jobs import run_resuming
+from dlspec.jobs.data_inspection import inspect_python_data
 from dlspec.jobs.job import Job
 from dlspec.jobs.job_hash import compute_data_checksum
 from dlspec.jobs.job_setup import make_job
@@ -28,6 +31,7 @@ from dlspec.jobs.python_spec import (
     DataInput,
     SpecInput,
     extract_data_settings,
+    is_python_data,
     prepare_spec,
     split_spec,
     to_plain_value,
@@ -82,7 +86,7 @@ class Result:
 
 
 @allow_deep_recursion()
-def build(spec: SpecInput, data: DataInput = None) -> nn.Module:
+def build(spec: SpecInput, data: DataInput = None, *, target: str | None = None) -> nn.Module:
     """Build the network that a spec describes, with weights drawn from the spec's seed.
 
     The random generators of Python, NumPy and PyTorch are restored afterwards.
@@ -92,8 +96,10 @@ def build(spec: SpecInput, data: DataInput = None) -> nn.Module:
             as on the command line, `["model=cnn"]`. Its `data` section may say how arrays are split (`validation`,
             `test`, `split_seed`) and which targets are `labels`, or change settings of the data set that `data` names.
         data: Arrays by field name with a `target`; or a data set's name or settings; or the data's shapes, such as
-            `{"shape": [3, 32, 32], "num_classes": 10}` (`"num_classes": None` makes the target a number). It replaces
-            a data set that the spec names.
+            `{"shape": [3, 32, 32], "num_classes": 10}` (`"num_classes": None` makes the target a number); or rows: a
+            frame of pandas, polars or pyarrow, a list of mappings, or `(X, y)`, with the settings of `data=table`. It
+            replaces a data set that the spec names.
+        target: The column, array or field to predict, short for `data.target`.
 
     Returns:
         The network, on the CPU.
@@ -103,7 +109,24 @@ def build(spec: SpecInput, data: DataInput = None) -> nn.Module:
         UserError: If `spec` is not a spec, or `data` can't be used as data.
     """
     with preserve_generators():
-        return prepare_spec(spec, data).build().network.module.cpu()
+        return prepare_spec(spec, data, target=target).build().network.module.cpu()
+
+
+def inspect(data: DataInput | Path, **settings: Any) -> Inspection:
+    """Read data without training: the kinds of columns and why, missing cells, splits, and what to check.
+
+    Args:
+        data: Rows as for `train` (a frame, a list of mappings, `(X, y)`), arrays by name, a file such as "churn.csv",
+            the name of a data set, or its settings.
+        settings: Settings of `data`, such as `target="churned"`.
+
+    Returns:
+        The inspection; `print` shows it as the command `inspect` does, `to_json()` returns its values.
+
+    Raises:
+        SpecError: If a setting is wrong, or the data do not fit it.
+    """
+    return inspect_python_data(data, settings)
 
 
 def _release_memory_on_error(function: Callable[P, T]) -> Callable[P, T]:
@@ -146,7 +169,9 @@ def load(folder: str | Path, data: DataInput = None) -> nn.Module:
 
 @_release_memory_on_error
 @tolerate_output_errors()
-def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None = None) -> Result:
+def train(
+    spec: SpecInput, data: DataInput = None, *, target: str | None = None, folder: str | Path | None = None
+) -> Result:
     """Train the network that a spec describes, and test it.
 
     The random generators of Python, NumPy and PyTorch are restored afterwards.
@@ -154,6 +179,7 @@ def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None 
     Args:
         spec: The spec, as for `build`.
         data: The data, as for `build`.
+        target: What to predict, as for `build`.
         folder: Where a new run folder is made; with None, nothing is written.
 
     Returns:
@@ -166,7 +192,8 @@ def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None 
     """
     with preserve_generators():
         with allow_deep_recursion():
-            job = make_job(prepare_spec(spec, data))
+            job = make_job(prepare_spec(spec, data, target=target))
+        _print_data_notes(job)
         if folder is None:
             return _make_result(job, job.run(), None)
         job.check_disk_space(Path(folder))
@@ -208,17 +235,30 @@ def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (
 def _apply_changes(run_folder: Path, changes: SpecInput, data: DataInput) -> tuple[SpecInput, list[str]]:
     """Return the run's spec with the changes, and the changed keys; arrays are split as before."""
     changed_sections, overrides = split_spec(changes)
-    saved = load_yaml_file(run_folder / SPEC_FILE).tree.get("data") if isinstance(data, Mapping) else None
-    splits = extract_data_settings(saved) if isinstance(saved, Mapping) and saved.get("type") == "arrays" else {}
-    if isinstance(changes, Mapping):
+    saved = load_yaml_file(run_folder / SPEC_FILE).tree.get("data") if is_python_data(data) else None
+    splits = extract_data_settings(saved) if isinstance(saved, Mapping) else {}
+    if isinstance(changes, Mapping) or not changes:
         kept = {"data": splits | dict(changed_sections.get("data", {}))} if splits else {}
         return {"run": str(run_folder), **changed_sections, **kept}, list(changes)
     keys = [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
     return [
         format_override("run", str(run_folder)),
-        *(f"data.{key}={value}" for key, value in splits.items()),
+        *(_format_data_setting(key, value) for key, value in splits.items()),
         *overrides,
     ], keys
+
+
+def _format_data_setting(key: str, value: Any) -> str:
+    """Format a setting of data that were given in Python as an override."""
+    path = f"data.{key}"
+    return format_override(path, value) if isinstance(value, str) else f"{path}={format_value(value, 10**6)}"
+
+
+def _print_data_notes(job: Job) -> None:
+    """Print what was inferred from the data, as the command line does, unless no progress is wanted."""
+    if job.prepared.spec.trainer.progress != "none":
+        for note in job.prepared.data.notes:
+            print(note, file=sys.stderr)
 
 
 def _make_result(job: Job, result: JobResult, folder: Path | None) -> Result:

@@ -159,12 +159,27 @@ class DataError(UserError):
         key: the setting of `data` that causes the error, '' for the data set as a whole.
         message: what is wrong.
         code: the kind of the problem.
+        note: lines below the message, such as further bad rows.
     """
 
-    def __init__(self, key: str, message: str, code: Code = Code.BAD_DATA) -> None:
-        super().__init__(message)
+    def __init__(self, key: str, message: str, code: Code = Code.BAD_DATA, note: str = "") -> None:
+        super().__init__("\n    ".join([message, *note.splitlines()]))
         self.key = key
-        self.finding = Finding(code, message)
+        self.finding = Finding(code, message, note=note)
+
+
+class InvalidSetting(ValueError):
+    """A value that a validator of a section refuses, with the setting that causes it and the kind of problem.
+
+    Args:
+        path: the keys from the validated value to the setting, () for the value itself.
+        message: what is wrong.
+        code: the kind of the problem.
+    """
+
+    def __init__(self, path: KeyPath, message: str, code: Code = Code.WRONG_VALUE) -> None:
+        super().__init__(message)
+        self.path, self.code = path, code
 
 
 class TrainingFailed(RuntimeError):
@@ -211,13 +226,13 @@ class Problem:
     found: str  # what is wrong
     fix: str = ""  # what to write instead
     location: SourceLocation | None = None
-    note: str = ""  # a line below the message, such as the shapes that led to the problem
+    note: str = ""  # lines below the message, such as the shapes that led to the problem
 
     def format_lines(self) -> list[str]:
         """Return the message as lines for a terminal, with long texts shortened and control characters replaced."""
         parts = [str(self.location) if self.location else "", self.path, self.found, self.fix]
         head = "   ".join(shorten_middle(part) for part in parts if part)
-        note = [f"    {shorten_middle(self.note)}"] if self.note else []
+        note = [f"    {shorten_middle(line)}" for line in self.note.splitlines()]
         return [
             replace_control_characters(each)
             for each in (head, *(self.location.format_excerpt() if self.location else []), *note)

@@ -53,6 +53,8 @@ class Target:
     lengths: str = ""  # the field whose lengths are also this target's; "" if there is none
     # The names of the labels of a multi-label target (L,): numbers that are 1 for each label that a sample has, else 0.
     labels: tuple[str, ...] = ()
+    # Key of each sample's weight (N,) in `Split.tensors`: its factor in the loss and in metrics; "" without weights.
+    weights: str = ""
 
     @property
     def num_outputs(self) -> int:
@@ -122,6 +124,9 @@ class Dataset:
     origin: Mapping[str, Any] = field(default_factory=dict)  # settings that a saved spec keeps of data given in Python
     # Without targets: the field that the network should reconstruct; "" for every field that it takes as input.
     reconstructed_field: str = ""
+    notes: tuple[str, ...] = ()  # lines for the user: what was inferred, left out or unknown
+    resolved: Mapping[str, Any] = field(default_factory=dict)  # settings that a saved spec has instead of the written
+    buckets: bool = False  # whether training batches consist of samples of similar length
 
     @property
     def target(self) -> Target:

@@ -56,13 +56,43 @@ def split_rows(
 
     part = np.full(len(stratum), TRAIN)
     for number, share in ((TEST, plan.test), (VALIDATION, plan.validation)):
-        free = np.flatnonzero(part == TRAIN)
-        chosen = choose_proportionally(stratum[free], _count_split_rows(len(stratum), share), 1, generator)
-        part[free[chosen]] = number
+        _choose_split(part, number, share, stratum, generator)
 
     part_of_row = part[unit_of_row]
     rows = [np.flatnonzero(part_of_row == number) for number in (TRAIN, VALIDATION, TEST)]
     return SplitIndices(*(limit_rows(each, strata[each], plan.limit, generator) for each in rows))
+
+
+def _choose_split(part: IntArray, number: int, share: float, stratum: IntArray, generator: np.random.Generator) -> None:
+    """Move a share of the units from training to the split of this number, in the classes' proportions."""
+    free = np.flatnonzero(part == TRAIN)
+    chosen = choose_proportionally(stratum[free], _count_split_rows(len(stratum), share), 1, generator)
+    part[free[chosen]] = number
+
+
+def number_folds(test: float, folds: int, seed: int, classes: IntArray, groups: IntArray) -> tuple[IntArray, IntArray]:
+    """Choose the test rows, then divide the others into folds of equal size with the classes in equal proportions.
+
+    Args:
+        test: fraction of the groups for the test; these rows are in no fold
+        folds: number of folds
+        seed: seed of the split
+        classes: class of each row, numbered from 0
+        groups: group of each row, numbered from 0; rows of one group are in the same fold
+
+    Returns:
+        The fold of each row (N,), and whether the row is a test row (N,).
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    stratum = _find_rarest_classes(classes, groups)
+    part = np.full(len(stratum), TRAIN)
+    _choose_split(part, TEST, test, stratum, generator)
+    fold = np.full(len(stratum), -1)
+    for number in range(folds):
+        free = np.flatnonzero((part == TRAIN) & (fold < 0))
+        chosen = choose_proportionally(stratum[free], round(len(free) / (folds - number)), 0, generator)
+        fold[free[chosen]] = number
+    return fold[groups], part[groups] == TEST
 
 
 def limit_rows(rows: IntArray, classes: IntArray, limit: int | None, generator: np.random.Generator) -> IntArray:

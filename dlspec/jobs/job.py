@@ -18,7 +18,7 @@ from dlspec.jobs.job_hash import compute_content_checksum
 from dlspec.jobs.resumed_settings import Changes, find_all_changes, find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path, shorten_path
-from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE
+from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, PREPARE_FILE, RESULT_FILE, SPEC_FILE
 from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_json, write_yaml
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.lock import lock_run_folder
@@ -132,6 +132,8 @@ class Job:
     def _write_spec_and_environment(self, folder: Path, snapshot: Snapshot | None) -> None:
         changes = {} if snapshot is None else self._find_all_changes(snapshot, folder)
         (folder / RESULT_FILE).unlink(missing_ok=True)  # the result of a resumed run is outdated
+        if self.prepared.data.preprocessing:
+            write_json(folder / PREPARE_FILE, dict(self.prepared.data.preprocessing))
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
             {"seed": self.prepared.spec.seed, **collect_environment()},

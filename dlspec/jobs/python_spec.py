@@ -18,33 +18,45 @@ from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, Problem, SpecError, UserError, suggest
 from dlspec.jobs.composed_spec import compose_or_raise
+from dlspec.jobs.rows_in_python import is_table_like, make_table_of_rows
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from dlspec.language.source_map import SourceMap
 from dlspec.limits import explain_raising_limit, get_limit
 
 KEYS_CHOSEN_BY_NAME = (*GROUPS, "run")  # given as a string, each of these names a file, a part or a run
-DATA_FIX = "pass arrays by name, {'x': ..., 'target': ...}, or a data set's name"
-ARRAY_SETTINGS = ("validation", "test", "split_seed", "labels")
+DATA_FIX = "pass arrays by name, {'x': ..., 'target': ...}, a frame, a list of rows, (X, y), or a data set's name"
+ARRAY_SETTINGS = ("validation", "test", "split_seed", "labels", "target")
+PYTHON_TYPES = ("arrays", "table")  # `data.type` of a run whose data were given in Python
 NO_VALUES: Mapping[str, Any] = {}
 SpecInput = Mapping[str, Any] | Sequence[str]
-DataInput = Mapping[str, Any] | Dataset | str | None
+# Arrays or settings by name; a data set, or its name; or rows: a frame, a list of rows, (X, y).
+DataInput = Any
 
 
 def prepare_spec(
-    spec: SpecInput, data: DataInput, values: Mapping[str, Any] = NO_VALUES, *, is_resumed: bool = False
+    spec: SpecInput,
+    data: DataInput,
+    values: Mapping[str, Any] = NO_VALUES,
+    *,
+    target: str | None = None,
+    is_resumed: bool = False,
 ) -> Preparation:
     """Make the steps that turn a spec into a run.
 
     Args:
         spec: A mapping, or a list of overrides.
-        data: Arrays by field name, a data set, its name or settings, its shapes; None takes the spec's own data.
+        data: Arrays by field name, rows, a data set, its name or settings, its shapes; None takes the spec's own data.
         values: Values by dotted path, such as `optimizer.lr`, which replace those of the spec.
+        target: What to predict, as `data.target`; None for what the spec or the data say.
         is_resumed: Whether the run starts from a checkpoint.
     """
+    if target is not None and not is_python_data(data):
+        values, target = {**values, "data.target": target}, None
     written, overrides = split_spec(spec)
     settings = {} if data is None else extract_data_settings(written.pop("data", None))
-    arrays, section = _load_data_or_section(data, settings | _extract_data_overrides(overrides))
+    settings |= {} if target is None else {"target": target}
+    arrays, section = load_data_or_section(data, settings | _extract_data_overrides(overrides))
     if arrays is not None:
         overrides = [each for each in overrides if not re.match(r"[+~]*data[.=]", each)]
     if section is not None:
@@ -59,7 +71,7 @@ def prepare_spec(
     if settings and arrays is None:
         tree["data"] = _merge_section(tree["data"], settings, "data")
     if arrays is not None:
-        tree["data"] = _make_placeholder_source(arrays) | {key: settings[key] for key in settings if key != "labels"}
+        tree["data"] = _make_data_section(arrays, settings)
     if values:
         tree = change_config_values(tree, values)
     files = {group: composed.loader.files(group) for group in GROUPS}
@@ -87,7 +99,7 @@ def split_spec(spec: SpecInput) -> tuple[dict[str, Any], Sequence[str]]:
 
 def extract_data_settings(section: Any) -> dict[str, Any]:
     """Return the settings in a spec's `data` section; none if it names a data set, which the given data replace."""
-    if not isinstance(section, Mapping) or section.get("type", "arrays") != "arrays":
+    if not isinstance(section, Mapping) or section.get("type", "arrays") not in PYTHON_TYPES:
         return {}
     return {str(key): value for key, value in section.items() if key != "type"}
 
@@ -98,22 +110,47 @@ def _extract_data_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return {each.key_or_group.removeprefix("data."): each.value() for each in values if not each.is_sweep_override()}
 
 
-def _load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple[Dataset | None, Any]:
-    """Return a data set if the data were given in Python, else the content of the config's `data` section."""
+def load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple[Dataset | None, Any]:
+    """Return a data set if the data were given in Python, else the content of the config's `data` section.
+
+    `settings` are those of the config's `data` section.
+    """
     if data is None or isinstance(data, str):
         return None, data
     if isinstance(data, Dataset):
         _check_data_settings(settings, (), "a data set that was made in Python")
         return data, None
+    if is_table_like(data):
+        return make_table_of_rows(data, settings), None
     if not isinstance(data, Mapping):
         raise UserError(f"can't use {_describe_value(data)} as data: {DATA_FIX}")
     if "type" in data:
         return None, dict(data)
-    if "target" in data or any(hasattr(each, "__array__") for each in data.values()):
+    if _has_arrays(data, settings):
         _check_data_settings(settings, ARRAY_SETTINGS, "arrays")
         return dataset_from_arrays(data, **settings), None
     _require_num_classes(data)
     return None, {"type": "random", "size": 16, **data}
+
+
+def is_python_data(data: DataInput) -> bool:
+    """Whether data are given in Python, not named or described."""
+    if isinstance(data, Mapping):
+        return "type" not in data and _has_arrays(data, {})
+    return data is not None and not isinstance(data, str)
+
+
+def _has_arrays(data: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    is_given = settings.get("target", "target") in data or "target" in data
+    return is_given or any(hasattr(each, "__array__") for each in data.values())
+
+
+def _make_data_section(data: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a data section to check the config with; it is never opened."""
+    if data.origin.get("type") == "table":
+        return {**data.origin, **settings}
+    kept = {key: value for key, value in settings.items() if key not in ("labels", "target")}
+    return _make_placeholder_source(data) | kept
 
 
 def _make_placeholder_source(data: Dataset) -> dict[str, Any]:

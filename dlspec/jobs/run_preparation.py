@@ -6,7 +6,8 @@ network, make criterion, optimizer and metrics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from dlspec.network.weights.initial_values import initialize_weights
 from dlspec.network.weights.weight_loading import load_weights
 from dlspec.optim.frozen_parameters import FrozenParameters
 from dlspec.optim.schedule import Schedule, TrainedLength
+from dlspec.training.components import find_sampled_target
 from dlspec.training.runtime.determinism import deterministic_algorithms
 from dlspec.training.runtime.devices import UnknownDevice, choose_device
 from dlspec.training.runtime.randomness import seed_generators
@@ -117,8 +119,14 @@ class Preparation:
 
     def _open_data(self, spec: Spec, outline: bool) -> Dataset:
         seed_generators(spec.seed)
-        try:
+        with self.locate_data_errors():
             return self.open_source(spec.data.shrink() if outline else spec.data)
+
+    @contextmanager
+    def locate_data_errors(self) -> Iterator[None]:
+        """Turn a `DataError` inside the `with` block into a `SpecError` at the setting of `data` that it is about."""
+        try:
+            yield
         except DataError as error:
             problems = Problems()
             path = ("data", error.key) if error.key else ("data",)
@@ -159,7 +167,8 @@ class Preparation:
 
     def _prepare_built(self, built: BuiltSpec) -> PreparedRun:
         spec, data, network, problems = built.spec, built.data, built.network, built.spec.problems.make_empty_copy()
-        criterion = make_criterion(network, data, spec.loss, problems)
+        criterion = make_criterion(network, data, spec.loss, problems, spec.balanced)
+        _check_sampling(spec, data, problems)
         causality_notes = () if criterion is None else check_causality(network, criterion, data, problems)
         predicted = () if criterion is None else criterion.predicted_targets
         if any(each.labels and each.name not in data.origin.get("labels", ()) for each in predicted):
@@ -171,13 +180,13 @@ class Preparation:
         schedule = build_schedule(spec, optimizer, data, self.trained, problems)
         raise_problems(problems, self.make_source_map)
         assert criterion is not None  # otherwise a problem was raised
-        resolved_spec = _make_resolved_spec(spec, criterion, metrics)
+        resolved_spec = _make_resolved_spec(spec, data, criterion, metrics)
         if self.data is not None:  # the data were given in Python, so the spec can't name their source
-            resolved_spec["data"] = {"type": "arrays", **data.origin}
+            resolved_spec["data"] = {"type": "arrays", **data.origin, **data.resolved}
         return PreparedRun(
             spec, data, network, criterion, optimizer, schedule, built.freezing,
             lambda: make_metrics(metrics, predicted), resolved_spec,
-            (*built.notes, *causality_notes, *criterion.describe_own_losses(),
+            (*data.notes, *built.notes, *causality_notes, *criterion.describe_own_losses(),
              *_make_all_frozen_note(network, optimizer)),
         )  # fmt: skip
 
@@ -195,6 +204,13 @@ def _make_all_frozen_note(network: Network, optimizer: Optimizer | None) -> tupl
     """Return a note if all parameters are frozen, as a `freeze` pattern may match more than the user meant."""
     has_weights = any(True for _ in network.module.parameters())
     return ("nothing is trained: all parameters are frozen",) if has_weights and optimizer is None else ()
+
+
+def _check_sampling(spec: Spec, data: Dataset, problems: Problems) -> None:
+    """Report `trainer.sampling: balanced` for data without a target of one class for each sample."""
+    if spec.trainer.sampling is not None and find_sampled_target(data) is None:
+        found = f"{data.name} has no target with one class for each sample, so no classes can be balanced"
+        problems.add(Code.UNSUPPORTED, ("trainer", "sampling"), found, "remove it", at_value=True)
 
 
 def _check_recomputed_patterns(spec: Spec, network: Network, problems: Problems) -> None:
@@ -227,7 +243,9 @@ def _choose_run_device(spec: Spec, problems: Problems) -> torch.device:
         return torch.device("cpu")
 
 
-def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[SelectedMetric]) -> dict[str, Any]:
+def _make_resolved_spec(
+    spec: Spec, data: Dataset, criterion: Criterion, metrics: Sequence[SelectedMetric]
+) -> dict[str, Any]:
     """Make the spec that the run saves: with every default and fact; params and formulas stay as written."""
     tree = dict(spec.tree)
     scheduler = spec.scheduler
@@ -235,7 +253,7 @@ def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[Sele
         "spec_version": spec.problems.spec_version,
         **({"imports": tree["imports"]} if tree.get("imports") else {}),
         "model": {key: value for key, value in tree["model"].items() if key != "loss"},
-        "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json")},
+        "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json"), **data.resolved},
         "loss": losses_to_spec(criterion),
         "optimizer": part_to_spec(spec.optimizer.schema, spec.optimizer.settings) | _get_group_settings(tree),
         "scheduler": None

@@ -54,6 +54,7 @@ class Spec:
     weights: WeightsSpec | None = None
     seed: int = 0
     problems: Problems = field(default_factory=Problems)  # empty; it keeps where every key is written
+    balanced: str = ""  # the setting of the loss that is `balanced`: `weight` or `pos_weight`
 
     @property
     def unknown_facts(self) -> tuple[str, ...]:

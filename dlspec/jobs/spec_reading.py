@@ -32,7 +32,7 @@ from dlspec.network.layer import Layer
 from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
 from dlspec.parts.section_reader import iterate_leaves, read_section
-from dlspec.parts.specs.loss_spec import LossTerms, read_losses
+from dlspec.parts.specs.loss_spec import LossTerms, read_losses, separate_balanced
 from dlspec.parts.specs.metrics_spec import MetricTerm, read_metrics
 from dlspec.parts.specs.parameters_spec import Initialization, read_freeze, read_groups, read_inits
 from dlspec.parts.torch.torch_parts import OPTIMIZERS, SCHEDULERS
@@ -162,7 +162,7 @@ class _SpecReader:
         interval = read_interval(tree.get("scheduler"), scheduler, self.problems)
         return Spec(
             tree, graph, layers, data, optimizer, trainer, loss, scheduler, interval, warmup, metrics, inits, freeze,
-            groups, weights, seed, self.problems,
+            groups, weights, seed, self.problems, separate_balanced(tree.get("loss"))[1],
         )  # fmt: skip
 
     def _reuse_or_read(self, field: str, keys: Collection[str], read: Callable[[], T]) -> T:
@@ -239,6 +239,7 @@ class _SpecReader:
 
     def _read_loss(self, raw: Any, graph: Graph) -> LossTerms | None:
         """Read the top-level losses, or else those under `model`; None means `auto`."""
+        raw, _ = separate_balanced(raw)
         own = self._read_model_setting("loss", graph, read_losses) or None
         if raw is None or _is_auto(raw, "loss", self.problems):
             return own

@@ -19,13 +19,15 @@ from dlspec.errors import Code
 from dlspec.formatting import first_line
 from dlspec.language.problems import Problems
 from dlspec.layouts import Lengths, TensorInfo
-from dlspec.losses.loss_call import LossSetup, OutputSelector, make_loss_call
+from dlspec.losses.balanced_weights import balance_losses
+from dlspec.losses.loss_call import LossCall, LossSetup, OutputSelector, make_loss_call
 from dlspec.losses.loss_checks import check_match
 from dlspec.losses.loss_matching import LossMatch, match_losses
 from dlspec.losses.loss_rules import identity
 from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors, make_shape_converters
-from dlspec.losses.loss_weights import make_weight_function
-from dlspec.losses.predictions import Prediction, PredictionPair, make_prediction
+from dlspec.losses.loss_weights import WeightFunction, make_weight_function
+from dlspec.losses.predictions import MetricTensors, Prediction, make_prediction
+from dlspec.losses.sample_weights import make_weighted_call
 from dlspec.network.builder import Network
 from dlspec.network.random_state import preserve_random_state
 from dlspec.parts.specs.loss_spec import LossTerms
@@ -42,15 +44,22 @@ class CriterionTerm(nn.Module):
     def __init__(self, setup: LossSetup) -> None:
         super().__init__()
         self.match, self.select_output = setup.match, setup.select_output
-        call = make_loss_call(setup)
+        call, self.weigh = _make_call_and_weights(setup)
         self.loss, self.compare = call.loss, call.compare
-        self.weigh = make_weight_function(setup, call.loss)
         self.add_up = call.add_up if self.weigh is not None else None
         predict = self.match.rule.predict
         predict = None if predict is None else getattr(self.loss, "predict", predict)
-        self.prediction = make_prediction(self.match, predict, setup.index, setup.padding)
+        self.prediction = make_prediction(self.match, predict, setup.index, setup.padding, setup.weights_index)
         # The user's own loss returns one number for a batch, and does not say what it averages over.
         self.is_own = not setup.has_reduction and self.match.term.type != "Mean"
+
+
+def _make_call_and_weights(setup: LossSetup) -> tuple[LossCall, WeightFunction | None]:
+    """Make the loss, and the function that computes how much each sample counts in its mean."""
+    if setup.weights_index >= 0:
+        return make_weighted_call(setup)
+    call = make_loss_call(setup)
+    return call, make_weight_function(setup, call.loss)
 
 
 class Criterion(nn.Module):
@@ -148,8 +157,8 @@ class Criterion(nn.Module):
         found = {each.target.name: each.predict(pick(output)) for pick, each in self._predictions}
         return next(iter(found.values())) if len(found) == 1 else found
 
-    def make_metric_pairs(self, output: Any, targets: TargetTensors) -> tuple[PredictionPair, ...]:
-        """Return predictions and true values for each predicted target, as metrics compare them."""
+    def make_metric_pairs(self, output: Any, targets: TargetTensors) -> tuple[MetricTensors, ...]:
+        """Return predictions, true values and where they have them weights, for each predicted target."""
         return tuple(each.make_metric_pair(pick(output), targets) for pick, each in self._predictions)
 
 
@@ -174,7 +183,9 @@ def _collect_trims(terms: Sequence[CriterionTerm]) -> dict[str, PaddingTrim]:
     return trims
 
 
-def make_criterion(network: Network, data: Dataset, terms: LossTerms | None, problems: Problems) -> Criterion | None:
+def make_criterion(
+    network: Network, data: Dataset, terms: LossTerms | None, problems: Problems, balanced: str = ""
+) -> Criterion | None:
     """Make the criterion of a spec. Not every output needs a loss.
 
     Args:
@@ -182,6 +193,7 @@ def make_criterion(network: Network, data: Dataset, terms: LossTerms | None, pro
         data: The data with the targets.
         terms: The losses as written; None stands for `auto`.
         problems: Collects what does not fit together.
+        balanced: The setting that is `balanced`: `weight` or `pos_weight`; '' for none.
 
     Returns:
         The criterion, or None where a problem was found.
@@ -190,6 +202,10 @@ def make_criterion(network: Network, data: Dataset, terms: LossTerms | None, pro
     matches = [each for each in match_losses(network, data, terms, problems) if check_match(each, data, problems)]
     if len(problems) > problem_count:
         return None
+    if balanced:
+        matches = balance_losses(matches, data, balanced, problems)
+        if len(problems) > problem_count:
+            return None
     names = _list_target_names(matches)
     built = [_build_and_try_term(each, network, names, problems) for each in matches]
     terms_built = [each for each in built if each is not None]
@@ -202,6 +218,7 @@ def _list_target_names(matches: Sequence[LossMatch]) -> list[str]:
     for each in matches:
         if isinstance(each.target, Target):
             names[each.target.name] = None
+            names |= {each.target.weights: None} if each.target.weights else {}
         found = (_find_output_lengths(each), _find_target_lengths(each))
         names |= dict.fromkeys(f"{lengths.field}_lengths" for lengths in found if lengths is not None)
     return list(names)
@@ -261,6 +278,7 @@ def _make_loss_setup(match: LossMatch, network: Network, names: Sequence[str]) -
         match, output_selectors, make_shape_converters(match, index), index,
         make_padding(_find_output_lengths(match), match.main.value.time_dim),
         make_padding(_find_target_lengths(match), 1), match.term.settings,
+        names.index(match.target.weights) if isinstance(match.target, Target) and match.target.weights else -1,
     )  # fmt: skip
 
 
@@ -290,6 +308,8 @@ def _make_trial_shape(batch_size: int, value: TensorInfo) -> tuple[int, ...]:
 
 def _make_trial_target(name: str, batch_size: int, match: LossMatch) -> Tensor:
     target = match.target
+    if isinstance(target, Target) and name == target.weights:
+        return torch.ones(batch_size)
     if not isinstance(target, Target) or name != target.name:
         return torch.full((batch_size,), 10**6)  # lengths, for which every step is real; or another term's target
     value = match.main.value

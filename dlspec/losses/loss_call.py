@@ -45,6 +45,8 @@ class LossSetup:
     # Which steps of the target are real, for CTC.
     target_padding: PaddingMaskBuilder | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # The position of the sample weights among the batch's targets; -1 if all samples count equally.
+    weights_index: int = -1
 
     @property
     def select_output(self) -> OutputSelector:

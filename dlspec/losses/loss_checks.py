@@ -13,6 +13,7 @@ from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_rules import SOFTMAX_LAYERS
+from dlspec.losses.sample_weights import explain_unweighted
 
 
 def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
@@ -25,6 +26,7 @@ def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
     """
     problem_count = len(problems)
     checks = (
+        _check_sample_weights,
         _check_target,
         _check_target_values,
         _check_last_layers,
@@ -49,6 +51,15 @@ def _check_known_lengths(match: LossMatch, data: Dataset, problems: Problems) ->
     found = f"{loss} needs each sample's length, which is unknown after layer '{value.lengths_lost_at}'"
     fix = "if the steps of that layer are those of another output, write lengths_of: NAME in it; otherwise replace it"
     problems.add(Code.LENGTHS_LOST, match.term.path, found, fix)
+
+
+def _check_sample_weights(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    """Report a loss that can't count samples by their weights."""
+    if isinstance(match.target, Target) and match.target.weights:
+        found = explain_unweighted(match)
+        if found:
+            fix = f"use a loss of PyTorch such as CrossEntropyLoss or MSELoss, or {data.name} without weights"
+            problems.add(Code.UNSUPPORTED, match.term.path, found, fix)
 
 
 def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:

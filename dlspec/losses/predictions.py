@@ -13,7 +13,8 @@ from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_rules import TensorFunction, clamp_to_unit, identity
 from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors, make_row_flattener
 
-PredictionPair = tuple[Tensor, Tensor]
+# Predictions and true values; and the weight of each, where samples do not count equally.
+MetricTensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,16 @@ class Prediction:
     target: Target
     # Makes probabilities (N, ..., K) for K classes, (N, ...) of the second class for two, or numbers.
     predict: TensorFunction
-    # Makes predictions and true values for metrics, one row per sample, step or pixel that is not padding.
-    make_metric_pair: Callable[[Tensor, TargetTensors], PredictionPair]
+    # Makes predictions, true values and weights for metrics, one row per sample, step or pixel that is not padding.
+    make_metric_pair: Callable[[Tensor, TargetTensors], MetricTensors]
 
 
 def make_prediction(
-    match: LossMatch, predict: TensorFunction | None, target_index: int, padding: PaddingMaskBuilder | None
+    match: LossMatch,
+    predict: TensorFunction | None,
+    target_index: int,
+    padding: PaddingMaskBuilder | None,
+    weights_index: int = -1,
 ) -> Prediction | None:
     """Decide how a loss's first output becomes a prediction of its target.
 
@@ -38,6 +43,7 @@ def make_prediction(
         predict: Makes probabilities or numbers from outputs (M, K) or (M,); None: the output is not a prediction.
         target_index: The position of the target among the batch's targets.
         padding: Which steps of the output are real; None if all are.
+        weights_index: The position of the sample weights among the batch's targets; -1 without weights.
 
     Returns:
         The prediction, or None where the loss has a constant target or none, or `predict` is None.
@@ -45,7 +51,25 @@ def make_prediction(
     if not isinstance(match.target, Target) or predict is None:
         return None
     make_for_kind = _make_class_prediction if match.target.kind == "classes" else _make_number_prediction
-    return make_for_kind(match.target, match.main.value, predict, target_index, padding)
+    found = make_for_kind(match.target, match.main.value, predict, target_index, padding)
+    return found if weights_index < 0 else _add_weights(found, match, weights_index, target_index, padding)
+
+
+def _add_weights(
+    prediction: Prediction, match: LossMatch, weights_index: int, target_index: int, padding: PaddingMaskBuilder | None
+) -> Prediction:
+    """Add the weight of its sample to each row that metrics see."""
+    make_pair = prediction.make_metric_pair
+    is_row_per_sample = match.target is prediction.target  # its shape was kept: one number or vector a sample
+
+    def make_metric_tensors(output: Tensor, targets: TargetTensors) -> MetricTensors:
+        weights, target = targets[weights_index], targets[target_index]
+        if not is_row_per_sample:
+            weights = weights.reshape(-1, *(1,) * (target.dim() - 1)).expand_as(target)
+            weights = weights.flatten() if padding is None else weights[padding.build_step_mask(output, targets)]
+        return (*make_pair(output, targets), weights.flatten())
+
+    return replace(prediction, make_metric_pair=make_metric_tensors)
 
 
 def _make_class_prediction(
@@ -61,7 +85,7 @@ def _make_class_prediction(
         found = probabilities(output)
         return found.reshape(*output.movedim(dim, -1).shape[:-1], *found.shape[1:]) if target.shape else found
 
-    def make_metric_pair(output: Tensor, targets: TargetTensors) -> PredictionPair:
+    def make_metric_pair(output: Tensor, targets: TargetTensors) -> MetricTensors:
         found, truth = probabilities(output), targets[target_index].flatten()
         if padding is None:
             return found, truth
@@ -97,7 +121,7 @@ def _make_number_prediction(
         found = final_function(output.squeeze(output_info.channels_dim) if is_squeezed else output)
         return found * deviation + mean
 
-    def make_metric_pair(output: Tensor, targets: TargetTensors) -> PredictionPair:
+    def make_metric_pair(output: Tensor, targets: TargetTensors) -> MetricTensors:
         found, truth = predict_numbers(output), targets[target_index] * deviation + mean
         if padding is not None:
             time = 1 if is_squeezed else padding.time_dim

@@ -21,6 +21,7 @@ from dlspec.metrics.classification import (
     make_label_metric,
     measures_both_classes,
 )
+from dlspec.metrics.weighted import find_unweighted, make_weighted_metric
 from dlspec.parts.schema import Schema
 from dlspec.parts.specs.metrics_spec import MetricTerm
 from dlspec.parts.torch.torch_metrics import CLASSIFICATION_METRICS, TOKEN_METRICS, metric_registry
@@ -53,7 +54,7 @@ def choose_auto_metrics(target: Target, *, is_input: bool = False, is_character:
         The names of the metrics.
     """
     if target.labels:
-        return ["Accuracy", "F1Score"]
+        return [] if target.weights else ["Accuracy", "F1Score"]  # metrics of labels take no weights yet
     if target.kind == "numbers":
         return ["MeanSquaredError" if is_input else "MeanAbsoluteError", "R2Score"]
     if target.is_next_token:
@@ -132,6 +133,9 @@ def _find_fitting_targets(metric: MetricTerm, predicted: Sequence[Target], probl
         problems.add(Code.WRONG_TARGET, metric.part.path, found, "use metrics=auto, which chooses by the target")
     for each in fitting:
         _check_class_pairs(metric, each, problems)
+        if each.weights:
+            for name, finding in find_unweighted(metric.schema, metric.settings, each):
+                problems.add_finding(metric.part.path_of(name) if name else metric.part.path, finding)
         if metric.schema.name in CLASSIFICATION_METRICS:
             for name, finding in find_wrong_settings(metric.settings, each):
                 problems.add_finding(metric.part.path_of(name), finding)
@@ -217,6 +221,8 @@ _PER_OUTPUT_METRICS = ("PearsonCorrCoef", "SpearmanCorrCoef", "ConcordanceCorrCo
 
 def _make_metric(metric: SelectedMetric) -> Any:
     schema, target, settings = metric.schema, metric.target, metric.settings
+    if target.weights:
+        return make_weighted_metric(schema, settings, target)
     if schema.name in CLASSIFICATION_METRICS:
         return make_classification_metric(schema, settings, target)
     if schema.name in _PER_OUTPUT_METRICS and target.num_outputs > 1 and len(target.shape) == 1:

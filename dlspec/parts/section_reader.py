@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dlspec.errors import Code, KeyPath, format_value, suggest
+from dlspec.errors import Code, InvalidSetting, KeyPath, format_value, suggest
 from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems, format_path
 from dlspec.parts.schema import Constraint, Setting
@@ -106,7 +106,9 @@ def _report_error(
             fix,
         )
     elif error["type"] == "value_error":
-        problems.add(Code.WRONG_VALUE, full_path, str(error["ctx"]["error"]), at_value=True)
+        reason = error["ctx"]["error"]
+        code, inner = (reason.code, reason.path) if isinstance(reason, InvalidSetting) else (Code.WRONG_VALUE, ())
+        problems.add(code, (*full_path, *inner), str(reason), at_value=True)
     else:
         while (
             _find_hint(model, where)[0] is None

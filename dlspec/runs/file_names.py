@@ -11,6 +11,7 @@ DEFAULT_RUNS_FOLDER = "runs"  # runs and sweeps are created below it unless the 
 SPEC_FILE = "spec.yaml"
 RESULT_FILE = "result.json"
 STATUS_FILE = "status.json"
+PREPARE_FILE = "prepare.json"  # what was fitted on the training rows: scales, categories, vocabularies
 ENVIRONMENT_FILE = "environment.json"
 LOG_FILE = "log.txt"
 LOCK_FILE = "lock"

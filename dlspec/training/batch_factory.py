@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from dlspec.compat.torch_layers import is_batch_norm
 from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size
 from dlspec.data.dataset import Split
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.training.components import Model, TrainingData
+from dlspec.training.components import Model, TrainingData, find_sampled_target
 
 
 class BatchFactory:
@@ -33,8 +36,16 @@ class BatchFactory:
         # Batch normalization raises for a single sample, which has no variance: such a last batch joins the one before.
         has_batch_norm = any(is_batch_norm(each) for each in self._model.network.modules())
         return self._make_batches(
-            self._data.dataset.train, self._settings.initial_batch_size, min_batch_size=2 if has_batch_norm else 1
+            self._data.dataset.train,
+            self._settings.initial_batch_size,
+            min_batch_size=2 if has_batch_norm else 1,
+            sampled_classes=self._find_sampled_classes(),
+            buckets=self._data.dataset.buckets,
         )
+
+    def _find_sampled_classes(self) -> Tensor | None:
+        name = find_sampled_target(self._data.dataset) if self._settings.sampling else None
+        return None if name is None else self._data.dataset.train.targets[name]
 
     def make_evaluation_batches(self, split: Split) -> BatchLoader:
         """Make the batches of a split that is only evaluated. They are larger, unless `eval_batch_size` is set."""
@@ -42,12 +53,12 @@ class BatchFactory:
         chosen = choose_evaluation_batch_size(split, self._model.inputs, batch_size, self._device, max_layer_outputs)
         return self._make_batches(split, self._settings.eval_batch_size or chosen)
 
-    def _make_batches(self, split: Split, batch_size: int, min_batch_size: int = 1) -> BatchLoader:
+    def _make_batches(self, split: Split, batch_size: int, **options: Any) -> BatchLoader:
         criterion = self._model.criterion
         plan = BatchPlan(
             batch_size,
             limit=self._settings.limit_batches,
-            min_batch_size=min_batch_size,
+            **options,
             trim=self._data.trim,
             trims=criterion.trims,
             fewest_steps=self._data.fewest_steps,

@@ -69,6 +69,11 @@ class TrainingData:
         """Do nothing: the data come from the spec. The numbers of samples are compared when a run is resumed."""
 
 
+def find_sampled_target(data: Dataset) -> str | None:
+    """Return the target whose classes `trainer.sampling` balances: the first with one class for each sample."""
+    return next((each.name for each in data.targets if each.kind == "classes" and not each.shape), None)
+
+
 def count_samples(data: Dataset) -> dict[str, int]:
     """Count the samples of each split."""
     return {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}

@@ -61,8 +61,8 @@ class CriterionProtocol(Protocol):
         Return a tensor for one target, a mapping from target names for multiple targets.
         """
 
-    def make_metric_pairs(self, output: Any, targets: Targets) -> Sequence[tuple[Tensor, Tensor]]:
-        """Make a (predictions, truth) pair for each predicted target, as metrics take them.
+    def make_metric_pairs(self, output: Any, targets: Targets) -> Sequence[tuple[Tensor, ...]]:
+        """Make (predictions, truth) for each predicted target, or (predictions, truth, weights), as metrics take them.
 
         The first dimension contains samples, or time steps or pixels of all samples.
         """
@@ -71,7 +71,8 @@ class CriterionProtocol(Protocol):
 class MetricProtocol(Protocol):
     """The interface of torchmetrics: `update` for each batch, then `compute` for the result."""
 
-    def update(self, preds: Tensor, target: Tensor) -> Any: ...
+    def update(self, *tensors: Tensor) -> Any:
+        """Take predictions and true values, and weights where samples do not count equally."""
 
     def compute(self) -> Tensor:
         """Compute the metric over all updates since the last reset, a scalar tensor."""

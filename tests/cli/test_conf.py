@@ -27,6 +27,7 @@ BESIDE = {
     "data/sms_spam": ["model=text_lstm", "data.path=texts.csv"],
     "data/text": ["model=text_lstm", "model.layers.lstm.LSTM.output=sequence", "data.limit=50"],
     "data/text_csv": ["model=text_lstm", "data.path=texts.csv"],
+    "data/table": ["model=text_lstm", "data.path=texts.csv", "data.target=label"],
     "experiment/article_mnist": ["data.path=mnist"],
     "experiment/article_text": TEXT[1:],
     "experiment/bert_huggingface": [*SMALL, "weights=null", *TEXT[1:]],

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.batches.prefetching import Tensors, prefetch
+from dlspec.data.batches.sample_order import make_balanced_order, sort_into_buckets
 from dlspec.data.batches.sequence_lengths import PaddingTrim, change_lengths
 from dlspec.data.dataset import Split
 from dlspec.layouts import Lengths
@@ -41,6 +42,8 @@ class BatchPlan:
     fewest_steps: Mapping[str, int] = field(default_factory=dict)  # by field: never cut to fewer steps than this
     dtype: torch.dtype | None = None  # of floating-point tensors; None keeps theirs
     workers: int = 0  # threads that prefetch batches from the host's memory; 0 keeps the data on the device
+    sampled_classes: Tensor | None = None  # class of each sample, to draw equally many of each in an epoch
+    buckets: bool = False  # whether shuffled batches consist of samples of similar length
 
 
 class BatchLoader:
@@ -71,6 +74,8 @@ class BatchLoader:
         self._device, self._storage_device, self._workers = device, storage_device, plan.workers
         self._fewest_steps = plan.fewest_steps
         self._trims = _find_trims(split, inputs, targets, plan.trims) if plan.trim else {}
+        self._sampled_classes = plan.sampled_classes
+        self._bucket_lengths = self._sum_lengths() if plan.buckets and self._trims else None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -93,7 +98,17 @@ class BatchLoader:
 
     def shuffle_samples(self, seed: int, epoch: int) -> Tensor:
         """Return the indices of the samples of one epoch in the order of `iterate_shuffled`, on the CPU."""
-        return make_permutation(self._split_size, seed, epoch)[: self.samples]
+        if self._sampled_classes is None:
+            order = make_permutation(self._split_size, seed, epoch)
+        else:
+            order = make_balanced_order(self._sampled_classes, seed, epoch)
+        order = order[: self.samples]
+        lengths = self._bucket_lengths
+        return order if lengths is None else sort_into_buckets(order, lengths, self.sizes, seed, epoch)
+
+    def _sum_lengths(self) -> Tensor:
+        """Add up each sample's steps in all inputs and targets that batches cut."""
+        return torch.stack([lengths for lengths, _ in self._trims.values()]).sum(0)
 
     def iterate_targets(self, max_samples: int) -> Iterator[Tensors]:
         """Yield the targets of the whole split, not cut, as views of at most this number of samples."""
@@ -114,8 +129,7 @@ class BatchLoader:
         """Return a batch of the `rows` longest samples, or of the first ones if no input has lengths."""
         order = torch.arange(rows)
         if self._trims:
-            steps = torch.stack([lengths for lengths, _ in self._trims.values()]).sum(0)
-            order = steps.argsort(descending=True)[:rows]
+            order = self._sum_lengths().argsort(descending=True)[:rows]
         tensors = list(self.tensors)
         for index, (lengths, trim) in self._trims.items():
             tensors[index] = tensors[index].narrow(trim.dim, 0, self._count_kept_steps(int(lengths[order].max()), trim))

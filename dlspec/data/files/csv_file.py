@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from dlspec.data.files.paths import expand_home
+from dlspec.data.files.quoted_cells import describe_quote_problem, find_quote_problem, set_cell_limit
 from dlspec.errors import Code, DataError, find_closest, suggest
 from dlspec.limits import GIGABYTE
 
@@ -34,7 +33,7 @@ def read_columns(path: str | None, text: str, label: str, delimiter: str, encodi
     if path is None:
         raise DataError("path", "no file is given; write data.path=FILE.csv", Code.MISSING_VALUE)
     file = _check_file(expand_home(path))
-    with _lift_cell_limit():
+    with set_cell_limit(GIGABYTE):
         return _read_texts_and_labels(file, text, label, delimiter, encoding)
 
 
@@ -96,16 +95,6 @@ def _read_numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[t
         raise DataError("path", f"'{file}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
 
 
-@contextmanager
-def _lift_cell_limit() -> Iterator[None]:
-    """Lift the csv module's limit of 131,072 characters per cell, which holds for the whole process."""
-    before = csv.field_size_limit(GIGABYTE)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
 class _LineRecorder:
     """Iterator over a file's lines that keeps the lines of the current row."""
 
@@ -140,26 +129,10 @@ def _check_quotes(file: Path, first_line: int, lines: list[str], delimiter: str)
     """
     if not any('"' in line for line in lines):
         return
-    text, start = "".join(lines), 0
-    unquoted = rf"[^{re.escape(delimiter)}\r\n]*"
-    pattern = re.compile(rf'(?P<quoted>"(?:[^"]|"")*+")(?P<rest>{unquoted})|(?P<open>")|{unquoted}')
-    while start < len(text) and (cell := pattern.match(text, start)):
-        is_split = bool(cell["rest"]) and _count_line_breaks(cell["quoted"]) > 0
-        if cell["open"] or is_split:
-            line = first_line + _count_line_breaks(text[:start])
-            found = "the cell that this line opens with a quote "
-            found += (
-                f"has text after the closing quote in line {line + _count_line_breaks(cell[0])}"
-                if is_split
-                else "is never closed"
-            )
-            fix = "close it with a quote, and write each quote inside of it twice"
-            raise DataError("path", f"{file}:{line}: {found}; {fix}")
-        start = cell.end() + 1
-
-
-def _count_line_breaks(text: str) -> int:
-    return len(re.findall(r"\r\n|\r|\n", text))
+    problem = find_quote_problem("".join(lines), delimiter)
+    if problem is not None:
+        location = f"{file}:{first_line + problem.line}"
+        raise DataError("path", f"{location}: {describe_quote_problem(problem, first_line)}")
 
 
 def _find_undecodable_line(file: Path, encoding: str) -> int:

@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dlspec.data.prepare.alphabet import Alphabet
-from dlspec.data.prepare.vocabulary import RESERVED, Vocabulary
+from dlspec.data.prepare.kinds.kind import fitted_from_json
+from dlspec.data.prepare.vocabulary import RESERVED
 
 CHARACTERS = ("characters", "bytes")  # kinds of preprocessing whose tokens are characters or bytes, not words
+
+
+TEXT_KINDS = ("words", "text", "text_bytes", "subwords", "text_target")
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,8 @@ def get_preprocessing_kind(saved: object) -> str:
 def make_decoder(saved: object) -> TextDecoder | None:
     """Make a decoder from a field's saved preprocessing; None if the field does not contain text."""
     kind = get_preprocessing_kind(saved)
-    if kind == "words":
-        words = Vocabulary.from_json(saved).words
-        named = dict(enumerate(words, RESERVED))
-        return TextDecoder(lambda tokens: " ".join(named.get(each, "…") for each in tokens), RESERVED)
     if kind in CHARACTERS:
         return TextDecoder(Alphabet.from_json(saved).decode)
-    return None
+    if kind not in TEXT_KINDS:
+        return None
+    return TextDecoder(fitted_from_json(saved).decode, RESERVED)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlspec.data.dataset import Dataset
+    from dlspec.data.prepare.kinds.plain_kinds import Divided
 
 
 @data_source("digits")
@@ -33,7 +34,7 @@ class Digits(SplitSource):
         field = dataset.Field("image", (1, 8, 8), "channels-first")
         target = dataset.Target("digit", "classes", (), tuple("0123456789"))
         parts = self.parts(len(labels), self.test, labels)
-        preprocessing = {"image": {"kind": "divide", "by": 16.0}}
+        preprocessing = {"image": make_digits_scale().to_json()}
         splits = make_splits({"image": images}, {"digit": labels}, parts)
         return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
 
@@ -43,8 +44,15 @@ def read_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     import numpy as np
 
     table = _read_table("digits.csv.gz", np.uint8, delimiter=",")
-    images = table[:, :64].reshape(-1, 1, 8, 8).astype(np.float32)
-    return images / np.float32(16), table[:, 64].astype(np.int64)
+    images = table[:, :64].reshape(-1, 1, 8, 8)
+    return make_digits_scale().apply(images).values, table[:, 64].astype(np.int64)
+
+
+def make_digits_scale() -> Divided:
+    """Make the scale of the images: their pixels are 0 to 16."""
+    from dlspec.data.prepare.kinds.plain_kinds import Divided
+
+    return Divided(16.0)
 
 
 @data_source("breast_cancer")
@@ -59,16 +67,17 @@ class BreastCancer(SplitSource):
         import numpy as np
 
         from dlspec.data import dataset
-        from dlspec.data.array_splits import Scaling, make_splits
+        from dlspec.data.array_splits import make_splits
+        from dlspec.data.prepare.kinds.plain_kinds import Standardized
 
         table = _read_table("breast_cancer.csv", np.float64, delimiter=",", skiprows=1)
         labels = 1 - table[:, 30].astype(np.int64)
         parts = self.parts(len(labels), self.test, labels)
-        scaling = Scaling.fit(table[parts.train, :30])
-        features = scaling.apply(table[:, :30])
+        fitted = Standardized.fit(table[parts.train, :30])
+        features = fitted.apply(table[:, :30]).values
         field = dataset.Field("features", (30,), "features")
         target = dataset.Target("diagnosis", "classes", (), ("benign", "malignant"))
-        preprocessing = {"features": scaling.to_json()}
+        preprocessing = {"features": fitted.to_json()}
         splits = make_splits({"features": features}, {"diagnosis": labels}, parts)
         return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
 
@@ -90,21 +99,24 @@ class Diabetes(SplitSource):
         import numpy as np
 
         from dlspec.data import dataset
-        from dlspec.data.array_splits import Scaling, make_splits
+        from dlspec.data.array_splits import make_splits
+        from dlspec.data.prepare.kinds.plain_kinds import Standardized
 
         table = _read_table("diabetes_data_raw.csv.gz", np.float64)
         numbers = _read_table("diabetes_target.csv.gz", np.float64)
         parts = self.parts(len(numbers), self.test)
-        scaling = Scaling.fit(table[parts.train])
-        preprocessing = {"features": scaling.to_json()}
+        fitted = Standardized.fit(table[parts.train])
+        preprocessing = {"features": fitted.to_json()}
         scale = None
         if self.standardize_target:
-            target_scaling = Scaling.fit(numbers[parts.train])
-            numbers, scale = target_scaling.apply(numbers), (float(target_scaling.mean), float(target_scaling.std))
-            preprocessing["progression"] = target_scaling.to_json()
+            fitted_target = Standardized.fit(numbers[parts.train])
+            numbers, scale = fitted_target.apply(numbers).values, fitted_target.mean_and_deviation
+            preprocessing["progression"] = fitted_target.to_json()
         field = dataset.Field("features", (10,), "features")
         target = dataset.Target("progression", "numbers", scale=scale)
-        splits = make_splits({"features": scaling.apply(table)}, {"progression": numbers.astype(np.float32)}, parts)
+        splits = make_splits(
+            {"features": fitted.apply(table).values}, {"progression": numbers.astype(np.float32)}, parts
+        )
         return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
 
 

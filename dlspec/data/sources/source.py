@@ -36,6 +36,8 @@ class DataSource(BaseModel, ABC):
     # The settings that declare facts: they are compared with the data once it is open. A source that makes its data
     # from such a setting leaves it out here.
     stated: ClassVar[tuple[str, ...]] = ("num_classes", "vocab_size", "shape", "length")
+    # Whether `open` uses `target` itself, to find the column, rather than choosing among the targets of its data.
+    selects_target: ClassVar[bool] = False
 
     split_seed: int = Field(0, ge=0, description="seed of the split: the same seed gives the same split")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the samples used for validation")
@@ -128,7 +130,9 @@ def make_size_error(key: str, what: str, size: int, fix: str) -> DataError:
 
 def open_data(source: DataSource) -> Dataset:
     """Open a source and check the declared facts; DataError if the data differs from one of them."""
-    dataset = _select_target(source.open(), source.target)
+    dataset = source.open()
+    if not source.selects_target:
+        dataset = _select_target(dataset, source.target)
     for key in source.stated:
         _check_stated_fact(key, getattr(source, key), dataset.facts.get(key), dataset.name)
     return dataset

@@ -44,6 +44,9 @@ class TrainerSpec(BaseModel):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         DEFAULT_BATCH_SIZE, description="samples per batch"
     )
+    sampling: Literal["balanced"] | None = Field(
+        None, description="balanced: draw as many training samples of each class; null: every sample once an epoch"
+    )
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")
     eval_batch_size: int | None = Field(
         None, ge=1, description="samples per batch in validation and test; null: chosen automatically"

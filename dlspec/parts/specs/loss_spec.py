@@ -115,6 +115,27 @@ def read_losses(raw: Any, path: KeyPath, problems: Problems, choices: Iterable[s
     return found if len(found) == len(terms) else None
 
 
+BALANCED = "balanced"
+
+
+def separate_balanced(raw: Any) -> tuple[Any, str]:
+    """Separate `weight: balanced` or `pos_weight: balanced` from a single loss.
+
+    Returns:
+        The loss without the setting, and the setting's name; '' if it has none.
+    """
+    if not isinstance(raw, dict):
+        return raw, ""
+    key = next((each for each in ("weight", "pos_weight") if raw.get(each) == BALANCED), "")
+    if key:
+        return {name: each for name, each in raw.items() if name != key}, key
+    if len(raw) == 1:
+        ((name, settings),) = raw.items()
+        inner, key = separate_balanced(settings) if name in LOSSES else (settings, "")
+        return {name: inner}, key
+    return raw, ""
+
+
 def _has_named_losses(raw: Any) -> bool:
     """Whether the keys are the user's names for losses. A single named loss must have a loss as its value."""
     if not isinstance(raw, dict) or not raw:

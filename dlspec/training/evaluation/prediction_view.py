@@ -85,7 +85,7 @@ class PredictionView:
         pairs = self.criterion.make_metric_pairs(self.network(*inputs), tuple(targets))
         return {
             target.name: (_most_probable_class(predictions, target, 1), truth)
-            for target, (predictions, truth) in zip(self.criterion.predicted_targets, pairs, strict=True)
+            for target, (predictions, truth, *_) in zip(self.criterion.predicted_targets, pairs, strict=True)
         }
 
     def predict_samples(self, count: int) -> SamplePredictions:

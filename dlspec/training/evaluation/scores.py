@@ -190,9 +190,10 @@ class Scores:
             for output, targets in _concatenate_steps(self._buffered_steps)
         ]
         for metrics, pairs in zip(self._metrics, zip(*pairs_of_steps, strict=True), strict=True):
-            predictions, truth = pairs[0] if len(pairs) == 1 else map(torch.cat, zip(*pairs, strict=True))
+            # Predictions, true values and, where samples do not count equally, weights.
+            tensors = pairs[0] if len(pairs) == 1 else tuple(map(torch.cat, zip(*pairs, strict=True)))
             for metric in metrics.values():
-                metric.update(predictions, truth)
+                metric.update(*tensors)
 
 
 def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -16,9 +16,9 @@ import pytest
 import torch
 import yaml
 
-from dlspec.data.array_splits import Scaling
 from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset, Split
+from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.data.prepare.vocabulary import Vocabulary
 from dlspec.data.sources import SOURCES, data_source, images, open_data
 from dlspec.data.sources.source import SplitSource
@@ -54,6 +54,22 @@ TABLE: dict[str, tuple[dict[str, Any], str, tuple[int, ...], str, str, int]] = {
     "text_csv": ({"path": "FOLDER/in.csv"}, "text", (3,), "tokens", "classes", 1),
     "python_lines": ({"limit": 200}, "text", (40,), "tokens", "classes", 1),
     "text": ({"length": 16, "unit": "bytes"}, "text", (16,), "tokens", "classes", 256),
+    "table": (
+        {"path": "FOLDER/in.csv", "target": "label", "columns": {"text": "text"}},
+        "text",
+        (3,),
+        "tokens",
+        "classes",
+        1,
+    ),
+    "files": (
+        {"path": "FOLDER/{label}/{name}.txt", "target": "label", "columns": {"text": "text"}},
+        "text",
+        (3,),
+        "tokens",
+        "classes",
+        1,
+    ),
     "random": ({"shape": [4, 6], "num_classes": 3, "size": 50}, "input", (4, 6), "sequence", "classes", 3),
 }
 
@@ -63,6 +79,10 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     folder = tmp_path_factory.mktemp("data")
     write_mnist(folder)
     (folder / "in.csv").write_text(CSV_ROWS)
+    for row in range(40):
+        file = folder / ("spam" if row % 4 == 0 else "ham") / f"{row}.txt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"word{row % 7} Fish {row}")
     return {name: _open(name, folder, row[0]) for name, row in TABLE.items()}
 
 
@@ -127,9 +147,8 @@ def test_limit_keeps_the_classes_proportions() -> None:
 
 def test_importing_imports_no_numpy() -> None:
     heavy = "{'torch', 'numpy', 'sklearn', 'rich', 'urllib.request'}"
-    code = (
-        f"import sys, dlspec.data as d; d.SOURCES['digits'](); d.SOURCES['mnist'](); print({heavy} & set(sys.modules))"
-    )
+    names = "'digits', 'mnist', 'table'"
+    code = f"import sys, dlspec.data as d; [d.SOURCES[each]() for each in ({names})]; print({heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
 
@@ -234,9 +253,9 @@ def test_features_are_standardised_over_the_training_split_alone(name: str, open
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3e8, 1e-30])
 def test_a_column_that_never_changes_keeps_its_unit(constant: float) -> None:
     values = np.stack([np.full(60, constant), constant + abs(constant) * np.arange(60.0) + np.arange(60.0)], axis=1)
-    scaling = Scaling.fit(values)
-    assert scaling.std[0] == 1 and scaling.std[1] == values[:, 1].std()
-    assert np.abs(scaling.apply(values)[:, 0]).max() < 1e-6
+    fitted = Standardized.fit(values)
+    assert fitted.scale.divisor.tolist() == [1, values[:, 1].std()]
+    assert np.abs(fitted.apply(values).values[:, 0]).max() < 1e-6
 
 
 def test_a_target_in_its_own_unit(opened: dict[str, Dataset]) -> None:
@@ -524,4 +543,4 @@ def test_splits_of_arrays_are_seeded_and_proportional() -> None:
 
 def test_a_column_that_never_changes_becomes_0() -> None:
     values = np.array([[5.0, 1.0], [5.0, 3.0]])
-    assert Scaling.fit(values).apply(values).tolist() == [[0.0, -1.0], [0.0, 1.0]]
+    assert Standardized.fit(values).apply(values).values.tolist() == [[0.0, -1.0], [0.0, 1.0]]

@@ -1,0 +1,66 @@
+"""`inspect`: read data without training, and show columns, kinds, splits, and what to check."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from dlspec.cli.argument_parsing import parse_arguments
+from dlspec.cli.console_output import print_message
+from dlspec.cli.spec_arguments import compose_arguments, make_spec_parser
+from dlspec.data.inspection.inspection import Inspection
+from dlspec.errors import UserError
+from dlspec.jobs.composed_spec import make_preparation
+from dlspec.jobs.data_inspection import inspect_data, write_data_settings
+from dlspec.jobs.error_reporting import EXIT_OK
+from dlspec.runs.io import write_text
+
+HEADER = "# Written by 'inspect': the kinds are those that were inferred.\n"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Read the data of a spec, and print what they contain and what to check."""
+    parser = make_spec_parser("inspect")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", type=Path, metavar="FILE.yaml")
+    arguments = parse_arguments(parser, argv)
+    if arguments.write is not None:
+        _check_new_file(arguments.write)
+    if sys.stderr.isatty():
+        print("reading the data ...", end="", file=sys.stderr, flush=True)
+    spec, inspection = inspect_data(make_preparation(compose_arguments(arguments)))
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    print_message(json.dumps(inspection.to_json(), indent=2) if arguments.json else str(inspection))
+    if arguments.write is not None:
+        settings = write_data_settings(spec, inspection)
+        text = HEADER + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        arguments.write.parent.mkdir(parents=True, exist_ok=True)
+        write_text(arguments.write, text)
+    if not arguments.json:
+        print_message(f"\n{_format_next_step(inspection, arguments.overrides, arguments.write)}")
+    return EXIT_OK
+
+
+def _check_new_file(path: Path) -> None:
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--write expects a YAML file such as conf/data/churn.yaml, got '{path}'")
+    if path.exists() or path.is_symlink():
+        raise UserError(f"'{path}' exists already; name another file, or remove it")
+
+
+def _format_next_step(inspection: Inspection, overrides: Sequence[str], written: Path | None) -> str:
+    """Return the command that trains on the data."""
+    if not inspection.splits:
+        return "name the target to train: data.target=COLUMN"
+    if not inspection.model:
+        return "several inputs: write a model that names them, inputs: [...], or leave columns out with data.drop"
+    if written is not None and written.parent.name == "data":
+        return f"train: python -m dlspec model={inspection.model} data={written.stem}"
+    data = " ".join(shlex.quote(each) for each in overrides if each.startswith("data"))
+    return f"train: python -m dlspec model={inspection.model} {data}".rstrip()

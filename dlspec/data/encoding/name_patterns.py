@@ -1,0 +1,83 @@
+"""Choose columns by names and patterns, and make the names of fields and targets from names of columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeVar
+from unicodedata import normalize
+
+from dlspec.errors import Code, DataError, suggest
+
+V = TypeVar("V")
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name has one of the characters of patterns: `*`, `?`, `[`."""
+    return any(character in name for character in "*?[")
+
+
+def match_names(key: str, patterns: Iterable[str], columns: Sequence[str]) -> list[str]:
+    """List the columns that names and patterns choose, in the order of the table.
+
+    Args:
+        key: the setting of `data` that contains the names, for messages
+        patterns: names, which must exist, and patterns such as `I*`, which must match a column
+        columns: the names of the table's columns
+
+    Raises:
+        DataError: if a name or pattern chooses nothing.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = match_one(pattern, columns)
+        if not found:
+            raise make_unknown_column_error(key, pattern, columns)
+        chosen.update(found)
+    return [name for name in columns if name in chosen]
+
+
+def match_one(pattern: str, columns: Sequence[str]) -> list[str]:
+    """List the columns that one name or pattern chooses; a column of exactly this name wins over the pattern."""
+    pattern = normalize("NFC", pattern)
+    if pattern in columns or not is_pattern(pattern):
+        return [pattern] if pattern in columns else []
+    return [name for name in columns if fnmatchcase(name, pattern)]
+
+
+def make_unknown_column_error(key: str, name: str, columns: Iterable[str]) -> DataError:
+    """Make the error for a name or pattern that no column has.
+
+    Args:
+        key: the setting of `data` that contains it
+        name: the name or pattern
+        columns: the names of the table's columns
+    """
+    if is_pattern(name):
+        return DataError(key, f"no column matches '{name}'; {suggest(name, columns)}", Code.NO_MATCH)
+    return DataError(key, f"no column '{name}'; {suggest(name, columns)}", Code.UNKNOWN_FIELD)
+
+
+def assign_by_name(key: str, settings: Mapping[str, V], columns: Sequence[str]) -> dict[str, V]:
+    """Assign settings to columns: an exact name wins, then the last pattern that matches.
+
+    Args:
+        key: the setting of `data` that contains the names, for messages
+        settings: by name or pattern
+        columns: the names of the table's columns
+    """
+    assigned: dict[str, V] = {}
+    exact = {normalize("NFC", name) for name in settings if not is_pattern(name) or name in columns}
+    for pattern, setting in settings.items():
+        found = match_one(pattern, columns)
+        if not found:
+            raise make_unknown_column_error(key, pattern, columns)
+        assigned |= {name: setting for name in found if name not in exact or name == normalize("NFC", pattern)}
+    return assigned
+
+
+def make_field_name(column: str) -> str:
+    """Make the name of a field or target: the column's name with `_` for other characters than letters and digits."""
+    name = re.sub(r"\W", "_", column)
+    return name if name.isidentifier() else f"_{name}"

@@ -1,0 +1,77 @@
+"""Describe to the user how a table was understood: kinds, targets, what was left out, what was unknown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from dlspec.data.encoding.column_choice import ColumnChoice
+from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.prepare.kinds.kind import FittedColumn
+
+MAX_NAMES = 12  # names of one kind in a line
+MAX_CLASSES = 10
+
+
+def describe_table(choice: ColumnChoice | None, fitted: FittedTable) -> Iterator[str]:
+    """Yield lines about the targets, the inputs by kind, and the columns that are left out.
+
+    Args:
+        choice: why kinds were inferred; None if everything was fitted by an earlier run
+        fitted: what was fitted
+    """
+    for name, target in fitted.targets.items():
+        yield describe_target(name, target, choice.reasons.get(name) if choice else None)
+    names_of_kind: dict[str, list[str]] = {}
+    for name, column in fitted.inputs.items():
+        names_of_kind.setdefault(choice.inputs[name].name if choice else column.kind, []).append(name)
+    yield "inputs: " + "; ".join(f"{kind} {join_names(names)}" for kind, names in names_of_kind.items())
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in (choice.left_out if choice else {}).items():
+        by_reason.setdefault(reason, []).append(name)
+    if by_reason:
+        yield "left out: " + "; ".join(f"{join_names(names)} ({reason})" for reason, names in by_reason.items())
+
+
+def describe_target(name: str, target: FittedColumn, otherwise: str | None) -> str:
+    """Describe what a target is, and where that was inferred, the setting that says otherwise.
+
+    Args:
+        name: the target's column
+        target: what was fitted
+        otherwise: the setting for another kind; None if the kind was written
+    """
+    classes = tuple(getattr(target, "classes", ()))
+    found = f"target {name}: {target.kind}"
+    if classes and not target.shape:
+        found = f"target {name}: {len(classes)} classes, {join_names(classes, MAX_CLASSES)}"
+        found += f" ({classes[1]} is positive)" if len(classes) == 2 else ""
+    return f"{found}; to change that, write {otherwise}" if otherwise else found
+
+
+def join_names(names: Sequence[str], at_most: int = MAX_NAMES) -> str:
+    """Join names with commas; of many only the first."""
+    more = f" and {len(names) - at_most:,} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
+
+
+WHAT = {"unknown": "cells that training does not have", "missing": "missing cells where training has none",
+        "cut": "texts that were cut to max_length"}  # fmt: skip
+
+
+def describe_counts(notes: Mapping[str, Counter[tuple[str, str]]]) -> Iterator[str]:
+    """Yield a line for each split about unknown, missing and cut cells.
+
+    Args:
+        notes: by split: how often what was found in which column
+    """
+    for split, counts in notes.items():
+        for what, text in WHAT.items():
+            found = [f"{name} {count:,}" for (each, name), count in counts.items() if each == what and count]
+            if found:
+                yield f"{split} rows have {text}: {join_names(found)}"
+
+
+def describe_splits(names: Iterable[str], counts: Iterable[int]) -> str:
+    """Describe the number of rows of each split."""
+    return "splits: " + ", ".join(f"{count:,} {name}" for name, count in zip(names, counts, strict=True)) + " rows"

@@ -1,0 +1,104 @@
+"""Summarize one column of a table: its kind and why, missing cells, and its values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlspec.data.prepare.kinds.cells import CellFormat, find_missing, list_cells, read_numbers
+
+MAX_SHOWN_VALUES = 5
+MAX_CELL_LENGTH = 20  # characters of a value that are shown
+
+
+@dataclass(frozen=True)
+class ColumnSummary:
+    """One column of a table."""
+
+    name: str
+    kind: str  # "" for a column that is left out
+    role: str  # input, target, or left out
+    reason: str  # why it has this kind or is left out; "as written" where the settings say so
+    missing: int  # cells without a value
+    distinct: int  # different values
+    values: str  # a range, the most frequent values or the lengths
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to JSON values."""
+        return asdict(self)
+
+
+def summarize_column(
+    name: str, column: NDArray[Any], *, kind: str, role: str, reason: str, read: CellFormat
+) -> ColumnSummary:
+    """Summarize a column.
+
+    Args:
+        name: the column's name
+        column: the cells of all rows (N, ...)
+        kind: its kind; "" if it is left out
+        role: input, target, or left out
+        reason: why it has this kind or is left out
+        read: how the file writes numbers
+    """
+    missing = int(find_missing(column).sum())
+    if column.ndim > 1 or column.dtype.kind == "O":
+        return ColumnSummary(name, kind, role, reason, missing, 0, _describe_lists(column))
+    cells = [cell for cell in list_cells(column) if cell is not None]
+    counts = Counter(cells)
+    if kind in ("number", "value"):
+        values = _describe_numbers(column, read)
+    elif kind == "date":
+        values = f"{min(cells)} to {max(cells)}" if cells else ""
+    elif kind == "text":
+        values = _describe_range([len(cell.split()) for cell in cells], "words")
+    else:
+        values = describe_frequent(counts, len(cells))
+    return ColumnSummary(name, kind, role, reason, missing, len(counts), values)
+
+
+def describe_frequent(counts: Counter[str], total: int) -> str:
+    """Describe the most frequent values: `yes 73 %, no 27 %`.
+
+    Args:
+        counts: how often each value occurs
+        total: the number of all cells that have a value
+    """
+    shown = counts.most_common(MAX_SHOWN_VALUES)
+    if shown and shown[0][1] == 1 and total > 1:
+        return f"all different, such as {_shorten(shown[0][0])}"
+    found = ", ".join(f"{_shorten(value)} {_format_share(count, total)}" for value, count in shown)
+    return found + (f" and {len(counts) - len(shown):,} more" if len(counts) > len(shown) else "")
+
+
+def _describe_numbers(column: NDArray[Any], read: CellFormat) -> str:
+    numbers = read_numbers(column, read)
+    known = numbers.values[np.isfinite(numbers.values)]
+    if not len(known):
+        return ""
+    low, middle, high = (f"{each:.4g}" for each in (known.min(), np.median(known), known.max()))
+    return f"{low} to {high}, median {middle}"
+
+
+def _describe_lists(column: NDArray[Any]) -> str:
+    if column.ndim > 1:
+        return f"shape {list(column.shape[1:])}"
+    return _describe_range([len(cell) for cell in column.tolist() if cell is not None], "items")
+
+
+def _describe_range(lengths: list[int], unit: str) -> str:
+    if not lengths:
+        return ""
+    return f"{min(lengths):,} to {max(lengths):,} {unit}, median {int(np.median(lengths)):,}"
+
+
+def _shorten(value: str) -> str:
+    return value if len(value) <= MAX_CELL_LENGTH else value[: MAX_CELL_LENGTH - 1] + "…"
+
+
+def _format_share(count: int, total: int) -> str:
+    return f"{100 * count / max(1, total):.0f} %"

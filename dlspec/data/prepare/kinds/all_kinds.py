@@ -1,0 +1,13 @@
+"""Registers all kinds: the registries import it when they are first asked for a kind."""
+
+from dlspec.data.prepare.kinds import category as category
+from dlspec.data.prepare.kinds import class_target as class_target
+from dlspec.data.prepare.kinds import date as date
+from dlspec.data.prepare.kinds import list_targets as list_targets
+from dlspec.data.prepare.kinds import number as number
+from dlspec.data.prepare.kinds import numbers as numbers
+from dlspec.data.prepare.kinds import plain_kinds as plain_kinds
+from dlspec.data.prepare.kinds import text as text
+from dlspec.data.prepare.kinds import text_target as text_target
+from dlspec.data.prepare.kinds import user_kinds as user_kinds
+from dlspec.data.prepare.kinds import value_target as value_target

@@ -1,0 +1,53 @@
+"""Format settings of `data` as arguments of the command line, for messages: quoted for a shell, as Hydra reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+DEFAULT_MISSING = ("", "NA", "N/A", "NaN", "null")  # of `data.missing`
+# The names of columns that can be keys on the command line. Other ones, such as `größe`, can only be written in YAML.
+KEY_ON_COMMAND_LINE = re.compile(r"[A-Za-z0-9_\-/+.$%*@?|\\()\[\]{}:=, \t]+")
+
+
+def quote_argument(argument: str) -> str:
+    """Put an argument in quotes for a shell."""
+    return "'" + argument.replace("'", "'\\''") + "'"
+
+
+def format_columns_line(name: str, kind: str, key: str = "columns") -> str:
+    """Format the setting that says which kind a column is.
+
+    Args:
+        name: the column's name
+        kind: the kind, with its settings in Hydra's syntax
+        key: `columns` or `target`
+
+    Returns:
+        The argument; for a name that can't be written there, the line of a YAML file.
+    """
+    if not KEY_ON_COMMAND_LINE.fullmatch(name):
+        return f"'{key}: {{{json.dumps(name, ensure_ascii=False)}: {kind}}}' in the YAML file of the data"
+    escaped = re.sub(r"([\\()\[\]{}:=,\t])", r"\\\1", name)
+    return quote_argument(f"data.{key}={{{escaped}: {kind}}}")
+
+
+def format_drop_line(name: str) -> str:
+    """Format the setting that leaves a column out."""
+    return quote_argument(f"data.drop=[{_quote_value(name)}]")
+
+
+def format_missing_line(cells: Iterable[str]) -> str:
+    """Format the setting that lists which cells are missing, in addition to the default ones."""
+    listed = ",".join(map(_quote_value, [*DEFAULT_MISSING, *sorted(cells)]))
+    return quote_argument(f"data.missing=[{listed}]")
+
+
+def format_character_line(key: str, character: str) -> str:
+    """Format a setting of one character: `decimal` or `thousands`."""
+    return quote_argument(f"data.{key}={_quote_value(character)}")
+
+
+def _quote_value(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,107 @@
+"""Names of columns: the header of a file, or the names and patterns of the setting `header`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from unicodedata import normalize
+
+from dlspec.errors import Code, DataError, format_value
+
+MAX_COLUMNS = 100_000
+MAX_LISTED_NAMES = 40  # in a message: a longer list can't be typed
+_RANGE = re.compile(r"(?P<before>.*)\[(?P<first>\d{1,9})-(?P<last>\d{1,9})\](?P<after>.*)", re.S)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WORD = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_]\w*")  # what a command line reads as text
+REST = "..."  # ends a name that takes the remaining cells of each row, as a list
+
+
+def normalize_name(name: str) -> str:
+    """Return a name in NFC on one line, without surrounding spaces."""
+    return " ".join(normalize("NFC", name).split())
+
+
+def expand_header(header: Sequence[str]) -> list[str]:
+    """Replace patterns by names: `I[1-13]` by I1 to I13. A name that ends with `...` must be the last."""
+    names: list[str] = []
+    for each in header:
+        match = _RANGE.fullmatch(each)
+        names += _expand_range(match) if match else [normalize_name(each)]
+        if len(names) > MAX_COLUMNS:
+            raise DataError("header", f"the header has more than {MAX_COLUMNS:,} names", Code.TOO_LARGE)
+    wrong = [name for name in names[:-1] if name.endswith(REST)]
+    if wrong:
+        raise DataError("header", f"'{wrong[0]}' takes the remaining cells, so it must be the last name")
+    if not all(name.removesuffix(REST) for name in names):
+        raise DataError("header", "a name in the header is empty; write a name for each column")
+    return check_unique(names, "header", "the header")
+
+
+def _expand_range(match: re.Match[str]) -> list[str]:
+    first, last = int(match["first"]), int(match["last"])
+    if last < first or last - first >= MAX_COLUMNS:
+        raise DataError("header", f"'{match[0]}' must be a range such as I[1-13], of at most {MAX_COLUMNS:,} names")
+    width = len(match["first"]) if match["first"].startswith("0") else 0  # x[00-99] is x00, x01, ...
+    return [f"{match['before']}{number:0{width}d}{match['after']}" for number in range(first, last + 1)]
+
+
+def name_columns(cells: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names in a file's header row, and those that were made for cells without a name."""
+    names, made = [normalize_name(cell) for cell in cells], []
+    taken = set(names)
+    for at, name in enumerate(names):
+        if not name:
+            names[at] = _make_name(at + 1, taken)
+            made.append(names[at])
+    return names, made
+
+
+def _make_name(number: int, taken: set[str]) -> str:
+    name = f"column_{number}"
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def number_columns(count: int) -> list[str]:
+    """Return the names of a file without a header: column_1, column_2, ..."""
+    return [f"column_{number}" for number in range(1, count + 1)]
+
+
+def check_unique(names: list[str], key: str, what: str, skip: int = 0) -> list[str]:
+    """Return the names; DataError if two are equal, with names that work.
+
+    Args:
+        names: the names of the columns
+        key: the setting of `data` to report
+        what: where the names are written, such as `churn.csv:1`
+        skip: the setting `skip`, which is one more where the header is replaced
+    """
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        if first.setdefault(name, number) != number:
+            found = f"{what}: columns {first[name]} and {number} have the same name {format_value(name)}"
+            raise DataError(key, f"{found}; {_suggest_names(names, skip + 1)}", Code.NAME_TAKEN)
+    return names
+
+
+def _suggest_names(names: Sequence[str], skip: int) -> str:
+    if len(names) > MAX_LISTED_NAMES or not all(_WORD.fullmatch(name) for name in names):
+        return "rename one of them, or write data.header=false if the first row contains no names"
+    unique: list[str] = []
+    for name in names:
+        number, new = 1, name
+        while new in unique:
+            number += 1
+            new = f"{name}_{number}"
+        unique.append(new)
+    return f"write data.header=[{','.join(unique)}] data.skip={skip}, or data.header=false if it contains no names"
+
+
+def looks_like_data(cells: Sequence[str]) -> bool:
+    """Whether a first row is more likely data than names: all are numbers, or one has a fraction or sign."""
+    numbers = [bool(_NUMBER.fullmatch(cell.strip())) for cell in cells]
+    if all(numbers):
+        return True
+    return any(is_number and not cell.strip().isdigit() for cell, is_number in zip(cells, numbers, strict=True))

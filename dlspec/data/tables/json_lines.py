@@ -1,0 +1,169 @@
+"""Rows of JSON lines: one object a line. Its values become text, its lists stay lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from unicodedata import normalize
+
+from dlspec.data.tables.bad_rows import BadRows
+from dlspec.data.tables.column_names import MAX_COLUMNS, normalize_name
+from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
+from dlspec.data.tables.table_builder import CHUNK_CELLS, CellReader, TableBuilder, make_list_column
+from dlspec.data.tables.text_lines import MAX_CELL_CHARACTERS, TextLines
+from dlspec.errors import Code, DataError, format_value
+
+MAX_INTEGER_DIGITS = 18  # longer ones do not fit into 64 bits
+MAX_DEPTH = 50  # levels of objects and lists in a row
+
+
+class BadJson(ValueError):
+    """A row that is valid JSON, but not a row of a table."""
+
+
+class _Number(str):
+    """A number as written: numbers of cells are read as text, as in CSV, and none is too large to be read."""
+
+    __slots__ = ()
+
+
+class JsonLinesReader:
+    """Puts JSON lines into a table, in chunks. Rows may lack keys; their cells are missing."""
+
+    def __init__(self, builder: TableBuilder, options: ReadOptions, bad: BadRows) -> None:
+        self.builder, self.bad = builder, bad
+        self._cells = CellReader(options.missing)
+        self._names: dict[str, None] = {}
+
+    def read(self, lines: TextLines, stream: Iterator[str]) -> ReadNotes:
+        """Read all rows of one file."""
+        rows: list[dict[str, Any]] = []
+        numbers: list[int] = []
+        size = 0
+        for line in stream:
+            lines.take_row()
+            if not line.strip():
+                continue
+            try:
+                rows.append(parse_row(line))
+            except BadJson as error:
+                self.bad.add(f"{lines.file}:{lines.line}", str(error))
+                continue
+            numbers.append(lines.line)
+            size += len(rows[-1]) + len(line) // 100
+            if size >= CHUNK_CELLS:
+                self._flush(lines, rows, numbers)
+                rows, numbers, size = [], [], 0
+        self._flush(lines, rows, numbers)
+        return ReadNotes()
+
+    def _flush(self, lines: TextLines, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> None:
+        names = dict.fromkeys(name for row in rows for name in row)
+        self._names.update(names)
+        if len(self._names) > MAX_COLUMNS:
+            found = f"'{lines.file}' has more than {MAX_COLUMNS:,} different keys"
+            raise DataError("path", f"{found}; write the same keys in each row", Code.TOO_LARGE)
+        columns = {name: self._make_column(lines, name, rows, numbers) for name in names}
+        items = sum(len(cell) for column in columns.values() if column.dtype == object for cell in column if cell)
+        self.builder.add_chunk(columns, numbers, list_items=items)
+
+    def _make_column(
+        self, lines: TextLines, name: str, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]
+    ) -> Column:
+        cells = [row.get(name) for row in rows]
+        if not any(isinstance(cell, list) for cell in cells):
+            return self._cells.clean_values(cells)
+        for cell, number in zip(cells, numbers, strict=True):
+            if cell is not None and not isinstance(cell, list):
+                found = f"{lines.file}:{number}: '{name}' must be a list as in other rows, got {format_value(cell)}"
+                raise DataError("path", found, Code.WRONG_TYPE)
+        return make_list_column(cells)
+
+
+def parse_row(line: str) -> dict[str, Any]:
+    """Return the cells of a line by name: text, lists or None. Objects in the row are columns such as `user.name`.
+
+    Raises:
+        BadJson: if the line is not a JSON object, or contains what a cell can't.
+    """
+    if len(line) > MAX_CELL_CHARACTERS:
+        raise BadJson(f"the line has more than {MAX_CELL_CHARACTERS // 10**6} MB")
+    try:
+        row = _DECODER.decode(line)
+        if not isinstance(row, dict):
+            fix = '; write one object a line: {"text": "...", "label": "..."}'
+            raise BadJson(f"expected an object, got {format_value(_shorten(line))}{fix}")
+        cells: dict[str, Any] = {}
+        _add_cells(cells, row, "", 0)
+    except json.JSONDecodeError as error:
+        raise BadJson(f"column {error.colno}: not valid JSON: {error.msg}") from None
+    except RecursionError:
+        raise BadJson("nested too deeply") from None
+    return cells
+
+
+def _shorten(line: str) -> str:
+    return line.strip()[:40]
+
+
+def _add_cells(cells: dict[str, Any], row: Mapping[str, Any], prefix: str, depth: int) -> None:
+    _check_depth(depth)
+    for key, value in row.items():
+        name = prefix + normalize_name(key)
+        if isinstance(value, dict):
+            _add_cells(cells, value, f"{name}.", depth + 1)
+            continue
+        if not name or name in cells:
+            raise BadJson(f"the key {format_value(name)} is written twice" if name else "a key is empty")
+        cells[name] = _convert_list(value, depth + 1) if isinstance(value, list) else _check_text(value)
+
+
+def _convert_list(values: Sequence[Any], depth: int) -> list[Any]:
+    """Return a list of numbers, texts, None and lists."""
+    _check_depth(depth)
+    return [_convert_list(each, depth + 1) if isinstance(each, list) else _convert_item(each) for each in values]
+
+
+def _convert_item(value: Any) -> Any:
+    if isinstance(value, _Number):
+        is_short = value.lstrip("-").isdigit() and len(value) <= MAX_INTEGER_DIGITS
+        return int(value) if is_short else float(value)
+    if isinstance(value, dict):
+        raise BadJson("a list contains an object; lists may contain numbers, texts and lists")
+    text = _check_text(value)
+    return normalize("NFC", text) if isinstance(text, str) else text
+
+
+def _check_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = str(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BadJson("contains half of a surrogate pair, which is not a character") from None
+    return text
+
+
+def _check_depth(depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise BadJson(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def _collect_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise BadJson(f"the key {format_value(twice)} is written twice")
+    return row
+
+
+_AS_WRITTEN: Callable[[str], _Number] = _Number
+_DECODER = json.JSONDecoder(
+    parse_int=_AS_WRITTEN, parse_float=_AS_WRITTEN, parse_constant=_AS_WRITTEN, object_pairs_hook=_collect_pairs
+)

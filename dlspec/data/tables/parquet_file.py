@@ -1,0 +1,113 @@
+"""Rows of Parquet files, by pyarrow (the extra `tables`). Values become text, lists stay lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlspec.data.tables.bad_rows import BadRows
+from dlspec.data.tables.column_names import check_unique, normalize_name
+from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
+from dlspec.data.tables.table_builder import CellReader, TableBuilder, get_chunk_rows, make_list_column
+from dlspec.errors import Code, DataError
+from dlspec.formatting import first_line
+
+_ZERO_FRACTION = re.compile(r"\.0+(?=Z?$)")  # of a second
+
+
+def read_parquet_files(files: Sequence[Path], options: ReadOptions, builder: TableBuilder, bad: BadRows) -> ReadNotes:
+    """Read the columns of Parquet files.
+
+    Args:
+        files: the files
+        options: the options of reading, of which `missing` applies
+        builder: receives the columns
+        bad: unused: no row of a Parquet file is bad by itself
+
+    Raises:
+        DataError: if pyarrow is not installed, or a file can't be read.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        fix = "pip install 'dlspec[tables]'"
+        raise DataError("path", f"reading '{files[0]}' needs pyarrow: {fix}", Code.NOT_INSTALLED) from None
+    for file in files:
+        builder.start_file(str(file))
+        try:
+            with pyarrow.parquet.ParquetFile(file) as opened:
+                count = get_chunk_rows(len(opened.schema_arrow))
+                _read_batches(file, opened.iter_batches(batch_size=count), options, builder)
+        except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+            found = f"'{file}' can't be read as Parquet: {first_line(error)}"
+            raise DataError("path", found, Code.FILE_UNREADABLE) from None
+    return ReadNotes()
+
+
+def _read_batches(file: Path, batches: Iterator[Any], options: ReadOptions, builder: TableBuilder) -> None:
+    import pyarrow
+
+    cells, row = CellReader(options.missing), 1
+    for batch in batches:
+        columns = read_arrow_table(pyarrow.Table.from_batches([batch]), str(file), cells)
+        builder.add_chunk(columns, np.arange(row, row + batch.num_rows), list_items=_count_items(columns))
+        row += batch.num_rows
+
+
+def _count_items(columns: dict[str, Column]) -> int:
+    lists = [column for column in columns.values() if column.dtype == object]
+    return sum(len(cell) for column in lists for cell in column if cell is not None)
+
+
+def read_arrow_table(table: Any, name: str, cells: CellReader) -> dict[str, Column]:
+    """Return the columns of a pyarrow.Table as text and lists; those of structs as `struct.field`.
+
+    Args:
+        table: the pyarrow.Table
+        name: what messages call it
+        cells: cleans the texts
+    """
+    import pyarrow
+
+    while any(pyarrow.types.is_struct(field.type) for field in table.schema):
+        table = table.flatten()
+    names = check_unique([normalize_name(each) for each in table.column_names], "path", f"'{name}'")
+    arrays = zip(names, table.columns, strict=True)
+    return {each: _read_arrow_column(column, each, name, cells) for each, column in arrays}
+
+
+def _read_arrow_column(column: Any, name: str, file: str, cells: CellReader) -> Column:
+    import pyarrow
+
+    kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
+    types = pyarrow.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return make_list_column([None if cell is None else _convert_items(cell) for cell in column.to_pylist()])
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        found = f"'{file}': the column '{name}' contains bytes, such as images; these can't be read yet"
+        raise DataError("path", found, Code.NOT_YET)
+    if types.is_null(kind):
+        return cells.clean_values([None] * len(column))
+    texts = column.cast(pyarrow.string()).to_pylist()
+    if types.is_floating(kind):
+        texts = [None if text == "nan" else text for text in texts]
+    if types.is_timestamp(kind):
+        texts = [text and _ZERO_FRACTION.sub("", text) for text in texts]
+    return cells.clean_values(texts)
+
+
+def _convert_items(items: Sequence[Any]) -> list[Any]:
+    """Return a list of numbers, texts, None and lists; anything else, such as a date, becomes text."""
+    return [
+        _convert_items(each)
+        if isinstance(each, list)
+        else each
+        if each is None or (isinstance(each, int | float | str) and not isinstance(each, bool))
+        else str(each)
+        for each in items
+    ]

@@ -1,0 +1,122 @@
+"""The lines of a text file: decoded, counted, with limits. Every error is a DataError with file and line."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from dlspec.data.files.quoted_cells import count_line_breaks
+from dlspec.data.tables.input_files import open_binary
+from dlspec.errors import Code, DataError
+
+MAX_CELL_CHARACTERS = 16_000_000
+MAX_LINE_CHARACTERS = 4 * MAX_CELL_CHARACTERS
+_BLOCK_BYTES = 1 << 16
+# Byte order marks, longer ones first: that of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class TextLines:
+    """Iterator over the lines of a file, which keeps the lines of the current row and counts all.
+
+    A line that begins with `comment` is left out, unless it is inside of a quoted cell.
+    """
+
+    def __init__(self, file: Path, encoding: str, comment: str | None = None) -> None:
+        self.file = file
+        self.codec = encoding  # the one in use
+        self.found_encoding: str | None = None  # by a byte order mark, where it is not the one that was asked for
+        self.line = 0  # number of the last line
+        self.comment_lines = 0
+        self.is_ascii = True  # whether all lines since the last reset are ASCII
+        self._comment = comment
+        self._row_lines: list[str] = []
+
+    def take_row(self) -> list[str]:
+        """Return the lines since the last call."""
+        lines, self._row_lines = self._row_lines, []
+        return lines
+
+    @contextmanager
+    def open(self) -> Iterator[Iterator[str]]:
+        """Open the file and yield an iterator over its lines."""
+        try:
+            with open_binary(self.file) as stream:
+                self._choose_codec(stream.peek(4)[:4])
+                with io.TextIOWrapper(stream, encoding=self.codec, newline="") as text:
+                    yield self._iterate(text)
+        except UnicodeError:
+            raise self._make_encoding_error() from None
+
+    def skip(self, lines: Iterator[str], count: int) -> None:
+        """Leave out lines at the start; DataError if there are not more."""
+        comment, self._comment = self._comment, None
+        for _ in range(count):
+            if next(lines, None) is None:
+                found = f"'{self.file}' has {self.line} lines, and data.skip={count} leaves out all"
+                raise DataError("skip", found, Code.WRONG_VALUE)
+            self.take_row()
+        self._comment = comment
+
+    def _choose_codec(self, start: bytes) -> None:
+        wanted = codecs.lookup(self.codec).name
+        marked = next((name for mark, name in _MARKS if start.startswith(mark)), None)
+        if marked is None or marked.startswith(wanted) or wanted == marked.removesuffix("-sig"):
+            self.codec = marked or self.codec
+        elif wanted in ("utf-8", "utf-8-sig"):
+            self.codec = self.found_encoding = marked
+        else:
+            name = marked.removesuffix("-sig")
+            found = f"'{self.file}' begins with the byte order mark of {name}, but data.encoding is {self.codec}"
+            raise DataError("encoding", f"{found}; write data.encoding={name}", Code.CONFLICT)
+
+    def _iterate(self, text: TextIO) -> Iterator[str]:
+        while line := text.readline(MAX_LINE_CHARACTERS + 1):
+            self.line += 1
+            if len(line) > MAX_LINE_CHARACTERS:
+                found = f"{self.file}:{self.line}: the line has more than {MAX_LINE_CHARACTERS // 10**6} MB"
+                raise DataError("path", f"{found}; is this a text file?", Code.TOO_LARGE)
+            if "\0" in line:
+                raise self._make_nul_error()
+            if self._comment is not None and not self._row_lines and line.startswith(self._comment):
+                self.comment_lines += 1
+                continue
+            if not line.isascii():
+                self.is_ascii = False
+            self._row_lines.append(line)
+            yield line
+
+    def _make_nul_error(self) -> DataError:
+        fix = "write data.encoding=utf-16-le if it is UTF-16, else convert it to text"
+        return DataError("path", f"{self.file}:{self.line}: contains a NUL character; {fix}", Code.FILE_UNREADABLE)
+
+    def _make_encoding_error(self) -> DataError:
+        line, byte = _find_undecodable_byte(self.file, self.codec)
+        found = f"{self.file}:{line}: {byte} not valid {self.codec.removesuffix('-sig')}"
+        fix = "write data.encoding=cp1252 (Windows), latin-1, or what the file was saved in"
+        return DataError("encoding", f"{found}; {fix}", Code.FILE_UNREADABLE)
+
+
+def _find_undecodable_byte(file: Path, codec: str) -> tuple[int, str]:
+    """Find the first line and byte that can't be decoded. Files are decoded in blocks, so this reads it again."""
+    decoder, line = codecs.getincrementaldecoder(codec)(), 1
+    with open_binary(file) as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            try:
+                line += count_line_breaks(decoder.decode(block))
+            except UnicodeDecodeError as error:
+                good = bytes(error.object[: error.start]).decode(codec, "ignore")
+                return line + count_line_breaks(good), f"byte 0x{error.object[error.start]:02x} is"
+            except UnicodeError:
+                return line, "the text is"
+    return line, "the end is"

@@ -1,0 +1,158 @@
+"""From rows of cells to columns: the header, the number of cells of each row, chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlspec.data.tables.bad_rows import BadRows
+from dlspec.data.tables.column_names import (
+    REST,
+    check_unique,
+    expand_header,
+    looks_like_data,
+    name_columns,
+    number_columns,
+)
+from dlspec.data.tables.delimited_rows import NumberedRow
+from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
+from dlspec.data.tables.table_builder import CellReader, TableBuilder, TextCells, get_chunk_rows, make_list_column
+from dlspec.data.tables.text_lines import TextLines
+from dlspec.errors import Code, DataError, format_value
+
+
+@dataclass(frozen=True)
+class Header:
+    """The names of a file's columns."""
+
+    names: tuple[str, ...]
+    made: tuple[str, ...] = ()  # names that dlspec made
+    first_row: NumberedRow | None = None  # the row that was read to count the columns, and is data
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether the last column takes the remaining cells of each row."""
+        return self.names[-1].endswith(REST)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names without the mark of the remaining cells."""
+        return [name.removesuffix(REST) for name in self.names]
+
+
+def read_header(file: Path, rows: Iterator[NumberedRow], options: ReadOptions) -> Header:
+    """Read or make the names of the columns; consumes the file's header row if it has one.
+
+    Args:
+        file: the file, for messages
+        rows: its rows
+        options: the options of reading
+
+    Returns:
+        The header.
+    """
+    line, cells = next(((line, cells) for line, cells in rows if cells), (0, None))
+    if cells is None:
+        raise DataError("path", f"'{file}' is empty; it must have a header and rows", Code.BAD_DATA)
+    if isinstance(options.header, list):
+        names = expand_header(options.header)
+        if [cell.strip() for cell in cells] == names:
+            found = f"{file}:{line}: the first row has the names that data.header lists"
+            raise DataError("header", f"{found}; leave data.header out", Code.CONFLICT)
+        return Header(tuple(names), (), (line, cells))
+    if options.header is False:
+        return Header(tuple(number_columns(len(cells))), (), (line, cells))
+    _check_first_row(file, line, cells, options)
+    names, made = name_columns(cells)
+    return Header(tuple(check_unique(names, "header", f"{file}:{line}", options.skip)), tuple(made))
+
+
+def _check_first_row(file: Path, line: int, cells: list[str], options: ReadOptions) -> None:
+    if cells[0].startswith("sep=") and not any(cells[1:]):
+        found = f"{file}:{line}: this line tells Excel the delimiter"
+        raise DataError("skip", f"{found}; write data.skip={line} to leave it out", Code.WRONG_VALUE)
+    if options.header is None and looks_like_data(cells):
+        found = f"{file}:{line}: the first row looks like data, not like names: {format_value(', '.join(cells))}"
+        raise DataError("header", f"{found}; write data.header=false, or data.header=true if these are names")
+
+
+class TextRowsReader:
+    """Puts the rows of text files into a table, in chunks. The first file's columns are the table's."""
+
+    def __init__(self, builder: TableBuilder, options: ReadOptions, bad: BadRows) -> None:
+        self.builder, self.options, self.bad = builder, options, bad
+        self.cells = CellReader(options.missing)
+        self.empty_lines = 0
+        self.made_names: tuple[str, ...] = ()
+        self._first_file: Path | None = None
+        self._names: list[str] = []
+
+    def read(self, lines: TextLines, rows: Iterator[NumberedRow]) -> ReadNotes:
+        """Read the header and all rows of one file, and return the notes about all files so far."""
+        header = read_header(lines.file, rows, self.options)
+        self._check_columns(lines.file, header.columns)
+        self.made_names = self.made_names or header.made
+        chunk: list[list[str]] = []
+        numbers: list[int] = []
+        size, count = get_chunk_rows(len(header.names)), len(header.names)
+        for line, cells in self._prepend(header.first_row, rows):
+            if len(cells) != count and not (header.has_rest and len(cells) >= count - 1):
+                self._add_bad_row(lines.file, line, cells, header)
+                continue
+            chunk.append(cells)
+            numbers.append(line)
+            if len(chunk) >= size:
+                self._flush(lines, header, chunk, numbers)
+                chunk, numbers = [], []
+        self._flush(lines, header, chunk, numbers)
+        return ReadNotes(named_columns=self.made_names, empty_lines=self.empty_lines)
+
+    def _prepend(self, first: NumberedRow | None, rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
+        if first is not None:
+            yield first
+        yield from rows
+
+    def _check_columns(self, file: Path, names: list[str]) -> None:
+        if self._first_file is None:
+            self._first_file, self._names = file, names
+            return
+        lacking = [name for name in self._names if name not in set(names)]
+        extra = [name for name in names if name not in set(self._names)]
+        if lacking or extra:
+            found = f"lacks the column '{lacking[0]}'" if lacking else f"has a column '{extra[0]}'"
+            fix = f"all files must have the columns of the first, '{self._first_file}'"
+            raise DataError("path", f"'{file}' {found}; {fix}", Code.CONFLICT)
+
+    def _add_bad_row(self, file: Path, line: int, cells: list[str], header: Header) -> None:
+        if not cells:
+            self.empty_lines += 1
+            return
+        count = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
+        expected = "the first row" if self.options.header is False else "the header"
+        expected = "data.header" if isinstance(self.options.header, list) else expected
+        self.bad.add(f"{file}:{line}", f"{count}, but {expected} has {len(header.names)}")
+
+    def _flush(self, lines: TextLines, header: Header, chunk: list[list[str]], numbers: list[int]) -> None:
+        columns = self._make_columns(header, chunk, lines.is_ascii)
+        lines.is_ascii = True
+        self.builder.add_chunk(columns, numbers)
+
+    def _make_columns(self, header: Header, chunk: list[list[str]], is_ascii: bool) -> dict[str, Column | TextCells]:
+        names, count = header.columns, len(header.names)
+        rest = [self._clean_rest(cells[count - 1 :]) for cells in chunk] if header.has_rest else []
+        if header.has_rest:
+            chunk, count = [cells[: count - 1] for cells in chunk], count - 1
+        cells = zip(*chunk, strict=True) if chunk else iter([()] * count)
+        columns: dict[str, Column | TextCells] = {
+            name: self.cells.clean_cells(column, is_ascii) for name, column in zip(names, cells, strict=False)
+        }
+        if header.has_rest:
+            columns[names[-1]] = make_list_column(rest)
+        return columns
+
+    def _clean_rest(self, cells: list[str]) -> list[str | None]:
+        found = [self.cells.clean(cell) for cell in cells]
+        while found and found[-1] is None:
+            found.pop()
+        return found

@@ -1,0 +1,135 @@
+"""What `inspect` says about data: kinds and why, splits and balance, and what to check before training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import spearmanr
+
+import dlspec
+from dlspec.data.inspection.notices import find_equal_rows, find_telling_columns
+from dlspec.data.prepare.kinds.cells import PLAIN
+from dlspec.data.tables.table import TEXT
+from dlspec.errors import SpecError
+
+ROWS = 200
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    churned = generator.random(ROWS) < 0.3
+    return pd.DataFrame({
+        "customer": np.arange(1000, 1000 + ROWS),
+        "age": np.where(generator.random(ROWS) < 0.1, np.nan, generator.integers(18, 80, ROWS)),
+        "plan": generator.choice(["basic", "plus", "pro"], ROWS),
+        "joined": pd.date_range("2020-01-01", periods=ROWS).strftime("%Y-%m-%d"),
+        "ended": np.where(churned, "gone", "here"),
+        "note": "x",
+        "churned": np.where(churned, "yes", "no"),
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def churn(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("inspect") / "churn.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_columns_are_those_that_pandas_counts(frame: pd.DataFrame, churn: Path) -> None:
+    found = {each.name: each for each in dlspec.inspect(str(churn), target="churned").columns}
+    assert {name: each.missing for name, each in found.items()} == frame.isna().sum().to_dict()
+    assert {name: each.distinct for name, each in found.items()} == frame.nunique().to_dict()
+    roles = {name: (each.role, each.kind) for name, each in found.items()}
+    assert roles == {
+        "customer": ("left out", ""), "age": ("input", "number"), "plan": ("input", "category"),
+        "joined": ("input", "date"), "ended": ("input", "category"), "note": ("left out", ""),
+        "churned": ("target", "class"),
+    }  # fmt: skip
+    assert found["age"].values == f"{frame.age.min():g} to {frame.age.max():g}, median {frame.age.median():g}"
+    assert found["joined"].values == f"{frame.joined.min()} to {frame.joined.max()}"
+    assert "an id" in found["customer"].reason
+
+
+def test_a_frame_and_its_file_are_inspected_alike(frame: pd.DataFrame, churn: Path) -> None:
+    of_file, of_frame = dlspec.inspect(str(churn), target="churned"), dlspec.inspect(frame, target="churned")
+    assert (of_file.splits, of_file.balance, of_file.notices) == (of_frame.splits, of_frame.balance, of_frame.notices)
+    assert sum(of_file.splits.values()) == of_file.rows == ROWS
+    assert sum(of_file.balance["churned"].values()) == of_file.splits["training"]
+
+
+def test_a_column_that_tells_the_target_is_noticed(churn: Path) -> None:
+    (notice,) = dlspec.inspect(str(churn), target="churned").notices
+    assert notice.startswith("'ended' almost tells 'churned' by itself (100.0 %)") and "data.drop=[ended]" in notice
+
+
+TELLING: list[tuple[str, str, Any, Any, bool]] = [
+    ("number", "class", lambda x: x, lambda x: x > 0.3, True),
+    ("number", "class", lambda x: -x, lambda x: x > 0.3, True),
+    ("number", "class", lambda x: x, lambda x: np.sin(40 * x) > 0, False),
+    ("number", "value", lambda x: x**3, lambda x: np.exp(x), True),
+    ("number", "value", lambda x: x, lambda x: np.sin(40 * x), False),
+    ("category", "class", lambda x: (10 * x).astype(int), lambda x: (10 * x).astype(int) % 2, True),
+    ("category", "class", lambda x: x, lambda x: x > 0.3, False),  # a value a row tells any target
+]
+
+
+@pytest.mark.parametrize(("kind", "target_kind", "column", "target", "is_told"), TELLING)
+def test_which_columns_tell_the_target(kind: str, target_kind: str, column: Any, target: Any, is_told: bool) -> None:
+    x = np.random.default_rng(1).random(500)
+    columns = {
+        "x": np.array([str(each) for each in column(x)], TEXT),
+        "y": np.array([str(each) for each in target(x)], TEXT),
+    }
+    found = list(find_telling_columns(columns, {"x": kind}, "y", target_kind, PLAIN))
+    assert bool(found) is is_told
+    if target_kind == "value":
+        assert bool(abs(spearmanr(column(x), target(x)).statistic) > 0.99) is is_told
+
+
+def test_equal_rows_and_contradictions_are_counted() -> None:
+    table = pd.DataFrame({"a": ["1", "1", "1", "2"], "b": ["x", "x", "x", "x"], "y": ["n", "n", "p", "n"]})
+    columns = {name: np.array(table[name].tolist(), TEXT) for name in table}
+    repeated = int(table.duplicated(["a", "b"]).sum())
+    first, second = find_equal_rows(columns, ["a", "b"], ["y"])
+    assert first.startswith(f"{repeated} rows repeat") and second.startswith("1 of them")
+    assert not list(find_equal_rows({"a": columns["a"][2:], "y": columns["y"][2:]}, ["a"], ["y"]))
+
+
+def test_without_a_target_only_columns_are_shown(churn: Path) -> None:
+    found = dlspec.inspect(str(churn))
+    assert (len(found.columns), found.splits) == (7, {}) and "data.target=COLUMN" in found.notes[-1]
+
+
+def test_other_data_are_inspected_field_by_field() -> None:
+    digits = dlspec.inspect("digits")
+    assert [(each.name, each.role) for each in digits.columns] == [("image", "input"), ("digit", "target")]
+    assert (digits.model, digits.rows) == ("cnn", 1797)
+    arrays = dlspec.inspect({"x": np.zeros((20, 3)), "target": np.arange(20) % 2})
+    assert arrays.rows == 20 and arrays.model == "mlp"
+
+
+def test_wrong_settings_are_refused(churn: Path) -> None:
+    with pytest.raises(SpecError, match="churnd"):
+        dlspec.inspect(str(churn), target="churnd")
+
+
+def test_the_command_prints_writes_and_shows_what_trains(dlspec, churn: Path, tmp_path: Path) -> None:
+    written = tmp_path / "conf" / "data" / "mine.yaml"
+    given = ["data=table", f"data.path={churn}", "data.target=churned"]
+    said = dlspec("inspect", *given, f"--write={written}")
+    assert said.code == 0 and "check: 'ended'" in said.out and "python -m dlspec model=mlp data=mine" in said.out
+    tree = yaml.safe_load(written.read_text())
+    assert (tree["type"], tree["target"], tree["columns"]["age"]) == ("table", {"churned": "class"}, "number")
+    assert dlspec("validate", "model=mlp", "data=mine", f"--config-dir={tmp_path / 'conf'}").code == 0
+    again = dlspec("inspect", *given, f"--write={written}")
+    assert (again.code, "exists already" in again.err) == (2, True)
+    values = json.loads(dlspec("inspect", *given, "--json").out)
+    assert (values["rows"], values["model"]) == (ROWS, "mlp")
