@@ -38,8 +38,9 @@ RUN_SUBFOLDERS = (CHECKPOINTS_FOLDER, HYDRA_FOLDER)
 
 # Files that a run replaces when it starts from the beginning, as patterns.
 REWRITTEN_FILES = (
-    RESULT_FILE, STATUS_FILE, SPEC_FILE, ENVIRONMENT_FILE, METRICS_FILE, TIMING_FILE, CURVES_FILE, SAMPLES_FILE,
-    "predictions*.png", EVENTS_PATTERN, f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LAST_FILE}",
+    RESULT_FILE, STATUS_FILE, SPEC_FILE, PREPARE_FILE, ENVIRONMENT_FILE, METRICS_FILE, TIMING_FILE, CURVES_FILE,
+    SAMPLES_FILE, "predictions*.png", EVENTS_PATTERN, f"{CHECKPOINTS_FOLDER}/{BEST_FILE}",
+    f"{CHECKPOINTS_FOLDER}/{LAST_FILE}",
 )  # fmt: skip
 
 # ---- a sweep's folder ------------------------------------------------------------------------------------------------

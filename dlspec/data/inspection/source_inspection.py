@@ -9,8 +9,9 @@ from dlspec.data.inspection.column_summary import ColumnSummary
 from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.inspection.notices import find_missing_classes
 from dlspec.data.inspection.table_inspection import count_classes, count_splits, inspect_table, suggest_model
+from dlspec.data.sources.file_rows import FileSource
 from dlspec.data.sources.source import DataSource, open_data
-from dlspec.data.sources.table_settings import TableSettings
+from dlspec.data.sources.table_source import TableSource
 
 
 def inspect_source(source: DataSource) -> Inspection:
@@ -19,7 +20,9 @@ def inspect_source(source: DataSource) -> Inspection:
     Raises:
         DataError: if the data can't be read, or do not fit the settings.
     """
-    if isinstance(source, TableSettings):
+    if isinstance(source, TableSource):
+        return inspect_table(source, source.read_rows(), source.source_name)
+    if isinstance(source, FileSource):
         rows = source.read_rows()
         return inspect_table(source.choose_split(rows), rows, source.source_name)
     return inspect_dataset(open_data(source))

@@ -13,7 +13,6 @@ from dlspec.errors import Code, DataError, InvalidSetting
 
 if TYPE_CHECKING:
     from dlspec.data.encoding.column_choice import WrittenKind
-    from dlspec.data.sources.table_rows import TableRows
     from dlspec.data.splitting.table_split import SplitRules
 
 HASH = "hash"
@@ -144,14 +143,6 @@ class TableSettings(ReadOptions, DataSource):
         outline = self.model_copy()
         outline._is_outline = True
         return outline
-
-    def read_rows(self) -> TableRows:
-        """Read the rows of the source."""
-        raise DataError("", "rows given in Python can't be read again; pass them as data", Code.MISSING_VALUE)
-
-    def choose_split(self, rows: TableRows) -> TableSettings:
-        """Return settings that say how the rows are split, if the rows themselves do."""
-        return self
 
     @property
     def is_outline(self) -> bool:
