@@ -279,7 +279,8 @@ class DlspecConfigLoader(HookedLoader):
 
     def _check_choice(self, override: Override) -> list[Problem]:
         group = override.key_or_group
-        if self.repository.group_exists(group) and (problems := check_choice_type(override)):
+        checks_name = group in GROUPS and not override.is_delete()  # by `check_choice`, which lists the names
+        if not checks_name and self.repository.group_exists(group) and (problems := check_choice_type(override)):
             return problems
         if group in EXTRAS_BY_CHOICE:
             return check_installed(override, self.repository.get_group_options(group))

@@ -55,7 +55,7 @@ def parse_overrides(lines: Sequence[str]) -> list[Override]:
     """
     parsed: list[Override] = []
     problems: list[Problem] = []
-    for line in lines:
+    for line in map(str, lines):  # `hydra.overrides`, which a user may set, can contain other values
         override = _parse_override(line)
         if override is None or not override.key_or_group:
             problems.append(_syntax_problem(line))

@@ -91,7 +91,13 @@ def test_a_number_of_jobs_at_once(value: str, work: Path, dlspec: Run) -> None:
             "hydra.launcher=16",
             "hydra.sweeper=16",
         ),
-        *("hydra.sweeper=null", f"sweep.workers={BIG}", f"sweep.threads={BIG}", f"trainer.threads={BIG}"),
+        *(
+            "hydra.sweeper=null",
+            "hydra.overrides.hydra=[{a: 1}]",
+            f"sweep.workers={BIG}",
+            f"sweep.threads={BIG}",
+            f"trainer.threads={BIG}",
+        ),
     ],
 )
 def test_settings_of_a_sweep(word: str, work: Path, dlspec: Run) -> None:
