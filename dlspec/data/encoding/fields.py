@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dlspec.data.dataset import Field, Target
-from dlspec.data.encoding.name_patterns import make_field_name, match_names
+from dlspec.data.dataset import Field, Target, make_field_name
+from dlspec.data.encoding.name_patterns import match_names
 from dlspec.data.prepare.kinds.category import FittedCategory
 from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.errors import Code, DataError

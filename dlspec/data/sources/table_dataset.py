@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.data.dataset import Dataset, Split, Target, make_field_name
 from dlspec.data.encoding.column_choice import ColumnChoice, ColumnSettings, choose_columns
 from dlspec.data.encoding.encoded_rows import WEIGHT_SUFFIX, EncodedRows, encode_rows
 from dlspec.data.encoding.fields import make_field, make_target
 from dlspec.data.encoding.fitted_table import FittedTable, check_columns, fit_column, fit_table
 from dlspec.data.encoding.kind_settings import write_kind
-from dlspec.data.encoding.name_patterns import make_field_name, make_unknown_column_error
+from dlspec.data.encoding.name_patterns import make_unknown_column_error
 from dlspec.data.encoding.stacked_columns import Stacks, find_stacks, stack_columns
 from dlspec.data.encoding.table_notes import describe_counts, describe_splits, describe_table
 from dlspec.data.prepare.kinds.cells import CellFormat, find_missing
