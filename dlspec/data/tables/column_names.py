@@ -10,6 +10,7 @@ from dlspec.errors import Code, DataError, format_value
 
 MAX_COLUMNS = 100_000
 MAX_LISTED_NAMES = 40  # in a message: a longer list can't be typed
+MAX_LISTED_CHARACTERS = 400  # a longer message is cut
 _RANGE = re.compile(r"(?P<before>.*)\[(?P<first>\d{1,9})-(?P<last>\d{1,9})\](?P<after>.*)", re.S)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WORD = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_]\w*")  # what a command line reads as text
@@ -103,7 +104,8 @@ def suggest_header(names: Sequence[str], skip: int) -> str:
             number += 1
             new = f"{name}_{number}"
         unique.append(new)
-    if len(unique) > MAX_LISTED_NAMES or any(set(name) & set("\"'\\$") or not name.isprintable() for name in unique):
+    is_long = len(unique) > MAX_LISTED_NAMES or sum(map(len, unique)) > MAX_LISTED_CHARACTERS
+    if is_long or any(set(name) & set("\"'\\$") or not name.isprintable() for name in unique):
         return ""
     if all(_WORD.fullmatch(name) for name in unique):
         return f"write data.header=[{','.join(unique)}] data.skip={skip}"

@@ -121,8 +121,9 @@ class TextRowsReader:
         if self._first_file is None:
             self._first_file, self._names = file, names
             return
-        lacking = [name for name in self._names if name not in set(names)]
-        extra = [name for name in names if name not in set(self._names)]
+        expected, given = set(self._names), set(names)
+        lacking = [name for name in self._names if name not in given]
+        extra = [name for name in names if name not in expected]
         if lacking or extra:
             found = f"lacks the column '{lacking[0]}'" if lacking else f"has a column '{extra[0]}'"
             fix = f"all files must have the columns of the first, '{self._first_file}'"
