@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,25 +19,12 @@ MaskArray = NDArray[np.bool_]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 
-class NumberFormat(Protocol):
-    """How numbers are written. The options of reading are one."""
-
-    @property
-    def decimal(self) -> str:
-        """The decimal point."""
-
-    @property
-    def thousands(self) -> str | None:
-        """The character between thousands."""
-
-
 @dataclass(frozen=True)
-class _PlainNumbers:
+class NumberFormat:
+    """How numbers are written."""
+
     decimal: str = "."
-    thousands: str | None = None
-
-
-PLAIN_NUMBERS: NumberFormat = _PlainNumbers()
+    thousands: str | None = None  # the character between thousands
 
 
 def parse_number(cell: str, numbers: NumberFormat) -> float | None:
