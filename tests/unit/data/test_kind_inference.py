@@ -234,6 +234,16 @@ def test_what_can_not_be_classes(cells: list[str]) -> None:
     assert caught.value.key == "target"
 
 
+def test_spellings_are_mapped_by_what_the_fix_says() -> None:
+    column = text_column("ham", "HAM", "spam", "Spam", "ok, (fine)")
+    with pytest.raises(DataError) as caught:
+        read_kind("class", TARGET_KINDS, "").fit(column, np.arange(3), name="y")
+    (line,) = read_lines(str(caught.value).partition("map cells to classes: ")[2])
+    fitted = read_kind(line["target"]["y"], TARGET_KINDS, "").fit(column, np.arange(3))
+    encoded = fitted.apply(column)
+    assert not encoded.problems and len(set(encoded.values.tolist())) == 3
+
+
 def test_lists_as_a_target() -> None:
     assert kind_name(infer_target_kind("y", list_column([1.0, 2], [3, 4]))) == "numbers"
     with pytest.raises(DataError, match="tags, one for each step, or labels"):

@@ -123,6 +123,13 @@ def test_a_number_far_from_the_training_rows_is_listed() -> None:
     assert list(read_kind("numbers", COLUMN_KINDS, "").fit(lists, np.arange(2)).apply(lists).problems) == [2]
 
 
+def test_letters_are_compared_in_one_form() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    kind = read_kind({"class": {"classes": [decomposed, "tea"]}}, TARGET_KINDS, "")
+    for cells in (text_column(composed, "tea"), np.array([decomposed, "tea"], object)):
+        assert kind.fit(cells, np.arange(2)).apply(cells).values.tolist() == [0, 1]
+
+
 def test_missing_cells_are_dropped_refused_or_ignored() -> None:
     column = text_column("1", None, "2", "3", None)
     assert KIND_ROWS["number drop"].kind.find_rows_to_drop(column).tolist() == [1, 4]
