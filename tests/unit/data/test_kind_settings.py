@@ -156,8 +156,17 @@ def test_what_training_never_saw_is_counted() -> None:
     assert text.apply(text_column("a b c", "a", None)).notes == {"missing": 1, "cut": 1}
 
 
-@pytest.mark.parametrize("written", ["number", "category", "date", "text", "numbers"])
-def test_nothing_to_fit(written: str) -> None:
+EMPTY = [
+    "number",
+    "category",
+    "date",
+    "numbers",
+    *({"text": {"tokenizer": name}} for name in ("words", "bytes", "bpe")),
+]
+
+
+@pytest.mark.parametrize("written", EMPTY, ids=str)
+def test_nothing_to_fit(written: Any) -> None:
     with pytest.raises(DataError) as caught:
         read_kind(written, COLUMN_KINDS, "").fit(text_column(None, None, "1"), np.arange(2), name="a")
     assert caught.value.key == "a" and caught.value.finding.code == Code.BAD_DATA
@@ -166,6 +175,11 @@ def test_nothing_to_fit(written: str) -> None:
 def test_a_constant_target() -> None:
     with pytest.raises(DataError, match="nothing to learn"):
         read_kind("value", TARGET_KINDS, "").fit(text_column("2", "2", "3"), np.arange(2), name="y")
+
+
+def test_no_category_is_frequent_enough() -> None:
+    with pytest.raises(DataError, match="lower min_count to at most 1"):
+        read_kind({"category": {"min_count": 3}}, COLUMN_KINDS, "").fit(COLUMN, TRAINING, name="a")
 
 
 def test_too_many_one_hots() -> None:
