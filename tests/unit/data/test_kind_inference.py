@@ -195,19 +195,11 @@ def test_a_target_with_nothing_to_learn(cells: list[str | None]) -> None:
     assert caught.value.key == "target"
 
 
-PAIRS = [
-    ("no", "yes"),
-    ("0", "1"),
-    ("-1", "1"),
-    ("false", "true"),
-    ("No", "Yes"),
-    ("neg", "pos"),
-    ("-", "+"),
-    ("1", "2"),
-]
+WORD_PAIRS = [("no", "yes"), ("false", "true"), ("No", "Yes"), ("neg", "pos"), ("-", "+")]
+NUMBER_PAIRS = [("0", "1"), ("-1", "1"), ("1", "2"), ("0.0", "1.0"), ("2", "10")]
 
 
-@pytest.mark.parametrize(("negative", "positive"), PAIRS)
+@pytest.mark.parametrize(("negative", "positive"), WORD_PAIRS + NUMBER_PAIRS)
 def test_the_positive_one_of_a_known_pair(negative: str, positive: str) -> None:
     kind = read_kind("class", TARGET_KINDS, "")
     for cells in ([negative] * 3 + [positive], [negative] + [positive] * 3):

@@ -29,7 +29,7 @@ ANY_OTHER = "*"  # key of a mapping from cells to classes, for all cells without
 MAX_MAPPED = 20  # classes in a mapping that a message suggests
 # Pairs of which the second class is positive, however frequent it is.
 KNOWN_PAIRS = (
-    *(("0", "1"), ("-1", "1"), ("1", "2"), ("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("off", "on")),
+    *(("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("off", "on")),
     *(("negative", "positive"), ("neg", "pos"), ("absent", "present"), ("-", "+")),
 )
 POSITIVE_OF_PAIR = {frozenset(pair): pair[1] for pair in KNOWN_PAIRS}
@@ -104,7 +104,7 @@ def order_classes(
 ) -> tuple[str, ...]:
     """Return the different cells as classes: numbers by size, others in alphabetical order.
 
-    Of two classes the second is positive: the second of a known pair such as no and yes, otherwise the rarer one.
+    Of two classes the second is positive: the larger number, yes of no and yes, otherwise the rarer one.
 
     Args:
         cells: the cells of all rows
@@ -125,7 +125,7 @@ def order_classes(
     if positive is not None:
         _check_positive(name, classes, positive)
         return tuple(sorted(classes, key=lambda each: each == positive))
-    if len(classes) == 2 and not are_in_order:
+    if len(classes) == 2 and not are_in_order and not all(map(is_number, classes)):
         known = POSITIVE_OF_PAIR.get(frozenset(each.casefold() for each in classes))
         return tuple(sorted(classes, key=lambda each: each.casefold() == known if known else -counts[each]))
     return tuple(classes)
