@@ -208,11 +208,17 @@ class Dataset:
         columns = self.preprocessing.get("columns")
         if not isinstance(columns, Mapping):
             return self.preprocessing.get(name)
-        members = self.preprocessing["fields"].get(name, {}).get("columns", [])
+        members = self.list_columns(name)
         if members:
             return columns[members[0]] if len(members) == 1 else None
         targets = self.preprocessing["targets"].items()
         return next((saved for column, saved in targets if make_field_name(column) == name), None)
+
+    def list_columns(self, name: str) -> list[str]:
+        """List the columns of the table that a field is made of; [] for data that are not a table."""
+        plan = self.preprocessing.get("fields", {}).get(name, {})
+        columns: list[str] = plan.get("columns", []) if isinstance(plan, Mapping) else []
+        return columns
 
     def sample(self, name: str, rows: int) -> Tensor:
         """Return the first `rows` training samples of an input, as `Split.input` would."""
