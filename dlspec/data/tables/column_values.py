@@ -6,7 +6,7 @@ import ast
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,27 @@ MaskArray = NDArray[np.bool_]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 
+class NumberSettings(Protocol):
+    """How numbers are written; the options of reading are such settings."""
+
+    @property
+    def decimal(self) -> str:
+        """The decimal point."""
+
+    @property
+    def thousands(self) -> str | None:
+        """The character between thousands."""
+
+
 @dataclass(frozen=True)
 class NumberFormat:
-    """How numbers are written."""
+    """How numbers are written, by default as Python writes them."""
 
     decimal: str = "."
-    thousands: str | None = None  # the character between thousands
+    thousands: str | None = None
 
 
-def parse_number(cell: str, numbers: NumberFormat) -> float | None:
+def parse_number(cell: str, numbers: NumberSettings) -> float | None:
     """Return the number in a cell, None if it is not one."""
     if numbers.thousands is not None:
         cell = cell.replace(numbers.thousands, "")
@@ -43,7 +55,7 @@ class TableColumn:
     table: Table
     name: str
     values: Column  # (N,) TEXT, numbers or lists
-    numbers: NumberFormat
+    numbers: NumberSettings
 
     @property
     def is_text(self) -> bool:

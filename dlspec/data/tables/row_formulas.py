@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.tables.column_extraction import extract_columns as extract_columns
-from dlspec.data.tables.column_values import MaskArray, NumberFormat, TableColumn
+from dlspec.data.tables.column_values import MaskArray, NumberFormat, NumberSettings, TableColumn
 from dlspec.data.tables.table import Table
 from dlspec.data.tables.table_joins import join_tables as join_tables
 from dlspec.errors import Code, DataError, format_value
@@ -37,7 +37,7 @@ _SWAPPED: Mapping[type[ast.cmpop], type[ast.cmpop]] = {
 }
 
 
-def choose_rows(table: Table, where: str | None, numbers: NumberFormat | None = None) -> MaskArray:
+def choose_rows(table: Table, where: str | None, numbers: NumberSettings | None = None) -> MaskArray:
     """Return which rows meet a condition, (N,).
 
     Args:
@@ -87,7 +87,7 @@ _GRAMMAR = Grammar(
 class _Evaluation:
     """Computes an expression for all rows of a table."""
 
-    def __init__(self, table: Table, numbers: NumberFormat) -> None:
+    def __init__(self, table: Table, numbers: NumberSettings) -> None:
         self._table, self._numbers = table, numbers
 
     def evaluate_condition(self, node: ast.expr) -> MaskArray:
