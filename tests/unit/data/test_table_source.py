@@ -215,6 +215,13 @@ def test_splits_of_other_files(tmp_path: Path) -> None:
     assert refuse(paths[0], test=write_rows(tmp_path / "other.csv", without)).key == "test"
 
 
+def test_a_class_without_training_rows_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "plan": "gold" if number >= 110 else row["plan"]} for number, row in enumerate(make_rows())]
+    data = open_table(write_rows(tmp_path / "gold.csv", rows), target="plan", test={"plan": "gold"})
+    assert [note for note in data.notes if "no training row" in note and "gold" in note]
+    assert not [note for note in open_table(write_rows(tmp_path / "gold.csv", rows)).notes if "no training row" in note]
+
+
 def test_folds_differ_in_their_validation_rows_alone(table: str) -> None:
     found = [open_table(table, folds=4, fold=fold, test=0.2, id="id") for fold in range(4)]
     assert [len(each.validation) for each in found] == [24] * 4
