@@ -227,7 +227,14 @@ def _should_merge_override(path: KeyPath, before: Any, value: Any) -> bool:
         return False
     if "layers" in path[:-1] or isinstance(path[-1], int) or names_different_part(before, value, path):
         return False
+    if _is_column_kind(path):
+        return before.keys() == value.keys()  # another kind replaces the old one
     return len(path) > 1 or not replaces_section(str(path[0]), value)
+
+
+def _is_column_kind(path: KeyPath) -> bool:
+    """Whether a path leads to the kind of a column: `data.columns.age`, `data.target.price`."""
+    return len(path) == 3 and path[:2] in (("data", "columns"), ("data", "target"))
 
 
 def _unreachable_key_finding(found: str, fix: str = "") -> Finding:
@@ -268,6 +275,9 @@ def _shorthand_finding(path: KeyPath, value: Any, override: Override, tree: dict
         return _unreachable_key_finding(
             f"{path_text} is {_format_value(value)} and has no keys", f"write {path_text}=VALUE"
         )
+    if _is_column_kind(path):
+        full = f"{path_text}={{{value}: {{{change}}}}}"
+        return _unreachable_key_finding(f"'{value}' is a kind without settings", f"write it in full: '{full}'")
     if is_entry(path) and not value.startswith("$"):
         full = f"{path_text}={{{value}: {{{change}}}}}"
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
@@ -28,9 +28,19 @@ def check_choice(override: Override, available: Sequence[str]) -> list[Problem]:
         return [_multiple_choices_problem(override, names)]
     noun, location = f"unknown {'data set' if group == 'data' else group}", value_location(override)
     code = UNKNOWN_PART_CODES.get(group, Code.UNKNOWN_CHOICE)
+    not_yet = _find_planned_sources() if group == "data" and unknown else {}
     return [
-        Problem(code, group, f"{noun} '{each}'", _suggest_choice(group, each, available), location) for each in unknown
+        Problem(Code.NOT_YET, group, f"the data set '{each}' is not supported yet", not_yet[each], location)
+        if each in not_yet
+        else Problem(code, group, f"{noun} '{each}'", _suggest_choice(group, each, available), location)
+        for each in unknown
     ]
+
+
+def _find_planned_sources() -> Mapping[str, str]:
+    from dlspec.parts.name_suggestions import SOURCES_NOT_YET
+
+    return SOURCES_NOT_YET
 
 
 def _multiple_choices_problem(override: Override, names: Sequence[str]) -> Problem:

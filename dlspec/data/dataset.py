@@ -5,6 +5,7 @@ Shapes do not include the batch dimension. All tensors are on the CPU; the train
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -202,10 +203,33 @@ class Dataset:
         return replace(self, fields=rest, targets=(*self.targets, next_target),
                        train=splits[0], validation=splits[1], test=splits[2])  # fmt: skip
 
+    def get_preprocessing(self, name: str) -> Any:
+        """Return how a field or target was encoded, as JSON; None if it is not one column of text or numbers."""
+        columns = self.preprocessing.get("columns")
+        if not isinstance(columns, Mapping):
+            return self.preprocessing.get(name)
+        members = self.list_columns(name)
+        if members:
+            return columns[members[0]] if len(members) == 1 else None
+        targets = self.preprocessing["targets"].items()
+        return next((saved for column, saved in targets if make_field_name(column) == name), None)
+
+    def list_columns(self, name: str) -> list[str]:
+        """List the columns of the table that a field is made of; [] for data that are not a table."""
+        plan = self.preprocessing.get("fields", {}).get(name, {})
+        columns: list[str] = plan.get("columns", []) if isinstance(plan, Mapping) else []
+        return columns
+
     def sample(self, name: str, rows: int) -> Tensor:
         """Return the first `rows` training samples of an input, as `Split.input` would."""
         found = self.train.tensors.get(name)
         return shift_right(self.train.targets[name][:rows]) if found is None else found[:rows]
+
+
+def make_field_name(column: str) -> str:
+    """Make the name of a field or target: the column's name with `_` for other characters than letters and digits."""
+    name = re.sub(r"\W", "_", column)
+    return name if name.isidentifier() else f"_{name}"
 
 
 def _move_to_targets(split: Split, name: str) -> Split:

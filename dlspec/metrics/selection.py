@@ -76,7 +76,7 @@ def select_auto_metrics(predicted: Sequence[Target], data: Dataset) -> list[Sele
 def _auto_metric_names(predicted: Target, data: Dataset) -> list[str]:
     target = data.get_loss_target(predicted.name) or predicted
     is_input = any(each.name == target.name for each in data.fields)
-    is_character = get_preprocessing_kind(data.preprocessing.get(target.next_of)) in CHARACTERS
+    is_character = get_preprocessing_kind(data.get_preprocessing(target.next_of)) in CHARACTERS
     return choose_auto_metrics(target, is_input=is_input, is_character=is_character)
 
 

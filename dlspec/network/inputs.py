@@ -46,9 +46,11 @@ def _match_only_field(data: Dataset, problems: Problems) -> dict[str, Field]:
     if len(data.fields) > 1:
         names = ", ".join(each.name for each in data.fields)
         found = f"{data.name} has {len(data.fields)} fields ({names}), and the model does not declare its inputs"
-        problems.add(
-            Code.AMBIGUOUS, ("model",), found, f"write inputs: [{names}] in the model, or only those that it needs"
-        )
+        fix = f"write inputs: [{names}] in the model, or only those that it needs"
+        columns = data.list_columns(data.fields[-1].name)
+        if columns:
+            fix += f"; or leave the others out: 'data.drop=[{', '.join(columns)}]'"
+        problems.add(Code.AMBIGUOUS, ("model",), found, fix)
     return {each.name: each for each in data.fields[:1]}
 
 

@@ -107,7 +107,8 @@ class Registry(Mapping[str, D]):
         if part.type in self:
             return self[part.type]
         if part.type in self._unsupported:
-            code, found, fix = Code.NOT_YET, f"{part.type} is not supported", self._unsupported[part.type]
+            found = f"{part.type} is not supported" + (" yet" if self.kind == "data set" else "")
+            code, fix = Code.NOT_YET, self._unsupported[part.type]
         else:
             code, found = UNKNOWN_PART_CODES[self.kind], f"unknown {self.kind} '{part.type}'"
             fix = self._suggest_fix(part.type, extra_names)

@@ -100,9 +100,9 @@ class RunTable:
 
 
 def is_seed_key(key: str) -> bool:
-    """Whether a key is a random seed, such as `seed`, `data.seed` or `data.split_seed`."""
+    """Whether a key is a random seed, such as `seed` or `data.split_seed`, or the fold that validates."""
     last = key.rpartition(".")[2]
-    return last == "seed" or last.endswith("_seed")
+    return last == "seed" or last.endswith("_seed") or key == "data.fold"
 
 
 def format_status_counts(records: Iterable[RunRecord]) -> str:

@@ -27,6 +27,7 @@ BESIDE = {
     "data/sms_spam": ["model=text_lstm", "data.path=texts.csv"],
     "data/text": ["model=text_lstm", "model.layers.lstm.LSTM.output=sequence", "data.limit=50"],
     "data/text_csv": ["model=text_lstm", "data.path=texts.csv"],
+    "data/files": ["model=text_lstm", 'data.path="texts/{label}/{n}.txt"', "data.target=label"],
     "data/table": ["model=text_lstm", "data.path=texts.csv", "data.target=label"],
     "experiment/article_mnist": ["data.path=mnist"],
     "experiment/article_text": TEXT[1:],
@@ -60,6 +61,10 @@ def small_files(work: Path) -> None:
     labels = ("spam" if index % 3 else "ham" for index in range(60))
     rows = "".join(f"this is word{index % 7} and number {index},{label}\n" for index, label in enumerate(labels))
     (work / "texts.csv").write_text("text,label\n" + rows)
+    for number in range(40):
+        file = work / "texts" / ("ham" if number % 2 else "spam") / f"{number}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"some words {number}")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -68,7 +73,8 @@ def test_every_file_validates_and_runs_two_steps(dlspec, small_files: None, name
     said = dlspec("validate", *choice)
     assert (said.code, said.err) == (0, "")
     said = dlspec(*choice, *QUICK)
-    assert (said.code, said.err) == (0, "")
+    is_inferred = name in ("data/files", "data/table")  # these say what they took the columns for
+    assert (said.code, is_inferred or said.err) == (0, is_inferred or "")
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.data.dataset import make_field_name
 from dlspec.data.encoding.fields import FieldPlan
 from dlspec.data.encoding.fitted_table import FittedTable
-from dlspec.data.encoding.name_patterns import make_field_name
 from dlspec.data.prepare.kinds.category import FittedCategory
 from dlspec.data.prepare.kinds.kind import IGNORED, Encoded, FittedColumn
 from dlspec.errors import Code, DataError

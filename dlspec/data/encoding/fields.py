@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dlspec.data.dataset import Field, Target
-from dlspec.data.encoding.name_patterns import make_field_name, match_names
+from dlspec.data.dataset import Field, Target, make_field_name
+from dlspec.data.encoding.name_patterns import match_names
 from dlspec.data.prepare.kinds.category import FittedCategory
 from dlspec.data.prepare.kinds.kind import FittedColumn
+from dlspec.data.prepare.kinds.scales import LinearScale
 from dlspec.errors import Code, DataError
 
 FEATURES = "features"  # the field of all numbers, dates and one-hot categories that no setting names
@@ -132,6 +133,7 @@ def make_target(name: str, fitted: FittedColumn, lengths: str = "", weights: str
 
 def _get_scale(name: str, fitted: FittedColumn) -> tuple[float, float] | None:
     if not hasattr(fitted, "mean_and_deviation"):
+        _check_unscaled(name, fitted)
         return None
     scale: tuple[float, float] | None = fitted.mean_and_deviation
     if scale is None:
@@ -139,3 +141,12 @@ def _get_scale(name: str, fitted: FittedColumn) -> tuple[float, float] | None:
         found = f"results of the target '{name}' can't be reported in its own unit with this scale yet"
         raise DataError("target", f"{found}; {fix}", Code.NOT_YET)
     return None if scale == (0.0, 1.0) else scale
+
+
+def _check_unscaled(name: str, fitted: FittedColumn) -> None:
+    """Refuse a scale of several numbers: results are reported in the target's own unit."""
+    scale = getattr(fitted, "scale", None)
+    if isinstance(scale, LinearScale) and not ((scale.shift == 0).all() and (scale.divisor == 1).all()):
+        fix = f"write 'data.target={{{name}: {{numbers: {{scale: none}}}}}}'"
+        found = f"results of the target '{name}' can't be reported in its own unit with a scale yet"
+        raise DataError("target", f"{found}; {fix}", Code.NOT_YET)

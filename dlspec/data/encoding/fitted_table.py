@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.data.dataset import make_field_name
 from dlspec.data.encoding.column_choice import ColumnChoice
 from dlspec.data.encoding.fields import FieldForm, FieldPlan, plan_fields
-from dlspec.data.encoding.name_patterns import make_field_name
 from dlspec.data.encoding.stacked_columns import Stacks
 from dlspec.data.prepare.kinds.cells import CellFormat
 from dlspec.data.prepare.kinds.kind import ColumnKind, FittedColumn, fitted_from_json

@@ -1,8 +1,7 @@
-"""Choose columns by names and patterns, and make the names of fields and targets from names of columns."""
+"""Choose columns by names and patterns."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeVar
@@ -75,9 +74,3 @@ def assign_by_name(key: str, settings: Mapping[str, V], columns: Sequence[str]) 
             raise make_unknown_column_error(key, pattern, columns)
         assigned |= {name: setting for name in found if name not in exact or name == normalize("NFC", pattern)}
     return assigned
-
-
-def make_field_name(column: str) -> str:
-    """Make the name of a field or target: the column's name with `_` for other characters than letters and digits."""
-    name = re.sub(r"\W", "_", column)
-    return name if name.isidentifier() else f"_{name}"

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from dlspec.data.dataset import Target
 from dlspec.data.encoding.column_choice import ColumnChoice
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.kind import FittedColumn
@@ -53,6 +58,15 @@ def join_names(names: Sequence[str], at_most: int = MAX_NAMES) -> str:
     """Join names with commas; of many only the first."""
     more = f" and {len(names) - at_most:,} more" if len(names) > at_most else ""
     return ", ".join(names[:at_most]) + more
+
+
+def describe_absent_classes(target: Target, values: NDArray[Any]) -> Iterator[str]:
+    """Yield a line if a class of a target with one class for each row occurs in no training row."""
+    if target.kind == "classes" and not target.shape:
+        present = set(np.unique(values).tolist())
+        absent = [name for index, name in enumerate(target.classes) if index not in present]
+        if absent:
+            yield f"no training row has the {target.name} {join_names(absent, MAX_CLASSES)}, so it can't be learned"
 
 
 WHAT = {"unknown": "cells that training does not have", "missing": "missing cells where training has none",

@@ -49,7 +49,7 @@ class FileSource(TableSettings):
         from dlspec.data.sources.table_rows import join_files
 
         if self.path is None:
-            found = "no path is given; write 'data.path=FOLDER/{label}/{name}.txt', where {label} is a column"
+            found = "no path is given; write 'data.path=\"FOLDER/{label}/{name}.txt\"', where {label} is a column"
             raise DataError("path", found, Code.MISSING_VALUE)
         paths = {"path": [self.path], "validation": list_paths(self.validation), "test": list_paths(self.test)}
         for key, patterns in paths.items():

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlspec.errors import Code, DataError, suggest
 from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
+from dlspec.parts.name_suggestions import SOURCES_NOT_YET
 from dlspec.parts.registry import Registry, describe_as_class_itself
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class SplitSource(DataSource):
         return self
 
 
-SOURCES: Registry[type[DataSource]] = Registry("data set", (), describe_as_class_itself)
+SOURCES: Registry[type[DataSource]] = Registry("data set", (), describe_as_class_itself, unsupported=SOURCES_NOT_YET)
 S = TypeVar("S", bound=DataSource)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.data.dataset import Dataset, Split, Target, make_field_name
 from dlspec.data.encoding.column_choice import ColumnChoice, ColumnSettings, choose_columns
 from dlspec.data.encoding.encoded_rows import WEIGHT_SUFFIX, EncodedRows, encode_rows
 from dlspec.data.encoding.fields import make_field, make_target
 from dlspec.data.encoding.fitted_table import FittedTable, check_columns, fit_column, fit_table
 from dlspec.data.encoding.kind_settings import write_kind
-from dlspec.data.encoding.name_patterns import make_field_name, make_unknown_column_error
+from dlspec.data.encoding.name_patterns import make_unknown_column_error
 from dlspec.data.encoding.stacked_columns import Stacks, find_stacks, stack_columns
-from dlspec.data.encoding.table_notes import describe_counts, describe_splits, describe_table
+from dlspec.data.encoding.table_notes import (
+    describe_absent_classes,
+    describe_counts,
+    describe_splits,
+    describe_table,
+)
 from dlspec.data.prepare.kinds.cells import CellFormat, find_missing
 from dlspec.data.prepare.kinds.class_target import FittedClasses
 from dlspec.data.prepare.kinds.kind import IGNORED, FittedColumn
@@ -158,6 +163,7 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
         *describe_table(plan.choice, fitted),
         describe_splits(("training", "validation", "test"), map(len, (parts.train, parts.validation, parts.test))),
         *split.notes,
+        *_find_absent_classes(plan, targets, encoded[0]),
         *describe_counts(_count_notes(encoded)),
     )
     if settings.bucket is not None and not any(each.has_lengths for each in fields):
@@ -169,6 +175,12 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
         reconstructed_field=reconstructed, notes=notes, resolved=_resolve_settings(plan),
         buckets=settings.bucket is not None,
     )  # fmt: skip
+
+
+def _find_absent_classes(plan: _PlannedTable, targets: Sequence[Target], train: EncodedRows) -> Iterator[str]:
+    if not plan.settings.is_outline:
+        for target in targets:
+            yield from describe_absent_classes(target, train.targets[target.name])
 
 
 def _find_dropped_rows(plan: _PlannedTable) -> dict[str, IntArray]:

@@ -9,11 +9,11 @@ from typing import Protocol
 
 import numpy as np
 
-from dlspec.data.prepare.kinds.cells import CellFormat
 from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.split_indices import TEST, VALIDATION, IntArray
 from dlspec.data.splitting.split_column import FREE
 from dlspec.data.tables.column_extraction import extract_columns
+from dlspec.data.tables.column_values import NumberFormat
 from dlspec.data.tables.concatenation import concatenate_tables
 from dlspec.data.tables.read_options import ReadOptions
 from dlspec.data.tables.reading import read_table
@@ -83,11 +83,8 @@ def choose_table_rows(rows: TableRows, settings: TableSettings) -> TableRows:
         if name not in table.columns:
             table = _add_own_column(table, str(name))
     rows = replace(rows, table=table)
-    return (
-        rows
-        if settings.where is None
-        else _choose_where(rows, settings.where, CellFormat(settings.decimal, settings.thousands))
-    )
+    numbers = NumberFormat(settings.decimal, settings.thousands)
+    return rows if settings.where is None else _choose_where(rows, settings.where, numbers)
 
 
 def _extract(table: Table, settings: TableSettings) -> Table:
@@ -96,7 +93,7 @@ def _extract(table: Table, settings: TableSettings) -> Table:
     return extract_columns(table, settings.extract)
 
 
-def _choose_where(rows: TableRows, where: str, numbers: CellFormat) -> TableRows:
+def _choose_where(rows: TableRows, where: str, numbers: NumberFormat) -> TableRows:
     chosen = np.flatnonzero(choose_rows(rows.table, where, numbers))
     if not len(chosen):
         raise DataError("where", f"no row matches {where}")

@@ -67,6 +67,14 @@ class TableSettings(ReadOptions, DataSource):
     )
     _is_outline: bool = PrivateAttr(False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_stream(cls, settings: Any) -> Any:
+        if isinstance(settings, Mapping) and settings.get("stream"):
+            found = "streaming is not supported yet: all rows are read into memory; leave stream out"
+            raise InvalidSetting(("stream",), found, Code.NOT_YET)
+        return settings
+
     @field_validator("validation", "test")
     @classmethod
     def _check_split(cls, choice: Any) -> Any:

@@ -23,7 +23,8 @@ def number_values(column: NDArray[Any]) -> tuple[IntArray, list[Any]]:
         The number of each row's cell (N,), and the distinct cells; a cell that is a list or an array is given as text.
     """
     numbers: dict[Any, int] = {}
-    cells = column.tolist() if column.ndim == 1 and column.dtype != object else map(_describe_cell, column)
+    is_plain = column.ndim == 1 and column.dtype.kind not in "Of"  # NaN differs from itself
+    cells = column.tolist() if is_plain else map(_describe_cell, column)
     of_rows = np.fromiter((numbers.setdefault(cell, len(numbers)) for cell in cells), np.int64, len(column))
     return of_rows, list(numbers)
 
@@ -60,6 +61,8 @@ def _iterate_rows_as_text(columns: Columns, names: Sequence[str]) -> Iterator[st
 def _cells_as_text(column: NDArray[Any]) -> Sequence[str]:
     if column.dtype.kind == "T":
         return [MISSING_CELL if cell is None else cell for cell in column.tolist()]
+    if column.dtype.kind in "biuf" and column.ndim == 1:
+        return [str(cell) for cell in column.tolist()]
     return [_describe_cell(cell) for cell in column]
 
 

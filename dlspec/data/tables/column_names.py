@@ -10,6 +10,7 @@ from dlspec.errors import Code, DataError, format_value
 
 MAX_COLUMNS = 100_000
 MAX_LISTED_NAMES = 40  # in a message: a longer list can't be typed
+MAX_LISTED_CHARACTERS = 400  # a longer message is cut
 _RANGE = re.compile(r"(?P<before>.*)\[(?P<first>\d{1,9})-(?P<last>\d{1,9})\](?P<after>.*)", re.S)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WORD = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_]\w*")  # what a command line reads as text
@@ -69,34 +70,47 @@ def number_columns(count: int) -> list[str]:
     return [f"column_{number}" for number in range(1, count + 1)]
 
 
-def check_unique(names: list[str], key: str, what: str, skip: int = 0) -> list[str]:
+def check_unique(names: list[str], key: str, what: str, skip: int | None = None) -> list[str]:
     """Return the names; DataError if two are equal, with names that work.
 
     Args:
         names: the names of the columns
         key: the setting of `data` to report
         what: where the names are written, such as `churn.csv:1`
-        skip: the setting `skip`, which is one more where the header is replaced
+        skip: the lines to skip if `data.header` replaces the names, None where it can't
     """
     first: dict[str, int] = {}
     for number, name in enumerate(names, 1):
         if first.setdefault(name, number) != number:
             found = f"{what}: columns {first[name]} and {number} have the same name {format_value(name)}"
-            raise DataError(key, f"{found}; {_suggest_names(names, skip + 1)}", Code.NAME_TAKEN)
+            fix = "rename one of them"
+            if skip is not None:
+                fix = f"{suggest_header(names, skip) or fix}, or write data.header=false if the row contains no names"
+            raise DataError(key, f"{found}; {fix}", Code.NAME_TAKEN)
     return names
 
 
-def _suggest_names(names: Sequence[str], skip: int) -> str:
-    if len(names) > MAX_LISTED_NAMES or not all(_WORD.fullmatch(name) for name in names):
-        return "rename one of them, or write data.header=false if the first row contains no names"
+def suggest_header(names: Sequence[str], skip: int) -> str:
+    """Return the settings to write to replace a file's header, as a shell takes them; '' if they are too long.
+
+    Args:
+        names: the names; equal ones get a number
+        skip: the lines of the file to skip, with its header
+    """
     unique: list[str] = []
-    for name in names:
+    for name in names[: MAX_LISTED_NAMES + 1]:
         number, new = 1, name
         while new in unique:
             number += 1
             new = f"{name}_{number}"
         unique.append(new)
-    return f"write data.header=[{','.join(unique)}] data.skip={skip}, or data.header=false if it contains no names"
+    is_long = len(unique) > MAX_LISTED_NAMES or sum(map(len, unique)) > MAX_LISTED_CHARACTERS
+    if is_long or any(set(name) & set("\"'\\$") or not name.isprintable() for name in unique):
+        return ""
+    if all(_WORD.fullmatch(name) for name in unique):
+        return f"write data.header=[{','.join(unique)}] data.skip={skip}"
+    quoted = ",".join(f'"{name}"' for name in unique)
+    return f"write 'data.header=[{quoted}]' data.skip={skip}"
 
 
 def looks_like_data(cells: Sequence[str]) -> bool:

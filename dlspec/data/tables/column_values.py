@@ -19,8 +19,8 @@ MaskArray = NDArray[np.bool_]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 
-class NumberFormat(Protocol):
-    """How numbers are written. The options of reading are one."""
+class NumberSettings(Protocol):
+    """How numbers are written; the options of reading are such settings."""
 
     @property
     def decimal(self) -> str:
@@ -32,15 +32,14 @@ class NumberFormat(Protocol):
 
 
 @dataclass(frozen=True)
-class _PlainNumbers:
+class NumberFormat:
+    """How numbers are written, by default as Python writes them."""
+
     decimal: str = "."
     thousands: str | None = None
 
 
-PLAIN_NUMBERS: NumberFormat = _PlainNumbers()
-
-
-def parse_number(cell: str, numbers: NumberFormat) -> float | None:
+def parse_number(cell: str, numbers: NumberSettings) -> float | None:
     """Return the number in a cell, None if it is not one."""
     if numbers.thousands is not None:
         cell = cell.replace(numbers.thousands, "")
@@ -56,7 +55,7 @@ class TableColumn:
     table: Table
     name: str
     values: Column  # (N,) TEXT, numbers or lists
-    numbers: NumberFormat
+    numbers: NumberSettings
 
     @property
     def is_text(self) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.tables.column_extraction import extract_columns as extract_columns
-from dlspec.data.tables.column_values import PLAIN_NUMBERS, MaskArray, NumberFormat, TableColumn
+from dlspec.data.tables.column_values import MaskArray, NumberFormat, NumberSettings, TableColumn
 from dlspec.data.tables.table import Table
 from dlspec.data.tables.table_joins import join_tables as join_tables
 from dlspec.errors import Code, DataError, format_value
@@ -37,13 +37,13 @@ _SWAPPED: Mapping[type[ast.cmpop], type[ast.cmpop]] = {
 }
 
 
-def choose_rows(table: Table, where: str | None, numbers: NumberFormat | None = None) -> MaskArray:
+def choose_rows(table: Table, where: str | None, numbers: NumberSettings | None = None) -> MaskArray:
     """Return which rows meet a condition, (N,).
 
     Args:
         table: the table
         where: the condition; None chooses all rows
-        numbers: how numbers are written in the table: the options of reading; None: with a decimal point
+        numbers: how numbers are written in the table; None: with a decimal point
 
     Raises:
         DataError: if the condition is not valid, or chooses no row.
@@ -52,7 +52,7 @@ def choose_rows(table: Table, where: str | None, numbers: NumberFormat | None = 
         return np.ones(len(table), bool)
     try:
         tree = _parse(where)
-        chosen = _Evaluation(table, numbers or PLAIN_NUMBERS).evaluate_condition(tree)
+        chosen = _Evaluation(table, numbers or NumberFormat()).evaluate_condition(tree)
     except ExpressionError as error:
         fix = f"; {error.finding.fix}" if error.finding.fix else ""
         raise DataError("where", error.finding.found + fix, error.finding.code) from None
@@ -87,7 +87,7 @@ _GRAMMAR = Grammar(
 class _Evaluation:
     """Computes an expression for all rows of a table."""
 
-    def __init__(self, table: Table, numbers: NumberFormat) -> None:
+    def __init__(self, table: Table, numbers: NumberSettings) -> None:
         self._table, self._numbers = table, numbers
 
     def evaluate_condition(self, node: ast.expr) -> MaskArray:

@@ -14,6 +14,7 @@ from dlspec.data.tables.column_names import (
     looks_like_data,
     name_columns,
     number_columns,
+    suggest_header,
 )
 from dlspec.data.tables.delimited_rows import NumberedRow
 from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
@@ -29,6 +30,7 @@ class Header:
     names: tuple[str, ...]
     made: tuple[str, ...] = ()  # names that dlspec made
     first_row: NumberedRow | None = None  # the row that was read to count the columns, and is data
+    last_line: int = 0  # of the file's header
 
     @property
     def has_rest(self) -> bool:
@@ -41,17 +43,18 @@ class Header:
         return [name.removesuffix(REST) for name in self.names]
 
 
-def read_header(file: Path, rows: Iterator[NumberedRow], options: ReadOptions) -> Header:
+def read_header(lines: TextLines, rows: Iterator[NumberedRow], options: ReadOptions) -> Header:
     """Read or make the names of the columns; consumes the file's header row if it has one.
 
     Args:
-        file: the file, for messages
+        lines: the file
         rows: its rows
         options: the options of reading
 
     Returns:
         The header.
     """
+    file = lines.file
     line, cells = next(((line, cells) for line, cells in rows if cells), (0, None))
     if cells is None:
         raise DataError("path", f"'{file}' is empty; it must have a header and rows", Code.BAD_DATA)
@@ -65,7 +68,8 @@ def read_header(file: Path, rows: Iterator[NumberedRow], options: ReadOptions) -
         return Header(tuple(number_columns(len(cells))), (), (line, cells))
     _check_first_row(file, line, cells, options)
     names, made = name_columns(cells)
-    return Header(tuple(check_unique(names, "header", f"{file}:{line}", options.skip)), tuple(made))
+    names = check_unique(names, "header", f"{file}:{line}", lines.line)
+    return Header(tuple(names), tuple(made), last_line=lines.line)
 
 
 def _check_first_row(file: Path, line: int, cells: list[str], options: ReadOptions) -> None:
@@ -90,7 +94,7 @@ class TextRowsReader:
 
     def read(self, lines: TextLines, rows: Iterator[NumberedRow]) -> ReadNotes:
         """Read the header and all rows of one file, and return the notes about all files so far."""
-        header = read_header(lines.file, rows, self.options)
+        header = read_header(lines, rows, self.options)
         self._check_columns(lines.file, header.columns)
         self.made_names = self.made_names or header.made
         chunk: list[list[str]] = []
@@ -98,7 +102,7 @@ class TextRowsReader:
         size, count = get_chunk_rows(len(header.names)), len(header.names)
         for line, cells in self._prepend(header.first_row, rows):
             if len(cells) != count and not (header.has_rest and len(cells) >= count - 1):
-                self._add_bad_row(lines.file, line, cells, header)
+                self._add_bad_row(lines.file, line, cells, header, numbers)
                 continue
             chunk.append(cells)
             numbers.append(line)
@@ -117,21 +121,31 @@ class TextRowsReader:
         if self._first_file is None:
             self._first_file, self._names = file, names
             return
-        lacking = [name for name in self._names if name not in set(names)]
-        extra = [name for name in names if name not in set(self._names)]
+        expected, given = set(self._names), set(names)
+        lacking = [name for name in self._names if name not in given]
+        extra = [name for name in names if name not in expected]
         if lacking or extra:
             found = f"lacks the column '{lacking[0]}'" if lacking else f"has a column '{extra[0]}'"
             fix = f"all files must have the columns of the first, '{self._first_file}'"
             raise DataError("path", f"'{file}' {found}; {fix}", Code.CONFLICT)
 
-    def _add_bad_row(self, file: Path, line: int, cells: list[str], header: Header) -> None:
+    def _add_bad_row(self, file: Path, line: int, cells: list[str], header: Header, numbers: list[int]) -> None:
         if not cells:
             self.empty_lines += 1
             return
+        if len(cells) == len(header.names) + 1 and header.last_line and not self.builder.rows and not numbers:
+            self._refuse_short_header(file, line, cells, header)
         count = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
         expected = "the first row" if self.options.header is False else "the header"
         expected = "data.header" if isinstance(self.options.header, list) else expected
         self.bad.add(f"{file}:{line}", f"{count}, but {expected} has {len(header.names)}")
+
+    def _refuse_short_header(self, file: Path, line: int, cells: list[str], header: Header) -> None:
+        """Refuse a file whose first row has a cell more than its header: R leaves out the name of the first column."""
+        names = [*header.names, "empty"] if not cells[-1].strip() else ["row", *header.names]
+        fix = suggest_header(names, header.last_line) or "write a name for each column"
+        found = f"{file}:{line}: the first row has {len(cells)} cells, but the header has {len(header.names)}"
+        raise DataError("header", f"{found}; if a column has no name, {fix}")
 
     def _flush(self, lines: TextLines, header: Header, chunk: list[list[str]], numbers: list[int]) -> None:
         columns = self._make_columns(header, chunk, lines.is_ascii)

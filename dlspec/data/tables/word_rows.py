@@ -87,7 +87,7 @@ class BlocksReader:
         if isinstance(self.options.header, list):
             names = expand_header(self.options.header)
         elif self.options.header:
-            names = check_unique(name_columns(rows[0])[0], "header", f"{lines.file}:{line}", self.options.skip)
+            names = check_unique(name_columns(rows[0])[0], "header", f"{lines.file}:{line}", line)
             line, rows = line + 1, rows[1:]
         else:
             names = number_columns(len(rows[0]))

@@ -99,7 +99,7 @@ def generate_tokens(
 
 def generate_samples_text(view: PredictionView, target: Target) -> str | None:
     """Generate the text of `samples.txt`; None if the data do not define the text of each token."""
-    decoder = make_decoder(view.data.preprocessing.get(target.next_of))
+    decoder = make_decoder(view.data.get_preprocessing(target.next_of))
     if decoder is None:
         return None
     predictor = NextTokenPredictor(view, target)

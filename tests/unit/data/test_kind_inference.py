@@ -185,7 +185,8 @@ def test_kinds_of_targets(name: str) -> None:
     assert kind_name(found) == expected
     if found.otherwise:
         (line,) = read_lines(found.otherwise)
-        assert read_kind(line["target"]["y"], TARGET_KINDS, "target.y").name != expected
+        other = read_kind(line["target"]["y"], TARGET_KINDS, "target.y")
+        assert other.name != expected or other.model_dump()["positive"] == "ham"
 
 
 @pytest.mark.parametrize("cells", [["a"] * 5, [None] * 5, ["a", None]])
@@ -195,19 +196,11 @@ def test_a_target_with_nothing_to_learn(cells: list[str | None]) -> None:
     assert caught.value.key == "target"
 
 
-PAIRS = [
-    ("no", "yes"),
-    ("0", "1"),
-    ("-1", "1"),
-    ("false", "true"),
-    ("No", "Yes"),
-    ("neg", "pos"),
-    ("-", "+"),
-    ("1", "2"),
-]
+WORD_PAIRS = [("no", "yes"), ("false", "true"), ("No", "Yes"), ("neg", "pos"), ("-", "+")]
+NUMBER_PAIRS = [("0", "1"), ("-1", "1"), ("1", "2"), ("0.0", "1.0"), ("2", "10")]
 
 
-@pytest.mark.parametrize(("negative", "positive"), PAIRS)
+@pytest.mark.parametrize(("negative", "positive"), WORD_PAIRS + NUMBER_PAIRS)
 def test_the_positive_one_of_a_known_pair(negative: str, positive: str) -> None:
     kind = read_kind("class", TARGET_KINDS, "")
     for cells in ([negative] * 3 + [positive], [negative] + [positive] * 3):
@@ -232,6 +225,16 @@ def test_what_can_not_be_classes(cells: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         read_kind("class", TARGET_KINDS, "").fit(text_column(*cells), np.arange(2), name="y")
     assert caught.value.key == "target"
+
+
+def test_spellings_are_mapped_by_what_the_fix_says() -> None:
+    column = text_column("ham", "HAM", "spam", "Spam", "ok, (fine)")
+    with pytest.raises(DataError) as caught:
+        read_kind("class", TARGET_KINDS, "").fit(column, np.arange(3), name="y")
+    (line,) = read_lines(str(caught.value).partition("map cells to classes: ")[2])
+    fitted = read_kind(line["target"]["y"], TARGET_KINDS, "").fit(column, np.arange(3))
+    encoded = fitted.apply(column)
+    assert not encoded.problems and len(set(encoded.values.tolist())) == 3
 
 
 def test_lists_as_a_target() -> None:

@@ -123,6 +123,13 @@ def test_a_number_far_from_the_training_rows_is_listed() -> None:
     assert list(read_kind("numbers", COLUMN_KINDS, "").fit(lists, np.arange(2)).apply(lists).problems) == [2]
 
 
+def test_letters_are_compared_in_one_form() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    kind = read_kind({"class": {"classes": [decomposed, "tea"]}}, TARGET_KINDS, "")
+    for cells in (text_column(composed, "tea"), np.array([decomposed, "tea"], object)):
+        assert kind.fit(cells, np.arange(2)).apply(cells).values.tolist() == [0, 1]
+
+
 def test_missing_cells_are_dropped_refused_or_ignored() -> None:
     column = text_column("1", None, "2", "3", None)
     assert KIND_ROWS["number drop"].kind.find_rows_to_drop(column).tolist() == [1, 4]
@@ -149,8 +156,17 @@ def test_what_training_never_saw_is_counted() -> None:
     assert text.apply(text_column("a b c", "a", None)).notes == {"missing": 1, "cut": 1}
 
 
-@pytest.mark.parametrize("written", ["number", "category", "date", "text", "numbers"])
-def test_nothing_to_fit(written: str) -> None:
+EMPTY = [
+    "number",
+    "category",
+    "date",
+    "numbers",
+    *({"text": {"tokenizer": name}} for name in ("words", "bytes", "bpe")),
+]
+
+
+@pytest.mark.parametrize("written", EMPTY, ids=str)
+def test_nothing_to_fit(written: Any) -> None:
     with pytest.raises(DataError) as caught:
         read_kind(written, COLUMN_KINDS, "").fit(text_column(None, None, "1"), np.arange(2), name="a")
     assert caught.value.key == "a" and caught.value.finding.code == Code.BAD_DATA
@@ -159,6 +175,11 @@ def test_nothing_to_fit(written: str) -> None:
 def test_a_constant_target() -> None:
     with pytest.raises(DataError, match="nothing to learn"):
         read_kind("value", TARGET_KINDS, "").fit(text_column("2", "2", "3"), np.arange(2), name="y")
+
+
+def test_no_category_is_frequent_enough() -> None:
+    with pytest.raises(DataError, match="lower min_count to at most 1"):
+        read_kind({"category": {"min_count": 3}}, COLUMN_KINDS, "").fit(COLUMN, TRAINING, name="a")
 
 
 def test_too_many_one_hots() -> None:

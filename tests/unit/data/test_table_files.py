@@ -126,7 +126,17 @@ REFUSED: dict[str, tuple[str | bytes, str, dict[str, Any], Code, int, int]] = {
     "another mark": (b"\xef\xbb\xbfa,b\n1,2\n", "in.csv", {"encoding": "latin-1"}, Code.CONFLICT, 0, 1),
     "duplicate columns": ("a,a,b\n1,2,3\n", "in.csv", {}, Code.NAME_TAKEN, 1, 1),
     "duplicate columns after lines": ("x\n#y\na,a,b\n1,2,3\n", "in.csv", {"skip": 2}, Code.NAME_TAKEN, 3, 1),
-    "duplicate columns with reserved names": ("null,null\n1,2\n", "in.csv", {}, Code.NAME_TAKEN, 1, 2),
+    "duplicate columns with reserved names": ("null,null\n1,2\n", "in.csv", {}, Code.NAME_TAKEN, 1, 1),
+    "duplicate columns with spaces": (
+        "x\n\n#\na b,a b\n1,2\n",
+        "in.csv",
+        {"skip": 1, "comment": "#"},
+        Code.NAME_TAKEN,
+        4,
+        1,
+    ),
+    "row names of R": ("a,b\n1,2,3\n2,3,4\n", "in.csv", {}, Code.BAD_DATA, 2, 2),
+    "delimiter at the end": ("a,b\n1,2,\n2,3,\n", "in.csv", {}, Code.BAD_DATA, 2, 2),
     "many duplicate columns": (",".join("ab" * 50) + "\n", "in.csv", {}, Code.NAME_TAKEN, 1, 1),
     "no header": ("5.1,setosa\n4.9,setosa\n", "in.csv", {}, Code.BAD_DATA, 1, 2),
     "all numbers": ("1,2\n3,4\n", "in.csv", {}, Code.BAD_DATA, 1, 2),
@@ -159,7 +169,7 @@ REFUSED: dict[str, tuple[str | bytes, str, dict[str, Any], Code, int, int]] = {
 
 def parse_line_to_write(message: str) -> dict[str, Any]:
     """The first settings that a message tells to write, as the command line reads them."""
-    found = re.search(r"write ((?:data\.\w+=(?:\[[^\]]*\]|[^\s,;]+) ?)+)", message)
+    found = re.search(r"write ((?:'?data\.\w+=(?:\[[^\]]*\]'?|[^\s,;]+) ?)+)", message)
     if found is None:
         return {}
     parsed = OverridesParser.create().parse_overrides(shlex.split(found[1]))

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from dlspec.data.tables.brace_pattern import parse_braces
+from dlspec.data.tables.column_values import NumberFormat
 from dlspec.data.tables.file_pattern import list_files
 from dlspec.data.tables.file_texts import read_file_texts
 from dlspec.data.tables.python_rows import table_from_python
 from dlspec.data.tables.row_formulas import choose_rows, extract_columns, join_tables
-from dlspec.data.tables.table import ReadOptions, Table
+from dlspec.data.tables.table import Table
 from dlspec.errors import Code, DataError
 
 PEOPLE = table_from_python(
@@ -83,7 +84,7 @@ def test_conditions_equal_those_of_pandas() -> None:
 
 def test_numbers_as_files_write_them() -> None:
     table = table_from_python({"a": ["1.234,5", "7", "1,5"]})
-    chosen = choose_rows(table, "a > 5", ReadOptions(decimal=",", thousands="."))
+    chosen = choose_rows(table, "a > 5", NumberFormat(decimal=",", thousands="."))
     assert chosen.tolist() == [True, True, False]
 
 

@@ -215,6 +215,13 @@ def test_splits_of_other_files(tmp_path: Path) -> None:
     assert refuse(paths[0], test=write_rows(tmp_path / "other.csv", without)).key == "test"
 
 
+def test_a_class_without_training_rows_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "plan": "gold" if number >= 110 else row["plan"]} for number, row in enumerate(make_rows())]
+    data = open_table(write_rows(tmp_path / "gold.csv", rows), target="plan", test={"plan": "gold"})
+    assert [note for note in data.notes if "no training row" in note and "gold" in note]
+    assert not [note for note in open_table(write_rows(tmp_path / "gold.csv", rows)).notes if "no training row" in note]
+
+
 def test_folds_differ_in_their_validation_rows_alone(table: str) -> None:
     found = [open_table(table, folds=4, fold=fold, test=0.2, id="id") for fold in range(4)]
     assert [len(each.validation) for each in found] == [24] * 4
@@ -302,3 +309,50 @@ def test_every_setting_is_described() -> None:
     for name in ("table", "files"):
         assert all(each.description for each in SOURCES[name].model_fields.values())
     assert issubclass(SOURCES["table"], TableSettings)
+
+
+def write_sentences(path: Path) -> str:
+    generator = np.random.default_rng(0)
+    lines = []
+    for row in range(60):
+        words = [f"w{number}" for number in generator.integers(0, 9, int(generator.integers(1, 6))).tolist()]
+        tags = [("N", "V")[len(word + str(row)) % 2] for word in words]
+        topics = sorted({("a", "b", "c")[number] for number in generator.integers(0, 3, 2).tolist()})
+        lines.append(json.dumps({"words": words, "tags": tags, "topics": topics, "reply": " ".join(["yes", *words]),
+                                 "pair": [row, 2 * row], "price": row / 7}))  # fmt: skip
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "shape", "lengths"),
+    [
+        ({"tags": "tags"}, "classes", (5,), "words"),
+        ({"topics": "labels"}, "numbers", (3,), ""),
+        ({"reply": "text"}, "classes", (7,), "reply"),
+        ({"pair": {"numbers": {"scale": "none"}}}, "numbers", (2,), ""),
+        ({"price": {"value": {"scale": "minmax"}}}, "numbers", (), ""),
+    ],
+    ids=str,
+)
+def test_targets_of_every_kind(target: Row, kind: str, shape: tuple[int, ...], lengths: str, tmp_path: Path) -> None:
+    path = write_sentences(tmp_path / "sentences.jsonl")
+    words = {"words": {"text": {"tokenizer": "given"}}}
+    data = open_table(path, target=target, columns=words, only=["words"])
+    found = data.target
+    assert (found.kind, found.shape, found.lengths) == (kind, shape, lengths)
+    assert found.next_of == ("reply" if "reply" in target else "")
+    for split in splits_of(data):
+        assert split.target.shape == (len(split), *shape)
+        assert split.target.dtype == (torch.int64 if kind == "classes" else torch.float32)
+    if "price" in target:
+        mean, deviation = found.scale or (0.0, 0.0)
+        prices = torch.cat([split.target for split in splits_of(data)]) * deviation + mean
+        assert torch.allclose(prices.sort().values, torch.arange(60) / 7, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [{"price": {"value": {"scale": "log"}}}, {"pair": "numbers"}], ids=str)
+def test_targets_whose_results_would_have_another_unit_are_refused(target: Row, tmp_path: Path) -> None:
+    words = {"words": {"text": {"tokenizer": "given"}}}
+    error = refuse(write_sentences(tmp_path / "sentences.jsonl"), target=target, columns=words, only=["words"])
+    assert error.finding.code is Code.NOT_YET

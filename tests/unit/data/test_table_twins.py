@@ -14,6 +14,7 @@ from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES, open_data
 from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.python_spec import prepare_spec
+from helpers.paths import SHARED
 
 TRAINER = {"epochs": 2, "checkpoints": False, "progress": "none", "device": "cpu"}
 
@@ -91,3 +92,25 @@ def test_a_table_gives_the_metrics_of_its_built_in_twin(twins: tuple[str, Datase
     assert found[0].keys() == found[1].keys() and "test/loss" in found[0]
     results = [key for key in found[0] if "/" in key]
     np.testing.assert_allclose([found[1][key] for key in results], [found[0][key] for key in results], rtol=1e-5)
+
+
+SPAM = SHARED / "data" / "text" / "sms_spam.csv"
+
+
+@pytest.mark.skipif(not SPAM.is_file(), reason="the SMS Spam Collection is not here")
+def test_a_table_of_texts_has_the_vocabulary_of_its_training_rows() -> None:
+    data = open_data(SOURCES["table"](path=str(SPAM), target="label", limit=300))
+    (field,) = data.fields
+    assert data.target.classes == ("ham", "spam") and [each.name for each in data.fields] == ["text"]
+    assert field.has_lengths and int(data.train.tensors["text"].max()) < (field.vocab_size or 0)
+    training, test = ({tuple(row) for row in split.tensors["text"].tolist()} for split in (data.train, data.test))
+    assert len(training) > 200 and len(training & test) < 5  # equal messages are in one split
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not SPAM.is_file(), reason="the SMS Spam Collection is not here")
+def test_spam_in_a_table_is_found() -> None:
+    trainer = {**TRAINER, "epochs": 6}
+    data = {"type": "table", "path": str(SPAM), "target": "label"}
+    result = make_job(prepare_spec({"model": "text_cnn", "data": data, "trainer": trainer}, None)).run()
+    assert result.best["val/accuracy"] >= 0.98

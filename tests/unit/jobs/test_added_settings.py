@@ -13,7 +13,7 @@ import pytest
 from dlspec.config.composition import start_hydra
 from dlspec.jobs import job_hash as job_identity
 from dlspec.jobs import trainer_reading
-from dlspec.jobs.added_settings import AddedSetting, drop_added_defaults
+from dlspec.jobs.added_settings import ADDED_SETTINGS, AddedSetting, drop_added_defaults
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.job_hash import compute_job_hash
 from dlspec.language.sections.trainer_section import TrainerSpec
@@ -41,7 +41,8 @@ def recorded(work: Path) -> list[dict[str, Any]]:
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer has one more setting, which the table names."""
     monkeypatch.setattr(trainer_reading, "TrainerSpec", LaterTrainer)
-    monkeypatch.setattr(job_identity, "ADDED_SETTINGS", (AddedSetting("trainer.label_noise", 0.0, "0.2.0"),))
+    added = (*ADDED_SETTINGS, AddedSetting("trainer.label_noise", 0.0, "0.2.0"))
+    monkeypatch.setattr(job_identity, "ADDED_SETTINGS", added)
 
 
 def hash_of(overrides: Sequence[str]) -> str:

@@ -57,6 +57,9 @@ class Category(ColumnKind):
             raise DataError(name, f"{found}; leave it out: {format_drop_line(name)}", Code.BAD_DATA)
         frequent = sorted((-count, cell) for cell, count in counts.items() if count >= self.min_count)
         kept = tuple(cell for _, cell in frequent[: self.max_values])
+        if not kept and self.hash is None:
+            found = f"no category of '{name}' occurs {self.min_count:,} times in the training rows"
+            raise DataError(name, f"{found}; lower min_count to at most {max(counts.values()):,}", Code.BAD_DATA)
         has_rest = self.hash is None and len(kept) < len(counts)
         return FittedCategory(kept, self.hash or 0, has_missing=None in cells, has_unknown=has_rest)
 
@@ -80,7 +83,7 @@ class FittedCategory(FittedColumn):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.feature_names),)
+        return (self.has_missing + self.has_unknown + len(self.categories) + self.buckets,)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ class FittedCategory(FittedColumn):
         self._check_width()
         tokens = self.read(column)
         table = np.zeros((self.vocab_size, *self.shape), np.float32)
-        table[self._list_kept_ids(), np.arange(len(self.feature_names))] = 1
+        table[self._list_kept_ids(), np.arange(self.shape[0])] = 1
         return Encoded(table[tokens], notes=self._count_new(tokens))
 
     def encode_tokens(self, column: NDArray[Any]) -> Encoded:
@@ -123,8 +126,8 @@ class FittedCategory(FittedColumn):
         return {key: count for key, count in (("unknown", unknown), ("missing", missing)) if count}
 
     def _check_width(self) -> None:
-        if len(self.feature_names) > MAX_ONE_HOTS:
-            found = f"{len(self.feature_names):,} categories are more than {MAX_ONE_HOTS:,} one-hot features"
+        if self.shape[0] > MAX_ONE_HOTS:
+            found = f"{self.shape[0]:,} categories are more than {MAX_ONE_HOTS:,} one-hot features"
             fix = f"give the column a field of its own, or lower max_values to at most {MAX_ONE_HOTS - RESERVED:,}"
             raise DataError("", f"{found}; {fix}", Code.TOO_LARGE)
 

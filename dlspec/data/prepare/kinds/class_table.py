@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from dlspec.data.prepare.kinds.cells import is_number
 from dlspec.data.prepare.kinds.kind import IGNORED, ColumnKind, Encoded
 from dlspec.data.prepare.kinds.saved_values import SavedValues, check_text, make_saved_error
-from dlspec.data.prepare.kinds.setting_lines import format_columns_line
+from dlspec.data.prepare.kinds.setting_lines import can_be_key, escape_key, format_columns_line, quote_value
 from dlspec.data.prepare.kinds.settings import CellText
 from dlspec.errors import Code, DataError
 from dlspec.limits import MAX_CLASSES
@@ -26,9 +26,10 @@ from dlspec.limits import MAX_CLASSES
 MissingTarget = Literal["refuse", "drop", "ignore"]
 MISSING_TARGETS: tuple[MissingTarget, ...] = ("refuse", "drop", "ignore")
 ANY_OTHER = "*"  # key of a mapping from cells to classes, for all cells without a key
+MAX_MAPPED = 20  # classes in a mapping that a message suggests
 # Pairs of which the second class is positive, however frequent it is.
 KNOWN_PAIRS = (
-    *(("0", "1"), ("-1", "1"), ("1", "2"), ("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("off", "on")),
+    *(("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"), ("off", "on")),
     *(("negative", "positive"), ("neg", "pos"), ("absent", "present"), ("-", "+")),
 )
 POSITIVE_OF_PAIR = {frozenset(pair): pair[1] for pair in KNOWN_PAIRS}
@@ -103,7 +104,7 @@ def order_classes(
 ) -> tuple[str, ...]:
     """Return the different cells as classes: numbers by size, others in alphabetical order.
 
-    Of two classes the second is positive: the second of a known pair such as no and yes, otherwise the rarer one.
+    Of two classes the second is positive: the larger number, yes of no and yes, otherwise the rarer one.
 
     Args:
         cells: the cells of all rows
@@ -124,7 +125,7 @@ def order_classes(
     if positive is not None:
         _check_positive(name, classes, positive)
         return tuple(sorted(classes, key=lambda each: each == positive))
-    if len(classes) == 2 and not are_in_order:
+    if len(classes) == 2 and not are_in_order and not all(map(is_number, classes)):
         known = POSITIVE_OF_PAIR.get(frozenset(each.casefold() for each in classes))
         return tuple(sorted(classes, key=lambda each: each.casefold() == known if known else -counts[each]))
     return tuple(classes)
@@ -154,15 +155,20 @@ def _check_positive(name: str, classes: Sequence[str], positive: str) -> None:
 
 def check_spellings(name: str, classes: Collection[str]) -> None:
     """Refuse classes that differ only in how a word or number is written: `ham` and `HAM`, `1` and `1.0`."""
-    first_spellings: dict[str | float, str] = {}
-    for each in classes:
-        first = first_spellings.setdefault(_normalize_class(each), each)
+    firsts: dict[str | float, str] = {}
+    spellings = {each: firsts.setdefault(_normalize_class(each), each) for each in classes}
+    for each, first in spellings.items():
         if first != each:
             found = f"the classes '{first}' and '{each}' of '{name}' differ only in their spelling"
-            mapping = f"{{class: {{classes: {{{each}: {first}, {first}: {first}}}}}}}"
-            fix = f", or map all cells to classes as in {format_columns_line(name, mapping, 'target')}"
-            # YAML reads 1 and 1.0 as one number.
-            raise DataError("target", f"{found}; write one of them everywhere{'' if is_number(each) else fix}")
+            raise DataError("target", f"{found}; write one of them everywhere{_suggest_mapping(name, spellings)}")
+
+
+def _suggest_mapping(name: str, spellings: Mapping[str, str]) -> str:
+    """Return the setting that maps every spelling to the first one; '' where it would be long, or can't be written."""
+    if len(spellings) > MAX_MAPPED or not all(map(can_be_key, spellings)):
+        return ""
+    cells = ", ".join(f"{escape_key(cell)}: {quote_value(first)}" for cell, first in spellings.items())
+    return f", or map cells to classes: {format_columns_line(name, f'{{class: {{classes: {{{cells}}}}}}}', 'target')}"
 
 
 def _normalize_class(name: str) -> str | float:

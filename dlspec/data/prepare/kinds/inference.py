@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, Cells, list_cells, make_number_test
+from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, Cells, is_number, list_cells, make_number_test
+from dlspec.data.prepare.kinds.class_table import order_classes
 from dlspec.data.prepare.kinds.date_cells import EIGHT_DIGITS, ISO_DATE, parse_date
 from dlspec.data.prepare.kinds.kind import COLUMN_KINDS, TARGET_KINDS, ColumnKind
-from dlspec.data.prepare.kinds.setting_lines import format_columns_line
+from dlspec.data.prepare.kinds.setting_lines import format_columns_line, quote_value
 from dlspec.data.prepare.kinds.unclear_cells import (
     Refusal,
     find_other_dates,
@@ -173,8 +174,8 @@ def _infer_number(cells: ColumnCells) -> InferredKind | None:
 def _find_wrong_numbers(cells: ColumnCells) -> tuple[dict[int, str], str]:
     if cells.number_share == 1:
         return {}, ""
-    is_number = make_number_test(cells.read)
-    wrong = cells.find_rows(lambda cell: not is_number(cell))
+    matches = make_number_test(cells.read)
+    wrong = cells.find_rows(lambda cell: not matches(cell))
     refused = {row: f"'{cell}' is not a number" for row, cell in wrong.items()}
     return refused, suggest_for_wrong_cells(cells.name, set(wrong.values())) if wrong else ""
 
@@ -219,7 +220,10 @@ def infer_target_kind(name: str, column: NDArray[Any], read: CellFormat = PLAIN)
         found = f"is always '{cells.filled[0][:40]}'" if cells.filled else "is empty"
         raise DataError("target", f"the target '{name}' {found}; there is nothing to learn")
     if len(cells.distinct) == 2:
-        return _make_target(name, "class", "two different values", "value")
+        are_numbers = all(is_number(cell, read) for cell in cells.distinct)
+        negative = quote_value(order_classes(cells.cells, name)[0])
+        other = "value" if are_numbers else f"{{class: {{positive: {negative}}}}}"
+        return _make_target(name, "class", "two different values", other)
     if cells.number_share < MIN_SHARE:
         unclear = _refuse(find_other_numbers(name, cells.cells, read, key="target"))
         return unclear or _make_target(name, "class", f"{len(cells.distinct):,} different values", "text")

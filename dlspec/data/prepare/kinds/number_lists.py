@@ -24,6 +24,24 @@ class NumberLists:
     cells: Sequence[Floats | None]  # each (W,), (T, C) or (C, H, W), NaN for a missing number; None if missing or wrong
     missing: NDArray[np.bool_]  # (N,)
     wrong: dict[int, str]  # why a cell can't be read, by row
+    # The cells as one array (N, ...), where a column is one: it is encoded without a loop over rows. Missing and wrong
+    # rows are NaN.
+    matrix: Floats | None = None
+
+    def count_steps(self) -> NDArray[np.int64]:
+        """Count the steps of each cell before its tail of NaN, (N,)."""
+        if self.matrix is None:
+            return np.array([count_steps(cell) for cell in self.cells], np.int64)
+        rows, steps = self.matrix.shape[:2]
+        width = prod(self.matrix.shape[2:])
+        is_real = np.asarray(~np.isnan(self.matrix).reshape(rows, steps, width).all(axis=2))
+        last = steps - np.argmax(is_real[:, ::-1], axis=1)
+        return np.where(is_real.any(axis=1), last, 0).astype(np.int64)
+
+    def choose_rows(self, rows: NDArray[np.int64]) -> NumberLists:
+        """Return some rows, none of them missing or wrong."""
+        matrix = None if self.matrix is None else self.matrix[rows]
+        return NumberLists([self.cells[row] for row in rows.tolist()], np.zeros(len(rows), bool), {}, matrix)
 
 
 def read_number_lists(column: NDArray[Any], read: CellFormat = PLAIN) -> NumberLists:
@@ -51,13 +69,31 @@ def read_number_lists(column: NDArray[Any], read: CellFormat = PLAIN) -> NumberL
 
 
 def _read_matrix(column: NDArray[Any], read: CellFormat) -> NumberLists:
-    flat = read_numbers(column.reshape(-1), read)
-    width = max(1, prod(column.shape[1:]))
-    wrong = {index // width: f"'{cell}' is not a number" for index, cell in reversed(list(flat.wrong.items()))}
-    values = flat.values.reshape(column.shape)
-    gaps = np.asarray(flat.missing.reshape(len(column), width).all(axis=1))
-    arrays = [None if gap or row in wrong else values[row] for row, gap in enumerate(gaps.tolist())]
-    return NumberLists(arrays, gaps, wrong)
+    """Read an array of numbers, or several columns of texts."""
+    flat = column.reshape(len(column), prod(column.shape[1:]))
+    values, wrong = _read_texts(flat, read) if column.dtype.kind not in "biuf" else _check_finite(flat)
+    values[list(wrong)] = np.nan
+    missing = np.asarray(np.isnan(values).all(axis=1))
+    arrays = [None if skip else row for row, skip in zip(values.reshape(column.shape), missing.tolist(), strict=True)]
+    missing[list(wrong)] = False
+    return NumberLists(arrays, missing, wrong, values.reshape(column.shape))
+
+
+def _check_finite(flat: NDArray[Any]) -> tuple[Floats, dict[int, str]]:
+    values = flat.astype(np.float64)
+    rows = np.flatnonzero((np.abs(values) > MAX_NUMBER).any(axis=1))
+    return values, dict.fromkeys(rows.tolist(), "a number is not finite as float32")
+
+
+def _read_texts(flat: NDArray[Any], read: CellFormat) -> tuple[Floats, dict[int, str]]:
+    """Read columns of texts one after the other: a list of all cells would take ten times the memory."""
+    values = np.empty(flat.shape)
+    wrong: dict[int, str] = {}
+    for number in range(flat.shape[1]):
+        found = read_numbers(flat[:, number], read)
+        values[:, number] = found.values
+        wrong = {row: f"'{cell}' is not a number" for row, cell in found.wrong.items()} | wrong
+    return values, wrong
 
 
 def _read_cell(cell: object, read: CellFormat) -> Floats:

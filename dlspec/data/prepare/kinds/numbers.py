@@ -69,18 +69,21 @@ class NumbersKind(ColumnKind):
             What was fitted.
         """
         lists = read_number_lists(column[rows], read)
-        known = [cell for cell in lists.cells if cell is not None and count_steps(cell)]
-        if not known:
+        counts = lists.count_steps()
+        known = lists.choose_rows(np.flatnonzero(counts))
+        if not known.cells:
             raise DataError(name, f"the column '{name}' has no numbers in the training rows", Code.BAD_DATA)
-        shape, has_lengths = (tuple(self.shape), False) if self.shape else _find_shape(name, known)
+        found_counts = set(counts[counts > 0].tolist())
+        shape, has_lengths = (tuple(self.shape), False) if self.shape else _find_shape(name, known.cells, found_counts)
         identity = LinearScale(np.zeros(1), np.ones(1))
         fitted = FittedNumbers(read, shape, has_lengths, missing, np.zeros(1), identity)
-        return self._fit_scale(fitted, fitted.read_cells(NumberLists(known, np.zeros(len(known), bool), {})), name)
+        return self._fit_scale(fitted, fitted.read_cells(known), name)
 
     def _fit_scale(self, fitted: FittedNumbers, values: Floats, name: str) -> FittedNumbers:
         """Fit the scale of each number, or each channel, and the means that missing numbers become."""
         columns = fitted.flatten(values)
-        columns = columns[~np.isnan(columns).all(axis=1)]
+        is_missing = np.isnan(columns)
+        columns = columns[~is_missing.all(axis=1)] if is_missing.any() else columns
         if not len(columns):
             expected = format_shape(fitted.shape)
             raise DataError(name, f"no training row of '{name}' has the shape {expected}", Code.WRONG_VALUE)
@@ -93,16 +96,23 @@ class NumbersKind(ColumnKind):
         return replace(fitted, fill=means, scale=scale)
 
 
-def _find_shape(name: str, known: Sequence[Floats]) -> tuple[tuple[int, ...], bool]:
-    """Return the shape of a row, and whether rows differ in length: then it is a sequence (T, C)."""
-    shapes = {cell.shape[1:] for cell in known}
+def _find_shape(name: str, cells: Sequence[Floats | None], counts: set[int]) -> tuple[tuple[int, ...], bool]:
+    """Return the shape of a row, and whether rows differ in length: then it is a sequence (T, C).
+
+    Args:
+        name: the column's name, for messages
+        cells: the training rows
+        counts: the numbers of steps that these rows have
+    """
+    shapes = {cell.shape[1:] for cell in cells if cell is not None}
     if len(shapes) > 1:
         found = " and ".join(sorted(format_shape(each) for each in shapes)[:3])
         raise DataError(name, f"the rows of '{name}' differ in shape: items of {found}", Code.BAD_DATA)
     (item,) = shapes
-    counts = {count_steps(cell) for cell in known}
-    if len(item) == 2 or len(counts) == 1:
-        return (max(len(cell) for cell in known) if len(item) == 2 else max(counts), *item), False
+    if len(item) == 2:
+        return (max(len(cell) for cell in cells if cell is not None), *item), False
+    if len(counts) == 1:
+        return (max(counts), *item), False
     return (max(counts), *(item or (1,))), True
 
 
@@ -174,6 +184,8 @@ class FittedNumbers(FittedColumn):
 
     def read_cells(self, lists: NumberLists) -> Floats:
         """Convert cells that are arrays to numbers (N, *shape); NaN for one of another size."""
+        if self._fits_matrix(lists.matrix):
+            return np.asarray(lists.matrix).reshape(-1, *self.shape)
         values = np.full((len(lists.cells), *self.shape), np.nan)
         for row, cell in enumerate(lists.cells):
             if cell is not None and self.has_lengths and self._has_channels(cell):
@@ -182,6 +194,10 @@ class FittedNumbers(FittedColumn):
             elif cell is not None and not self.has_lengths and self._fits(cell):
                 values[row] = self._fill_tail(cell).reshape(self.shape)
         return values
+
+    def _fits_matrix(self, matrix: Floats | None) -> bool:
+        """Whether the column is an array whose rows have the fitted size."""
+        return matrix is not None and not self.has_lengths and prod(matrix.shape[1:]) == prod(self.shape)
 
     def _has_channels(self, cell: Floats) -> bool:
         """Whether a cell's steps have as many numbers as those of the shape."""
@@ -200,7 +216,7 @@ class FittedNumbers(FittedColumn):
         columns = self.flatten(raw)
         scaled = self.scale.apply(np.where(np.isnan(columns), self.fill, columns))
         values, problems = round_to_float32(self.unflatten(scaled))
-        counts = np.array([count_steps(cell) for cell in lists.cells], np.int64)
+        counts = lists.count_steps()
         lengths = np.clip(counts, 1, self.shape[0]) if self.has_lengths else None
         if self.has_lengths:
             values[np.arange(self.shape[0]) >= np.minimum(counts, self.shape[0])[:, None]] = 0
@@ -208,6 +224,8 @@ class FittedNumbers(FittedColumn):
 
     def _find_problems(self, lists: NumberLists) -> dict[int, str]:
         problems = dict(lists.wrong)
+        if self._fits_matrix(lists.matrix):
+            return problems
         for row, cell in enumerate(lists.cells):
             if cell is None:
                 continue

@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterable
 
+from dlspec.data.prepare.kinds.cells import is_number
+
 DEFAULT_MISSING = ("", "NA", "N/A", "NaN", "null")  # of `data.missing`
 # The names of columns that can be keys on the command line. Other ones, such as `größe`, can only be written in YAML.
 KEY_ON_COMMAND_LINE = re.compile(r"[A-Za-z0-9_\-/+.$%*@?|\\()\[\]{}:=, \t]+")
@@ -29,25 +31,36 @@ def format_columns_line(name: str, kind: str, key: str = "columns") -> str:
     """
     if not KEY_ON_COMMAND_LINE.fullmatch(name):
         return f"'{key}: {{{json.dumps(name, ensure_ascii=False)}: {kind}}}' in the YAML file of the data"
-    escaped = re.sub(r"([\\()\[\]{}:=,\t])", r"\\\1", name)
-    return quote_argument(f"data.{key}={{{escaped}: {kind}}}")
+    return quote_argument(f"data.{key}={{{escape_key(name)}: {kind}}}")
+
+
+def can_be_key(cell: str) -> bool:
+    """Whether a cell can be a key on the command line, and is read as text: `1.0`, `true` and `null` are not."""
+    is_text = cell.lower() not in ("true", "false", "null", "nan", "inf", "-inf") and not is_number(cell)
+    return is_text and KEY_ON_COMMAND_LINE.fullmatch(cell) is not None
+
+
+def escape_key(name: str) -> str:
+    """Escape the characters of a key that have a meaning in Hydra's syntax."""
+    return re.sub(r"([\\()\[\]{}:=,\t])", r"\\\1", name)
 
 
 def format_drop_line(name: str) -> str:
     """Format the setting that leaves a column out."""
-    return quote_argument(f"data.drop=[{_quote_value(name)}]")
+    return quote_argument(f"data.drop=[{quote_value(name)}]")
 
 
 def format_missing_line(cells: Iterable[str]) -> str:
     """Format the setting that lists which cells are missing, in addition to the default ones."""
-    listed = ",".join(map(_quote_value, [*DEFAULT_MISSING, *sorted(cells)]))
+    listed = ",".join(map(quote_value, [*DEFAULT_MISSING, *sorted(cells)]))
     return quote_argument(f"data.missing=[{listed}]")
 
 
 def format_character_line(key: str, character: str) -> str:
     """Format a setting of one character: `decimal` or `thousands`."""
-    return quote_argument(f"data.{key}={_quote_value(character)}")
+    return quote_argument(f"data.{key}={quote_value(character)}")
 
 
-def _quote_value(text: str) -> str:
+def quote_value(text: str) -> str:
+    """Put a value in quotes."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from unicodedata import normalize
 
 from pydantic import BeforeValidator, Field
 
@@ -18,7 +19,7 @@ def _convert_to_cell(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, str | int | float):
-        return str(value).strip()
+        return normalize("NFC", str(value).strip())  # as cells are
     raise ValueError(f"expected the text of a cell, got {format_value(value)}")
 
 

@@ -23,6 +23,7 @@ from dlspec.data.prepare.kinds.kind import (
     register_saved,
 )
 from dlspec.data.prepare.kinds.saved_values import SavedValues
+from dlspec.data.prepare.kinds.setting_lines import format_drop_line
 from dlspec.data.prepare.kinds.splitters import (
     SPLITTERS,
     Splitter,
@@ -91,6 +92,8 @@ class Text(ColumnKind):
             limits = (self.max_steps, self.vocab_size or MAX_TOKENS[self.tokenizer], self.min_count)
             return FittedText(self.splitter, _check_vocabulary(name, fit_vocabulary(texts, limits, lowercase)))
         cells = list_cells(column[training])
+        if not any(cells):
+            raise _make_empty_error(name)
         if self.tokenizer == "bytes":
             return FittedBytes(
                 find_length([None if cell is None else [*cell.encode()] for cell in cells], self.max_steps)
@@ -101,9 +104,13 @@ class Text(ColumnKind):
 
 def _check_vocabulary(name: str, vocabulary: Vocabulary) -> Vocabulary:
     if not vocabulary.words:
-        found = f"the column '{name}' has no tokens in the training rows"
-        raise DataError(name, f"{found}; leave it out, or lower min_count", Code.BAD_DATA)
+        raise _make_empty_error(name)
     return vocabulary
+
+
+def _make_empty_error(name: str) -> DataError:
+    found = f"the column '{name}' has no tokens in the training rows"
+    return DataError(name, f"{found}; leave it out: {format_drop_line(name)}, or lower min_count", Code.BAD_DATA)
 
 
 @register_saved("text")

@@ -52,10 +52,10 @@ def suggest_for_wrong_cells(name: str, wrong: Collection[str]) -> str:
     """
     category = f"{format_columns_line(name, 'category')} if this column is a category"
     if all(cell.lower() in GAP_MARKERS for cell in wrong):
-        return f"write {format_missing_line(wrong)} if these cells are missing, {category}"
+        return f"write {format_missing_line(wrong)} if these cells are missing, or {category}"
     if len(wrong) <= 5 and not any(re.search("[0-9]", cell) for cell in wrong):
-        return f"write {format_missing_line(wrong)} if these cells are missing, {category}"
-    return f"correct them, or write data.bad_rows=skip to leave their rows out, {category}"
+        return f"write {format_missing_line(wrong)} if these cells are missing, or {category}"
+    return f"correct them, or write data.bad_rows=skip to leave their rows out, or {category}"
 
 
 def find_other_numbers(
