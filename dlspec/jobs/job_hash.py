@@ -90,11 +90,15 @@ def compute_data_checksum(data: Dataset) -> str:
     return f"{crc:08x}"
 
 
+# What `Dataset.preprocessing` says about how kinds of columns were chosen: they are written out when a run is resumed.
+_EXPLANATIONS = ("inferred", "left_out", "prepared_by")
+
+
 def compute_content_checksum(data: Dataset) -> str:
     """Compute a checksum of all splits and of what their numbers mean: names of classes and labels, vocabularies."""
     meanings = {
         "targets": [(each.name, each.kind, each.classes, each.labels, each.scale) for each in data.targets],
-        "preprocessing": data.preprocessing,
+        "preprocessing": {key: each for key, each in data.preprocessing.items() if key not in _EXPLANATIONS},
     }
     return f"{compute_data_checksum(data)}-{zlib.crc32(json.dumps(meanings, sort_keys=True).encode()):08x}"
 

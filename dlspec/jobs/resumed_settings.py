@@ -241,7 +241,7 @@ def _describe_sizes(changes: Changes) -> str:
     sizes = (
         f"{key.removeprefix('data (').rstrip(')')}: {before:,} samples, now {now:,}"
         for key, (before, now) in changes.items()
-        if key.startswith("data (")
+        if key.startswith("data (") and key != CONTENTS_KEY
     )
     return f" ({'; '.join(sizes)})"
 

@@ -52,7 +52,7 @@ def create_unique_folder(root: Path, name: str) -> Path:
 
 def make_run_folder(root: Path, name: str) -> Path:
     """Create the new folder of a run or sweep, with exactly this name; UserError if that is impossible."""
-    if not _is_printable(name) or "${" in name or name in ("", ".", ".."):
+    if not is_printable_name(name) or "${" in name or name in ("", ".", ".."):
         fix = "choose another folder: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
         raise UserError(f"can't use {name!r} as the name of a folder; {fix}")
     try:
@@ -62,7 +62,7 @@ def make_run_folder(root: Path, name: str) -> Path:
         raise UserError(f"can't create a folder in '{root}': {error.strerror}; {fix}") from None
 
 
-def _is_printable(name: str) -> bool:
+def is_printable_name(name: str) -> bool:
     r"""Whether a name has no control characters; bytes that are not UTF-8 (`\udc80` to `\udcff`) are allowed."""
     return all(each.isprintable() or "\udc80" <= each <= "\udcff" for each in name)
 

@@ -24,7 +24,7 @@ from dlspec.runs.file_names import (
     SPEC_FILE,
     SWEEP_FILE,
 )
-from dlspec.runs.io import make_run_folder, remove_temporary_files
+from dlspec.runs.io import is_printable_name, make_run_folder, remove_temporary_files
 from dlspec.runs.job_result import read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import lock_run_folder
@@ -79,7 +79,7 @@ def check_named_run_folder(folder: Path) -> None:
 
 def _exists_as_folder(folder: Path) -> bool:
     """Return whether the folder exists; UserError if its name is impossible or taken by something else."""
-    if not folder.name.isprintable() or "${" in folder.name or folder.name in ("", "..") or "\0" in str(folder):
+    if not is_printable_name(folder.name) or "${" in folder.name or folder.name in ("", "..") or "\0" in str(folder):
         raise UserError(f"can't use {folder.name!r} as the name of a folder; {OTHER_FOLDER}")
     if not os.path.lexists(folder):
         return False

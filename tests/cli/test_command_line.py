@@ -29,7 +29,7 @@ def test_a_run_and_its_folder(dlspec, work: Path) -> None:
     assert said.out.endswith("made\n")
     names = {path.name.split(".out.")[0] for path in (work / "made").iterdir()}
     assert names == set(
-        ".hydra checkpoints curves.png environment.json events lock log.txt metrics.jsonl result.json "
+        ".hydra checkpoints curves.png environment.json events lock log.txt metrics.jsonl prepare.json result.json "
         "spec.yaml status.json timing.jsonl".split()
     )
     assert {path.name for path in (work / "made/.hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
@@ -122,7 +122,8 @@ def test_a_folder_that_can_not_be_made(dlspec, write) -> None:
 def test_commands_that_are_not_there(dlspec, work: Path, command: str) -> None:
     said = dlspec(command, "run=x")
     expected = {"trian": "is not a command; did you mean 'train'?",
-                "nothing": "is not a command; available: compare, report, resume, status, summary, train, validate",
+                "nothing": "is not a command; available: compare, inspect, report, resume, status, summary, train, "
+                           "validate",
                 }  # fmt: skip
     assert said.code == 2
     assert said.err.splitlines()[0] == f"'{command}' {expected.get(command, 'is not available yet')}"

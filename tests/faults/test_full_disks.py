@@ -80,7 +80,7 @@ def test_a_sweep_on_a_full_disk(
 def test_a_full_disk_in_a_library_is_a_line_too() -> None:
     """Hydra writes its files in `.hydra` without a name in its error."""
     error = OSError(errno.ENOSPC, "No space left on device")
-    assert message_and_exit_code(error) == ("can't write a file: No space left on device", 1)
+    assert message_and_exit_code(error) == ("the system refused: No space left on device", 1)
     assert message_and_exit_code(OSError(errno.EIO, "Input/output error")) is None
 
 

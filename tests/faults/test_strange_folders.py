@@ -100,9 +100,14 @@ def test_files_of_jobs_are_replaced_in_processes(finished: Path, outside: Path) 
     assert "test: test/loss" in Path("sweep/0/log.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["0", "0/.hydra", "0/checkpoints", "2"])
+def test_a_new_job_takes_another_name_than_that_of_a_link(finished: Path, outside: Path) -> None:
+    assert check_attack("inline", ("2",), "dangling link", finished, outside).code == 0
+    assert Path("sweep/2_2/result.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["0", "0/.hydra", "0/checkpoints"])
 def test_a_folder_that_is_a_link_is_refused(name: str, finished: Path, outside: Path) -> None:
-    said = check_attack("inline", (name,), "dangling link" if name == "2" else "link to a folder", finished, outside)
+    said = check_attack("inline", (name,), "link to a folder", finished, outside)
     assert said.code == 2
     assert f"'sweep/{name}' is a symbolic link: replace it with the folder that it points to" in said.err + said.out
 

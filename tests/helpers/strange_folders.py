@@ -20,6 +20,8 @@ RUN_NAMES = (
     "result.json",
     "status.json",
     "environment.json",
+    "prepare.json",
+    "versions.json",
     "log.txt",
     "lock",
     "metrics.jsonl",

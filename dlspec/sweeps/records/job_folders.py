@@ -16,6 +16,7 @@ from dlspec.runs.file_names import (
     STOP_FILE,
     SWEEP_FILE,
 )
+from dlspec.runs.io import is_printable_name
 
 _SWEEP_FILES = (SWEEP_FILE, MULTIRUN_FILE, LEADERBOARD_FILE, REPORT_FILE, STOP_FILE, LOCK_FILE)
 _FIX = "set hydra.sweep.subdir to a name that the folder can have, such as hydra.sweep.subdir='${hydra:job.num}'"
@@ -70,7 +71,7 @@ class JobFolders:
             return "it must lie in the sweep's folder"
         if any(part in ("", ".", "..") for part in parts):
             return "it contains an empty name or dots"
-        if not name.isprintable() or "${" in name:
+        if not is_printable_name(name) or "${" in name:
             return "it contains characters that a name can't have"
         if parts[0] in _SWEEP_FILES or any(part.startswith(".") or part == CHECKPOINTS_FOLDER for part in parts):
             return "reports and sweeps use such a name for something else"

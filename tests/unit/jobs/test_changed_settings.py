@@ -281,6 +281,7 @@ TRAINER_CHANGES: dict[str, tuple[Any, Callable[[Rows, Rows], bool]]] = {
     "max_steps": (8, lambda rows, straight: list_steps(rows) == [3, 6, 8]),
     "limit_batches": (2, lambda rows, straight: list_steps(rows) == [3, 6, 8, 10]),
     "batch_size": (8, lambda rows, straight: rows[:2] == straight[:2] and rows[2:] != straight[2:]),
+    "sampling": ("balanced", lambda rows, straight: rows[:2] == straight[:2] and rows[2:] != straight[2:]),
     "accumulate": (3, lambda rows, straight: list_steps(rows) == [3, 6, 7, 8]),
     "eval_batch_size": (30, equals_up_to_rounding),
     "device": ("cpu", equals),
