@@ -50,7 +50,7 @@ def test_a_table_trains_with_no_yaml_written(churn: Path, dlspec: Any) -> None:
     text = churn.read_text()
     churn.write_text(text.replace("basic", "bAsic", 1))
     changed = dlspec("resume", f"run={folder}", "trainer.epochs=4")
-    assert changed.code == 2 and "data (content)" in changed.err
+    assert changed.code == 2 and "data (contents)" in changed.err
     prepare = f"data.prepare={folder}"
     again = dlspec(*COMMAND, prepare)
     assert again.code == 0

@@ -91,6 +91,7 @@ def get_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
 
 
+@pytest.mark.soak
 def test_versions_that_sweep_json_does_not_have_are_in_the_jobs_folders(
     work: Path, done: None, dlspec, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -141,6 +142,7 @@ def test_comparing_the_data_does_not_look_for_a_batch_size_again(
     assert (len(searches), get_warnings(caplog)) == (1, [])
 
 
+@pytest.mark.soak
 def test_in_python_unknown_versions_are_reported_too(work: Path, caplog: pytest.LogCaptureFixture) -> None:
     spec = {"model": "mlp", "trainer": {"max_steps": 1, "curves": False, "pictures": False, "tensorboard": False}}
     data = {"x": [[1.0, 2.0]] * 20, "target": [0, 1] * 10}
@@ -172,6 +174,7 @@ def test_results_of_two_data_are_never_mixed(work: Path, straight: Path, dlspec,
     assert (work / "sweep/leaderboard.csv").read_text() == boards[1] != boards[0]
 
 
+@pytest.mark.soak
 def test_a_job_that_two_versions_of_the_code_trained_counts_as_changed(
     work: Path, dlspec, interrupt: Interrupt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -279,6 +279,7 @@ def _trains_since(work: Path, began: float) -> bool:
     return any(each.stat().st_mtime > began for each in work.glob("killed/*/status.json"))
 
 
+@pytest.mark.soak
 def test_a_kill_of_a_sweep(work: Path, dlspec) -> None:
     kill_and_resume(work, 8, [0.1], dlspec)
 
