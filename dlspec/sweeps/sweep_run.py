@@ -23,6 +23,7 @@ from dlspec.runs.job_state import JobState
 from dlspec.runs.job_versions import JobVersions, read_versions
 from dlspec.runs.run_status import resume_command
 from dlspec.sweeps.executors.executor import Executor, TaskEnded, TaskStarted, result_from_event
+from dlspec.sweeps.planning_progress import PlanningProgress
 from dlspec.sweeps.records.planned_job import PlanJob, PlannedJob, SweepEntry, plan_jobs
 from dlspec.sweeps.records.sweep_record import SweepRecord
 from dlspec.sweeps.sweep_display import SweepDisplay, make_display
@@ -97,7 +98,8 @@ class SweepRun:
             UserError: With the problems of every invalid spec, unless `sweep.on_invalid=skip`.
             Interrupted: After a signal asked the sweep to stop.
         """
-        entries = plan_jobs(plans, len(plans) if self.settings.on_invalid == "skip" else MAX_LISTED)
+        max_refused = len(plans) if self.settings.on_invalid == "skip" else MAX_LISTED
+        entries = plan_jobs(plans, max_refused, PlanningProgress(len(plans)).update)
         refuse_wrong_specs(entries, self.settings, len(plans))
         match_recorded_jobs(entries, self.record, self._code_version)
         todo = [entry for entry in entries if entry.needs_training]
