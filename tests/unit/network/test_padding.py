@@ -292,6 +292,46 @@ def test_is_step_takes_the_name_of_an_output_with_steps(formula: str, code: Code
     assert code in {each.code for each in problems.found}
 
 
+# ---- padding that the rules do not see -----------------------------------------------------------------------------
+
+BIAS: dict[str, Any] = {"RelativePositionBias": {"num_heads": 2, "num_buckets": 4, "name": "bias"}}
+WEIGHTS: dict[str, Any] = {"MultiheadAttention": {"num_heads": 2, "need_weights": True, "name": "attention"}}
+NORM_OF_FOLDED: list[Any] = [{"TimeDistributed": [{"Linear": 4}, "BatchNorm1d"]}, "Mean"]
+HIDDEN: dict[str, tuple[list[Any], int]] = {
+    "steps as height": ([{"Formula": "unsqueeze(_, 1)"}, {"Conv2d": {"out_channels": 3, "kernel_size": [3, 4]}},
+                         {"Formula": "amax(_, dim=2)"}, "Flatten"], 20),
+    "a bias of distances": ([BIAS, "Mean"], 20),
+    "attention weights": ([WEIGHTS, {"Mean": {"dim": [1, 2], "from": "attention.1"}}], 20),
+    "groups of four steps": ([{"Reshape": [-1, 16]}, {"Formula": "mean(_, dim=1)"}], 40),
+    "a norm of folded steps": (NORM_OF_FOLDED, 20),
+    "a norm of images": ([{"Formula": "unsqueeze(_, 1)"}, "BatchNorm2d", {"Formula": "_[:, :, 0, 0]"}], 20),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_padding_that_counts_is_found_wherever_the_steps_are(name: str) -> None:
+    layers, steps = HIDDEN[name]
+    problems = Problems()
+    assert build_layers([*EMBED, *layers], text(steps), problems) is None
+    assert [each.code for each in problems.found] == [Code.COUNTS_PADDING]
+
+
+def test_the_message_names_the_norm_of_folded_steps_and_leaves_its_statistics() -> None:
+    problems = Problems()
+    assert build_layers([*EMBED, *NORM_OF_FOLDED], text(20), problems) is None
+    assert "BatchNorm1d" in problems.found[0].found
+    norm = build_valid_layers([*FIRST, "BatchNorm1d", "Mean"], text(20)).module.get_submodule("2")
+    assert torch.equal(norm.running_mean, torch.zeros(4)) and norm.training
+
+
+@pytest.mark.parametrize("mask", [[BIAS], [BIAS, {"Formula": {"formula": "bias * 2", "name": "bias2"}}]], ids=str)
+def test_a_mask_of_distances_still_allows_shorter_batches(mask: list[Any]) -> None:
+    name = "bias2" if len(mask) > 1 else "bias"
+    layers = [*EMBED, *mask, {"Attention": {"num_heads": 2, "from": ["words", "words", name]}}, "Mean"]
+    assert build_valid_layers(layers, text(20)).allows_trimming
+    assert_padding_does_not_count(layers)
+
+
 # ---- the values of plain PyTorch -----------------------------------------------------------------------------------
 
 
