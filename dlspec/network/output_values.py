@@ -53,6 +53,7 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
     rule = find_rule(schema)
     hides_steps = rule.hides_steps(values, shape, {**settings, "output": output_name} if output_name else settings)
     allows_trimming &= hides_steps or not _reads_hidden_steps(rule, values)
+    hides_steps |= any(each.hides_steps and each.shape == shape for each in values)
     is_of_vocabulary = layout == "tokens" and rule.keeps_vocabulary(settings)
     vocab = main_input(values).vocab_size if is_of_vocabulary else None
     own_roles = (

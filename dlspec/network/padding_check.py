@@ -42,7 +42,7 @@ def check_padding(network: Network, samples: Mapping[str, tuple[TensorInfo, Tens
     padded = {
         name: sample.shape[info.time_dim] for name, (info, sample) in samples.items() if info.lengths and info.time_dim
     }
-    is_ensured = network.allows_trimming and not _has_batch_norm(network.module)
+    is_ensured = network.allows_trimming and not _may_normalize_folded_steps(network)
     if is_ensured or not padded or any(sample.is_meta for _, sample in samples.values()):
         return
     steps, fewest = min(padded.values()), max(network.fewest_steps.get(name, 1) for name in padded)
@@ -90,11 +90,11 @@ class _PaddingComparison:
         if cut is None:
             return None
         padded, padded_outputs = self._run(is_padded=True)
-        again, _ = self._run(is_padded=True)
-        if padded is None or again is None or not _are_equal(padded, again):
-            return None  # it fails as it would in training, or draws random numbers
-        if _are_equal(padded, cut):
+        if padded is None or _are_equal(padded, cut):
             return None
+        again, _ = self._run(is_padded=True)
+        if again is None or not _are_equal(padded, again):
+            return None  # it draws random numbers
         for layer in self.network.layers:
             one, other = padded_outputs.get(layer.name), cut_outputs.get(layer.name)
             if one is not None and other is not None and not _are_equal(_unfold_steps(one), _unfold_steps(other)):
@@ -141,9 +141,10 @@ class _PaddingComparison:
         return [made[name] for name in self.network.inputs]
 
 
-def _has_batch_norm(module: nn.Module) -> bool:
-    """Whether a network computes statistics of a batch in training, which its layers' rules don't look at."""
-    return any(isinstance(each, BATCH_NORM) for each in module.modules())
+def _may_normalize_folded_steps(network: Network) -> bool:
+    """Whether a batch normalization may be in a TimeDistributed, where its statistics would be those of all steps."""
+    has_norm = any(isinstance(each, BATCH_NORM) for each in network.module.modules())
+    return has_norm and any(getattr(each.module, "folds_batch", False) for each in network.layers)
 
 
 @contextmanager

@@ -332,6 +332,64 @@ def test_a_mask_of_distances_still_allows_shorter_batches(mask: list[Any]) -> No
     assert_padding_does_not_count(layers)
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [{"EmbeddingBag": {"embedding_dim": 4, "padding_idx": 3}}],
+        [{"Formula": "_ + 1"}, {"EmbeddingBag": {"embedding_dim": 4, "num_embeddings": VOCABULARY + 1}}],
+    ],
+    ids=["another token is excluded", "padding is another token"],
+)
+def test_a_bag_of_padding_is_refused_and_the_fix_works(layers: list[Any]) -> None:
+    problems = Problems()
+    assert build_layers(layers, text(20), problems) is None
+    assert [(each.code, each.fix) for each in problems.found] == [
+        (Code.COUNTS_PADDING, "use Embedding and Mean instead")
+    ]
+    assert_padding_does_not_count([*layers[:-1], {"Embedding": layers[-1]["EmbeddingBag"]}, "Mean"])
+
+
+# ---- losses of steps -----------------------------------------------------------------------------------------------
+
+
+def train_on_steps(layers: list[Any], steps: int) -> Any:
+    words = torch.zeros(3, steps, dtype=torch.int64)
+    words[:, : PADDED[0]] = make_padded(PADDED[0])
+    target = torch.zeros(3, steps)
+    target[:, : PADDED[0]] = torch.randn(3, PADDED[0], generator=torch.Generator().manual_seed(1))
+    arrays = {"text": words, "text_lengths": LENGTHS, "target": target}
+    spec = {"model": {"layers": [*EMBED, *layers]}, "data": {"validation": 0, "test": 0}, "trainer": {"epochs": 2}}
+    return dlspec.train({**spec, "seed": 0}, data=arrays).results
+
+
+def test_a_number_for_each_step_needs_no_dimension_of_channels() -> None:
+    wanted = train_on_steps([{"Linear": 1}], 10)
+    for layers, steps in (
+        ({"Formula": "squeeze(_, -1)"}, 40),
+        ({"Mean": {"dim": 2}}, 20),
+        ({"Select": {"index": 0, "dim": 2}}, 20),
+    ):
+        found = train_on_steps([{"Linear": 1}, layers], steps)
+        for name in ("train/loss", "train/mean_absolute_error"):
+            assert found[name] == pytest.approx(wanted[name], abs=1e-5)
+
+
+@pytest.mark.parametrize("layer", [{"Mean": {"dim": 2}}, {"Formula": "unsqueeze(_, 1)"}], ids=str)
+def test_a_mean_over_hidden_steps_is_refused(layer: dict[str, Any]) -> None:
+    ((name, setting),) = layer.items()
+    hidden = {name: {**(setting if isinstance(setting, dict) else {"formula": setting}), "name": "hidden"}}
+    layers = [*EMBED, hidden, {"Mean": {"from": "words"}}, {"Linear": {"out_features": 2, "name": "y"}}]
+    arrays = {"text": make_padded(20), "text_lengths": LENGTHS, "target": torch.randn(3, 2)}
+    spec = {
+        "model": {"layers": layers, "outputs": ["y", "hidden"]},
+        "loss": {"fit": {"type": "MSELoss", "output": "y"}, "small": {"type": "Mean", "output": "hidden"}},
+        "data": {"validation": 0, "test": 0},
+    }
+    with pytest.raises(dlspec.SpecError) as refused:
+        dlspec.train(spec, data=arrays)
+    assert [each.code for each in refused.value.problems] == [Code.LENGTHS_LOST]
+
+
 # ---- the values of plain PyTorch -----------------------------------------------------------------------------------
 
 
