@@ -115,6 +115,7 @@ class TensorInfo:
     vocab_size: int | None = None  # of token indices
     has_batch: bool = True  # false for a `Parameter`
     lengths_lost_at: str = ""  # the layer whose output has a time dimension but no lengths
+    hides_steps: bool = False  # a dimension other than the time dimension has a number for each padded step
     explicit_roles: tuple[str, ...] = ()  # where the layout does not determine them: (C, C, S, S) for channel groups
 
     def __str__(self) -> str:

@@ -230,10 +230,17 @@ def _find_output_lengths(match: LossMatch) -> Lengths | None:
     None where the target has one value per sample and therefore no steps.
     """
     target, value = match.target, match.main.value
-    if value.time_dim is None or (isinstance(target, Target) and not target.shape):
+    if _find_step_dim(match) is None or (isinstance(target, Target) and not target.shape):
         return None
     own = None if match.term.type == "CTCLoss" else _find_target_lengths(match)
     return own or value.lengths
+
+
+def _find_step_dim(match: LossMatch) -> int | None:
+    """Find the dimension of the output's steps; also for an output (N, T), one number for each step of its target."""
+    target, value = match.target, match.main.value
+    is_per_step = _find_target_lengths(match) is not None and isinstance(target, Target) and len(target.shape) == 1
+    return 1 if is_per_step and len(value.shape) == 1 else value.time_dim
 
 
 def _find_target_lengths(match: LossMatch) -> Lengths | None:
@@ -276,7 +283,7 @@ def _make_loss_setup(match: LossMatch, network: Network, names: Sequence[str]) -
     make_padding = partial(_make_padding_mask_builder, names=names)
     return LossSetup(
         match, output_selectors, make_shape_converters(match, index), index,
-        make_padding(_find_output_lengths(match), match.main.value.time_dim),
+        make_padding(_find_output_lengths(match), _find_step_dim(match)),
         make_padding(_find_target_lengths(match), 1), match.term.settings,
         names.index(match.target.weights) if isinstance(match.target, Target) and match.target.weights else -1,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code, join_with_or
 from dlspec.language.problems import Problems
+from dlspec.language.spec_versions import PADDING
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_rules import SOFTMAX_LAYERS
@@ -46,7 +47,15 @@ def _check_known_lengths(match: LossMatch, data: Dataset, problems: Problems) ->
     """Check that a loss over steps knows which of them are padding, if the data has any."""
     target, value, loss = match.target, match.main.value, match.term.type
     has_own = isinstance(target, Target) and target.shape and target.lengths and loss != "CTCLoss"
-    if not value.lengths_lost_at or has_own or (isinstance(target, Target) and not target.shape):
+    if has_own and target is not None and value.hides_steps:
+        problems.refuse_changed_rule(PADDING, match.term.path)
+    if has_own or (isinstance(target, Target) and not target.shape):
+        return
+    if value.hides_steps:
+        found = f"{loss} needs the steps of {value} to leave padding out, and they are in no time dimension"
+        fix = "use an output (T, C), one step after the other: keep the channels with keepdim: true"
+        problems.add(Code.LENGTHS_LOST, match.term.path, found, fix)
+    if not value.lengths_lost_at:
         return
     found = f"{loss} needs each sample's length, which is unknown after layer '{value.lengths_lost_at}'"
     fix = "if the steps of that layer are those of another output, write lengths_of: NAME in it; otherwise replace it"

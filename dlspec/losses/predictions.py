@@ -116,6 +116,7 @@ def _make_number_prediction(
     mean, deviation = target.scale or (0.0, 1.0)
     final_function = identity if predict is clamp_to_unit and not target.labels else predict
     is_squeezed = output_info.shape != target.shape
+    is_row = padding is None and has_number_or_vector_per_sample(target, output_info)
 
     def predict_numbers(output: Tensor) -> Tensor:
         found = final_function(output.squeeze(output_info.channels_dim) if is_squeezed else output)
@@ -129,14 +130,10 @@ def _make_number_prediction(
             found, truth = found.movedim(time, 1)[is_real], truth.movedim(time, 1)[is_real]
         if target.labels:
             return found, truth.long()
-        return (
-            (found, truth)
-            if has_number_or_vector_per_sample(target, output_info)
-            else (found.flatten(), truth.flatten())
-        )
+        return (found, truth) if is_row else (found.flatten(), truth.flatten())
 
     return Prediction(
-        target if has_number_or_vector_per_sample(target, output_info) else replace(target, shape=()),
+        target if is_row else replace(target, shape=()),
         predict_numbers,
         make_metric_pair,
     )

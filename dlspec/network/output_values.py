@@ -18,7 +18,7 @@ from dlspec.network.layer_rules.layout_rules import (
     find_output_roles,
     find_rule,
 )
-from dlspec.parts.layers.rule import main_input
+from dlspec.parts.layers.rule import Inputs, Rule, main_input
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,24 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
         allows_trimming = (
             can_trim_padding(schema, module, values, settings, shape, output_name) and layout == rule_layout
         )
-    is_of_vocabulary = layout == "tokens" and find_rule(schema).keeps_vocabulary(settings)
+    rule = find_rule(schema)
+    hides_steps = rule.hides_steps(values, shape, {**settings, "output": output_name} if output_name else settings)
+    allows_trimming &= hides_steps or not _reads_hidden_steps(rule, values)
+    hides_steps |= any(each.hides_steps and each.shape == shape for each in values)
+    is_of_vocabulary = layout == "tokens" and rule.keeps_vocabulary(settings)
     vocab = main_input(values).vocab_size if is_of_vocabulary else None
     own_roles = (
         find_output_roles(schema, values, settings, shape, layout) if layout == rule_layout and not output_name else ()
     )
     value = TensorInfo(
-        shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, explicit_roles=own_roles
+        shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, "", hides_steps, own_roles
     )
     return OutputValue(_record_layer_that_lost_lengths(call, value), allows_trimming)
+
+
+def _reads_hidden_steps(rule: Rule, inputs: Inputs) -> bool:
+    """Whether an input has padding that the layer does not know of. An attention leaves the padding of its mask out."""
+    return any(each.hides_steps for at, each in enumerate(inputs) if at != rule.mask_input)
 
 
 def _make_parameter_value(layer: Layer, tensor: Tensor) -> TensorInfo:

@@ -6,12 +6,14 @@ own or a `Formula` that works over time, on a sample with padding and on the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from dlspec.compat.torch_layers import BATCH_NORM
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
@@ -21,6 +23,8 @@ from dlspec.network.layer_rules.padding_fixes import suggest_padding_fix
 from dlspec.network.random_state import preserve_random_state
 
 _ROWS = 8  # with a single one, a maximum could be the same by chance
+_COMPARISONS = 2  # that many are made, if the network fits so many numbers of steps
+_MORE_MISSING_STEPS = (2, 3, 4, 5, 6, 7, 8)
 _TOLERANCE = 1e-4  # relative and absolute, for float32
 
 
@@ -38,15 +42,25 @@ def check_padding(network: Network, samples: Mapping[str, tuple[TensorInfo, Tens
     padded = {
         name: sample.shape[info.time_dim] for name, (info, sample) in samples.items() if info.lengths and info.time_dim
     }
-    if network.allows_trimming or not padded or any(sample.is_meta for _, sample in samples.values()):
+    is_ensured = network.allows_trimming and not _may_normalize_folded_steps(network)
+    if is_ensured or not padded or any(sample.is_meta for _, sample in samples.values()):
         return
     steps, fewest = min(padded.values()), max(network.fewest_steps.get(name, 1) for name in padded)
-    for missing in sorted({1, steps // 3}):
-        if steps - missing >= fewest and missing > 0:
-            found = _PaddingComparison(network, samples, missing).find_layer()
-            if found is not None:
-                _report(found, missing, problems)
-                return
+    count = 0
+    for missing in _list_missing_steps(steps, fewest):
+        comparison = _PaddingComparison(network, samples, missing)
+        found = comparison.find_layer()
+        if found is not None:
+            _report(found, missing, problems)
+        count += comparison.fits_shorter_samples
+        if found is not None or count == _COMPARISONS:
+            return
+
+
+def _list_missing_steps(steps: int, fewest: int) -> list[int]:
+    """List by how many steps to pad. A layer that groups steps fits only some of these numbers."""
+    wanted = dict.fromkeys((1, steps // 3, *_MORE_MISSING_STEPS, steps // 2))
+    return [each for each in wanted if 0 < each <= steps - fewest]
 
 
 def _report(layer: BuiltLayer, missing: int, problems: Problems) -> None:
@@ -66,30 +80,37 @@ class _PaddingComparison:
     def __init__(self, network: Network, samples: Mapping[str, tuple[TensorInfo, Tensor]], missing: int) -> None:
         self.network, self.samples, self.missing = network, samples, missing
         # An EmbeddingBag has no lengths: it leaves the token 0 out.
+        self.fits_shorter_samples = True
         self.has_bags = any(each.type == "EmbeddingBag" for each in network.layers)
 
     def find_layer(self) -> BuiltLayer | None:
         """Return the first layer through which padding changes an output; None if it changes none."""
-        padded, padded_outputs = self._run(is_padded=True)
-        again, _ = self._run(is_padded=True)
-        if padded is None or again is None or not _are_equal(padded, again):
-            return None  # it fails as it would in training, or draws random numbers
         cut, cut_outputs = self._run(is_padded=False)
-        if cut is None or _are_equal(padded, cut):
+        self.fits_shorter_samples = cut is not None
+        if cut is None:
             return None
+        padded, padded_outputs = self._run(is_padded=True)
+        if padded is None or _are_equal(padded, cut):
+            return None
+        again, _ = self._run(is_padded=True)
+        if again is None or not _are_equal(padded, again):
+            return None  # it draws random numbers
         for layer in self.network.layers:
             one, other = padded_outputs.get(layer.name), cut_outputs.get(layer.name)
-            if one is not None and other is not None and not _are_equal(one, other):
+            if one is not None and other is not None and not _are_equal(_unfold_steps(one), _unfold_steps(other)):
                 return layer
         return next(iter(self.network.outputs.values())).layer
 
     def _run(self, *, is_padded: bool) -> tuple[Any, dict[str, Any]]:
-        """Run the network in eval mode, and return its output and those of its layers; None if that fails."""
+        """Run the network in eval mode, and return its output and those of its layers; None if that fails.
+
+        Batch normalizations are in training mode, in which padding could count in the statistics of the batch.
+        """
         module, recorded = self.network.module, dict[str, Any]()
         was_training = module.training
         module.eval()
         try:
-            with torch.no_grad(), preserve_random_state():
+            with torch.no_grad(), preserve_random_state(), _train_batch_norms(module):
                 return _run_recording(module, self._make_inputs(is_padded=is_padded), recorded), recorded
         except Exception:  # shapes that depend on the number of steps, or a layer's own code
             return None, recorded
@@ -120,6 +141,26 @@ class _PaddingComparison:
         return [made[name] for name in self.network.inputs]
 
 
+def _may_normalize_folded_steps(network: Network) -> bool:
+    """Whether a batch normalization may be in a TimeDistributed, where its statistics would be those of all steps."""
+    has_norm = any(isinstance(each, BATCH_NORM) for each in network.module.modules())
+    return has_norm and any(getattr(each.module, "folds_batch", False) for each in network.layers)
+
+
+@contextmanager
+def _train_batch_norms(module: nn.Module) -> Iterator[None]:
+    """Put the batch normalizations into training mode, and restore their running statistics afterwards."""
+    norms = [each for each in module.modules() if isinstance(each, BATCH_NORM)]
+    buffers = [(each, each.clone()) for norm in norms for each in norm.buffers()]
+    for each in norms:
+        each.train()
+    try:
+        yield
+    finally:
+        for buffer, value in buffers:
+            buffer.copy_(value)
+
+
 def _run_recording(module: nn.Module, inputs: list[Tensor], recorded: dict[str, Any]) -> Any:
     """Run a network, and record the output of each layer by its name."""
     if isinstance(module, fx.GraphModule):
@@ -140,6 +181,12 @@ class _RecordingInterpreter(fx.Interpreter):
         if LAYER_KEY in n.meta:
             self.recorded[n.meta[LAYER_KEY]] = value
         return value
+
+
+def _unfold_steps(value: Any) -> Any:
+    """Return (N * T, ...), in which each step is a sample, as (N, T, ...)."""
+    is_folded = isinstance(value, Tensor) and value.dim() and len(value) > _ROWS and len(value) % _ROWS == 0
+    return value.reshape(_ROWS, -1, *value.shape[1:]) if is_folded else value
 
 
 def _are_equal(one: Any, other: Any) -> bool:

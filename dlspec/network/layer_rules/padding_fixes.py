@@ -11,6 +11,11 @@ _FIXES: Mapping[str, str] = {
     "Conv1d": "leave padding_mode out, so that it pads with zeros",
     "AvgPool1d": "leave ceil_mode and count_include_pad out",
     "MaxPool1d": "leave ceil_mode out",
+    **dict.fromkeys(
+        ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
+        "use LayerNorm or GroupNorm, or BatchNorm1d on (C, T), outside of TimeDistributed",
+    ),
+    "LPPool1d": "leave ceil_mode out",
     "Upsample": "write mode: nearest and a whole number as scale_factor",
 }
 _OTHER_FIX = (

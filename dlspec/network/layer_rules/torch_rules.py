@@ -180,6 +180,18 @@ def _fill_bag_padding(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     return {"padding_idx": 0} if inputs[0].lengths else {}
 
 
+def _check_bag(inputs: Inputs, settings: Settings) -> Finding | None:
+    """Check that padding is the token that an EmbeddingBag excludes: it takes no lengths."""
+    value, index = inputs[0], settings.get("padding_idx")
+    if value.lengths is None or (index in (None, 0) and value.vocab_size is not None):
+        return None
+    reduction = settings.get("mode", "mean").capitalize()
+    found = "EmbeddingBag counts padding: it excludes the token 0 only, " + (
+        f"and padding_idx is {index}" if index else "and these tokens are computed from others"
+    )
+    return Finding(Code.COUNTS_PADDING, found, f"use Embedding and {reduction} instead")
+
+
 def _list_dims_kept_by_similarity(inputs: Inputs, settings: Settings) -> list[int]:
     """List the dimensions that a similarity or distance keeps: all but `dim`, by default the last."""
     rank, dim = len(inputs[0].shape) + 1, settings.get("dim")
@@ -222,7 +234,9 @@ _RULES: Mapping[str, Rule] = {
     "CosineSimilarity": replace(_DISTANCE, fill=lambda inputs, settings: {"dim": len(inputs[0].shape)}),
     "PairwiseDistance": _DISTANCE,
     "Embedding": Rule(("tokens",), constant_layout("sequence"), keeps_lengths=True),
-    "EmbeddingBag": Rule(("tokens",), constant_layout("features"), keeps_lengths=True, fill=_fill_bag_padding),
+    "EmbeddingBag": Rule(
+        ("tokens",), constant_layout("features"), keeps_lengths=True, fill=_fill_bag_padding, check=_check_bag
+    ),
     "Flatten": Rule(ALL_LAYOUTS, _find_flatten_layout, keeps_lengths=_keeps_time_dim, roles=_find_flatten_roles),
     "Unflatten": Rule(gives=_find_unflatten_layout, keeps_lengths=_keeps_time_dim, roles=_find_unflatten_roles),
     "Identity": Rule(ALL_LAYOUTS, keeps_lengths=True),

@@ -95,6 +95,7 @@ class Attention(nn.Module):
         gives=constant_layout("sequence"),
         keeps_lengths=lambda inputs, settings: _allows_shorter_batches(inputs),
         lengths=lengths_of_input(0),
+        mask_input=2,
         check=_check_attention,
         fill=_fill_settings,
         takes_parameter=True,

@@ -70,6 +70,16 @@ def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
     return trial.is_unaffected and trial.fits_shorter_batch and trial.padded_dims in ((), (1,), (2,))
 
 
+def _hides_steps(inputs: Inputs, shape: Shape, settings: Settings) -> bool:
+    """Whether the steps are in another dimension than the result's time dimension, such as T in (N, 1, T, C)."""
+    if is_elementwise(_parse_formula_setting(settings)):
+        return any(each.hides_steps for each in inputs)
+    if find_common_lengths(inputs) is None:
+        return False
+    value = TensorInfo(shape, _output_layout(inputs, shape, settings))
+    return _try_with_padding(inputs, settings).padded_dims not in ((), (value.time_dim,))
+
+
 def _keeps_vocabulary(settings: Settings) -> bool:
     return only_moves_values(_parse_formula_setting(settings))
 
@@ -102,6 +112,7 @@ class Formula(nn.Module):
         gives=_output_layout,
         keeps_lengths=_keeps_lengths,
         lengths=_output_lengths,
+        hides_steps=_hides_steps,
         check=_check_formula,
         takes_parameter=True,
         keeps_vocabulary=_keeps_vocabulary,

@@ -104,6 +104,7 @@ class RelativePositionBias(nn.Module):
         gives=constant_layout("channels-first"),
         keeps_lengths=True,
         lengths=lambda *_: None,
+        hides_steps=lambda inputs, shape, settings: inputs[0].lengths is not None,
         check=_check_distance_buckets,
     )
 

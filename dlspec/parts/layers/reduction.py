@@ -83,6 +83,11 @@ class _Reduction(nn.Module):
         gives=_output_layout,
         keeps_lengths=_keeps_lengths,
         lengths=_output_lengths,
+        hides_steps=lambda inputs, shape, settings: (
+            inputs[0].lengths is not None
+            and not _reduces_steps(inputs, settings)
+            and not _keeps_lengths(inputs, settings)
+        ),
         check=_check_reduction,
         fill=_fill_settings,
     )

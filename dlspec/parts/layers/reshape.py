@@ -163,6 +163,11 @@ class Select(nn.Module):
         gives=lambda inputs, shape, settings: layout_from_dims(inputs[0], _kept_dims(inputs, settings)),
         keeps_lengths=_select_keeps_lengths,
         lengths=_lengths_after_select,
+        hides_steps=lambda inputs, shape, settings: (
+            inputs[0].lengths is not None
+            and _selected_dim(inputs, settings) != inputs[0].time_dim
+            and not keeps_time(inputs[0], _kept_dims(inputs, settings))
+        ),
         check=_check_select,
         fill=lambda inputs, settings: {
             "dim": _selected_dim(inputs, settings),

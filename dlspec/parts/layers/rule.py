@@ -99,6 +99,10 @@ class Rule:
     # Returns the output's lengths, if they are neither the input's nor determined by `changes_length`; `NO_PADDING`
     # where all its steps are real.
     lengths: Callable[[Inputs, Shape, Settings], Lengths | None] | None = None
+    # Whether a dimension of the output that is not its time dimension has a number for each padded step.
+    hides_steps: Callable[[Inputs, Shape, Settings], bool] = lambda inputs, shape, settings: False
+    # The position of a mask among the inputs, in which the layer itself leaves padding out; None without one.
+    mask_input: int | None = None
     # Returns what is wrong with inputs that PyTorch would silently accept, or reject with an unclear message.
     check: Callable[[Inputs, Settings], Finding | tuple[str, str] | None] | None = None
     # Returns settings that are inferred from the inputs; those that start with `_` can't be written in a spec.

@@ -101,6 +101,9 @@ class MultiheadAttention(nn.MultiheadAttention):
         gives=constant_layout("sequence"),
         keeps_lengths=True,
         lengths=lengths_of_input(0),
+        hides_steps=lambda inputs, shape, settings: (
+            settings.get("output") == "1" and any(each.lengths for each in inputs)
+        ),
         check=_check_multihead,
         takes_parameter=True,
     )

@@ -292,6 +292,104 @@ def test_is_step_takes_the_name_of_an_output_with_steps(formula: str, code: Code
     assert code in {each.code for each in problems.found}
 
 
+# ---- padding that the rules do not see -----------------------------------------------------------------------------
+
+BIAS: dict[str, Any] = {"RelativePositionBias": {"num_heads": 2, "num_buckets": 4, "name": "bias"}}
+WEIGHTS: dict[str, Any] = {"MultiheadAttention": {"num_heads": 2, "need_weights": True, "name": "attention"}}
+NORM_OF_FOLDED: list[Any] = [{"TimeDistributed": [{"Linear": 4}, "BatchNorm1d"]}, "Mean"]
+HIDDEN: dict[str, tuple[list[Any], int]] = {
+    "steps as height": ([{"Formula": "unsqueeze(_, 1)"}, {"Conv2d": {"out_channels": 3, "kernel_size": [3, 4]}},
+                         {"Formula": "amax(_, dim=2)"}, "Flatten"], 20),
+    "a bias of distances": ([BIAS, "Mean"], 20),
+    "attention weights": ([WEIGHTS, {"Mean": {"dim": [1, 2], "from": "attention.1"}}], 20),
+    "groups of four steps": ([{"Reshape": [-1, 16]}, {"Formula": "mean(_, dim=1)"}], 40),
+    "a norm of folded steps": (NORM_OF_FOLDED, 20),
+    "a norm of images": ([{"Formula": "unsqueeze(_, 1)"}, "BatchNorm2d", {"Formula": "_[:, :, 0, 0]"}], 20),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_padding_that_counts_is_found_wherever_the_steps_are(name: str) -> None:
+    layers, steps = HIDDEN[name]
+    problems = Problems()
+    assert build_layers([*EMBED, *layers], text(steps), problems) is None
+    assert [each.code for each in problems.found] == [Code.COUNTS_PADDING]
+
+
+def test_the_message_names_the_norm_of_folded_steps_and_leaves_its_statistics() -> None:
+    problems = Problems()
+    assert build_layers([*EMBED, *NORM_OF_FOLDED], text(20), problems) is None
+    assert "BatchNorm1d" in problems.found[0].found
+    norm = build_valid_layers([*FIRST, "BatchNorm1d", "Mean"], text(20)).module.get_submodule("2")
+    assert torch.equal(norm.running_mean, torch.zeros(4)) and norm.training
+
+
+@pytest.mark.parametrize("mask", [[BIAS], [BIAS, {"Formula": {"formula": "bias * 2", "name": "bias2"}}]], ids=str)
+def test_a_mask_of_distances_still_allows_shorter_batches(mask: list[Any]) -> None:
+    name = "bias2" if len(mask) > 1 else "bias"
+    layers = [*EMBED, *mask, {"Attention": {"num_heads": 2, "from": ["words", "words", name]}}, "Mean"]
+    assert build_valid_layers(layers, text(20)).allows_trimming
+    assert_padding_does_not_count(layers)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [{"EmbeddingBag": {"embedding_dim": 4, "padding_idx": 3}}],
+        [{"Formula": "_ + 1"}, {"EmbeddingBag": {"embedding_dim": 4, "num_embeddings": VOCABULARY + 1}}],
+    ],
+    ids=["another token is excluded", "padding is another token"],
+)
+def test_a_bag_of_padding_is_refused_and_the_fix_works(layers: list[Any]) -> None:
+    problems = Problems()
+    assert build_layers(layers, text(20), problems) is None
+    assert [(each.code, each.fix) for each in problems.found] == [
+        (Code.COUNTS_PADDING, "use Embedding and Mean instead")
+    ]
+    assert_padding_does_not_count([*layers[:-1], {"Embedding": layers[-1]["EmbeddingBag"]}, "Mean"])
+
+
+# ---- losses of steps -----------------------------------------------------------------------------------------------
+
+
+def train_on_steps(layers: list[Any], steps: int) -> Any:
+    words = torch.zeros(3, steps, dtype=torch.int64)
+    words[:, : PADDED[0]] = make_padded(PADDED[0])
+    target = torch.zeros(3, steps)
+    target[:, : PADDED[0]] = torch.randn(3, PADDED[0], generator=torch.Generator().manual_seed(1))
+    arrays = {"text": words, "text_lengths": LENGTHS, "target": target}
+    spec = {"model": {"layers": [*EMBED, *layers]}, "data": {"validation": 0, "test": 0}, "trainer": {"epochs": 2}}
+    return dlspec.train({**spec, "seed": 0}, data=arrays).results
+
+
+def test_a_number_for_each_step_needs_no_dimension_of_channels() -> None:
+    wanted = train_on_steps([{"Linear": 1}], 10)
+    for layers, steps in (
+        ({"Formula": "squeeze(_, -1)"}, 40),
+        ({"Mean": {"dim": 2}}, 20),
+        ({"Select": {"index": 0, "dim": 2}}, 20),
+    ):
+        found = train_on_steps([{"Linear": 1}, layers], steps)
+        for name in ("train/loss", "train/mean_absolute_error"):
+            assert found[name] == pytest.approx(wanted[name], abs=1e-5)
+
+
+@pytest.mark.parametrize("layer", [{"Mean": {"dim": 2}}, {"Formula": "unsqueeze(_, 1)"}], ids=str)
+def test_a_mean_over_hidden_steps_is_refused(layer: dict[str, Any]) -> None:
+    ((name, setting),) = layer.items()
+    hidden = {name: {**(setting if isinstance(setting, dict) else {"formula": setting}), "name": "hidden"}}
+    layers = [*EMBED, hidden, {"Mean": {"from": "words"}}, {"Linear": {"out_features": 2, "name": "y"}}]
+    arrays = {"text": make_padded(20), "text_lengths": LENGTHS, "target": torch.randn(3, 2)}
+    spec = {
+        "model": {"layers": layers, "outputs": ["y", "hidden"]},
+        "loss": {"fit": {"type": "MSELoss", "output": "y"}, "small": {"type": "Mean", "output": "hidden"}},
+        "data": {"validation": 0, "test": 0},
+    }
+    with pytest.raises(dlspec.SpecError) as refused:
+        dlspec.train(spec, data=arrays)
+    assert [each.code for each in refused.value.problems] == [Code.LENGTHS_LOST]
+
+
 # ---- the values of plain PyTorch -----------------------------------------------------------------------------------
 
 
