@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
 
-from dlspec.errors import Code
+from dlspec.errors import Code, format_value
 from dlspec.language.problems import Problems
 from dlspec.language.spec_versions import POWERS_OF_INTEGERS
 from dlspec.layouts import TensorInfo, format_shape
@@ -112,6 +113,8 @@ class CallChecks:
 
     def has_lengths(self, call: LayerCall) -> bool:
         """Whether the lengths that the layer needs are known: an earlier layer may have mixed padding and steps."""
+        if not self._has_valid_lengths_of(call):
+            return False
         input_positions: Mapping[str, int] = getattr(call.module, "lengths_of", {})
         values, layer = call.values, call.layer
         mixing_layer = next(
@@ -129,6 +132,23 @@ class CallChecks:
         fix = suggest_fix_for_lost_lengths(row.type, layer.type)
         note = describe_shapes(self.network, layer.node)
         self.problems.add(Code.LENGTHS_LOST, layer.node.problem_path, found, fix, shown=layer.shown, note=note)
+        return False
+
+    def _has_valid_lengths_of(self, call: LayerCall) -> bool:
+        """Whether the class attribute `lengths_of` of a user's layer maps arguments of its `forward` to inputs."""
+        written, layer = getattr(call.module, "lengths_of", {}), call.layer
+        arguments = inspect.signature(type(call.module).forward).parameters
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in arguments.values())
+        if isinstance(written, Mapping) and all(
+            (takes_any or name in arguments) and type(position) is int and position >= 0
+            for name, position in written.items()
+        ):
+            return True
+        found = f"{layer.type}.lengths_of must map arguments of its forward to positions of inputs"
+        fix = 'write lengths_of = {"lengths": 0} in the class, and an argument lengths in forward'
+        self.problems.add(
+            Code.WRONG_VALUE, layer.node.problem_path, f"{found}, got {format_value(written)}", fix, shown=layer.shown
+        )
         return False
 
     def fits_lengths_of(self, layer: Layer, value: TensorInfo, source: TensorInfo) -> bool:

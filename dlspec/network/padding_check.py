@@ -79,9 +79,11 @@ class _PaddingComparison:
 
     def __init__(self, network: Network, samples: Mapping[str, tuple[TensorInfo, Tensor]], missing: int) -> None:
         self.network, self.samples, self.missing = network, samples, missing
-        # An EmbeddingBag has no lengths: it leaves the token 0 out.
         self.fits_shorter_samples = True
-        self.has_bags = any(each.type == "EmbeddingBag" for each in network.layers)
+        # An EmbeddingBag has no lengths: it leaves the token 0 out. An Embedding with `padding_idx: 0` gives zeros for it.
+        self.pads_with_zero = any(
+            each.type == "EmbeddingBag" or getattr(each.module, "padding_idx", None) == 0 for each in network.layers
+        )
 
     def find_layer(self) -> BuiltLayer | None:
         """Return the first layer through which padding changes an output; None if it changes none."""
@@ -133,8 +135,8 @@ class _PaddingComparison:
             real = sample.narrow(value.time_dim, 0, length)
             padding = sample.narrow(value.time_dim, length, self.missing)
             if padding.is_floating_point():
-                padding = torch.randn_like(padding)
-            elif self.has_bags:
+                padding = torch.randn(padding.shape, generator=generator).to(padding)
+            elif self.pads_with_zero:
                 padding = torch.zeros_like(padding)
             made[name] = torch.cat([real, padding], dim=value.time_dim) if is_padded else real
             made[f"{value.lengths.field}_lengths"] = torch.full((_ROWS,), length, device=sample.device)

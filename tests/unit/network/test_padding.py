@@ -20,6 +20,7 @@ from dlspec.network.builder import Network
 from dlspec.parts.layers.normalization import BatchNorm1d, GroupNorm, InstanceNorm1d
 from dlspec.parts.layers.padding import make_step_mask
 from dlspec.parts.layers.pooling import AdaptiveAvgPool1d, AdaptiveMaxPool1d
+from dlspec.parts.torch.torch_parts import LAYERS
 from helpers.layer_table import LAYER_ROWS, build_layers, build_valid_layers
 from helpers.paths import ROOT
 
@@ -490,3 +491,33 @@ def test_naming_an_output_in_lengths_of_does_not_use_it() -> None:
     words = make_padded(20)
     named.module.load_state_dict(plain.module.state_dict())
     assert torch.equal(named.module(words, LENGTHS), plain.module(words, LENGTHS))
+
+
+def test_padded_numbers_that_count_are_refused_too() -> None:
+    series = TensorInfo((20, 4), "sequence", Lengths("x"))
+    problems = Problems()
+    assert build_layers([{"Formula": "mean(_, dim=1)"}], series, problems) is None
+    assert [each.code for each in problems.found] == [Code.COUNTS_PADDING]
+
+
+def test_the_zeros_of_an_embedding_may_be_added() -> None:
+    zeros = {"Embedding": {"embedding_dim": 4, "padding_idx": 0}}
+    assert build_valid_layers([zeros, {"Formula": "sum(_, dim=1)"}], text(20))
+    problems = Problems()
+    assert build_layers([zeros, {"Formula": "mean(_, dim=1)"}], text(20), problems) is None
+
+
+@pytest.mark.parametrize("written", [{"nope": 0}, ["lengths"], {"lengths": "x"}, {"lengths": -1}])
+def test_a_wrong_lengths_of_in_a_layer_of_ones_own_is_refused(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(nn.Module):
+        lengths_of = written
+
+        def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+            return x
+
+    monkeypatch.setitem(LAYERS._classes, "Own", Own)
+    monkeypatch.setattr(LAYERS, "_described", dict(LAYERS._described))
+    problems = Problems()
+    assert build_layers([*EMBED, "Own"], text(20), problems) is None
+    (problem,) = problems.found
+    assert problem.code is Code.WRONG_VALUE and "lengths_of" in problem.found
