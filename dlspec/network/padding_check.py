@@ -80,7 +80,7 @@ class _PaddingComparison:
     def __init__(self, network: Network, samples: Mapping[str, tuple[TensorInfo, Tensor]], missing: int) -> None:
         self.network, self.samples, self.missing = network, samples, missing
         self.fits_shorter_samples = True
-        # An EmbeddingBag has no lengths: it leaves the token 0 out. An Embedding with `padding_idx: 0` gives zeros for it.
+        # An EmbeddingBag has no lengths: it leaves the token 0 out. An Embedding with `padding_idx: 0` gives it zeros.
         self.pads_with_zero = any(
             each.type == "EmbeddingBag" or getattr(each.module, "padding_idx", None) == 0 for each in network.layers
         )
