@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dlspec.api import Result, build, inspect, load, resume, sweep, train
     from dlspec.data.prepare.kinds.user_kinds import column
     from dlspec.data.sources.source import data_source
+    from dlspec.data.sources.user_rows import rows
     from dlspec.errors import DataError, SpecError, TrainingFailed, UserError
     from dlspec.parts.decorators import layer, loss, optimizer, scheduler
     from dlspec.report.results import Results, results
@@ -37,6 +38,7 @@ __all__ = [
     "optimizer",
     "results",
     "resume",
+    "rows",
     "scheduler",
     "sweep",
     "train",
@@ -50,6 +52,7 @@ _MODULE_OF_NAME = {
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
     "column": "dlspec.data.prepare.kinds.user_kinds",
     "data_source": "dlspec.data.sources.source",
+    "rows": "dlspec.data.sources.user_rows",
 }
 
 

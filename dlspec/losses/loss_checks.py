@@ -93,7 +93,8 @@ def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:
         problems.add(Code.WRONG_TARGET, path, found, "use a target of two classes, or of the numbers -1 and 1")
     elif rule.counts and target.scale is not None:
         found = f"{loss} expects counts, but '{target.name}' is standardized"
-        problems.add(Code.WRONG_TARGET, path, found, "set data.standardize_target=false, or use MSELoss")
+        fix = f"write {target.unscaled_setting}, or use MSELoss" if target.unscaled_setting else "use MSELoss"
+        problems.add(Code.WRONG_TARGET, path, found, fix)
 
 
 def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) -> None:

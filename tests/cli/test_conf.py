@@ -100,7 +100,7 @@ def test_the_readme_has_what_is_tested_here() -> None:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_the_readmes_commands(dlspec, write, small_files: None, words: list[str]) -> None:
     write("conf/model/mine.yaml", YAML[0])
-    trains = not words or words[0] not in ("validate", "summary", "--help")
+    trains = not words or words[0] not in ("validate", "summary", "inspect", "--help")
     said = dlspec(*words, *(QUICK if trains else []))
     assert (said.code, said.err) == (0, "")
 

@@ -60,7 +60,8 @@ def _format_next_step(inspection: Inspection, overrides: Sequence[str], written:
         return "name the target to train: data.target=COLUMN"
     if not inspection.model:
         return "several inputs: write a model that names them, inputs: [...], or leave columns out with data.drop"
+    data, kept = [], ["data", "imports", "+imports"]
     if written is not None and written.parent.name == "data":
-        return f"train: python -m dlspec model={inspection.model} data={written.stem}"
-    data = " ".join(shlex.quote(each) for each in overrides if each.startswith("data"))
-    return f"train: python -m dlspec model={inspection.model} {data}".rstrip()
+        data, kept = [f"data={written.stem}"], kept[1:]
+    words = [f"model={inspection.model}", *data, *(each for each in overrides if each.startswith(tuple(kept)))]
+    return f"train: python -m dlspec {' '.join(map(shlex.quote, words))}"

@@ -113,7 +113,8 @@ class Diabetes(SplitSource):
             numbers, scale = fitted_target.apply(numbers).values, fitted_target.mean_and_deviation
             preprocessing["progression"] = fitted_target.to_json()
         field = dataset.Field("features", (10,), "features")
-        target = dataset.Target("progression", "numbers", scale=scale)
+        unscaled = "data.standardize_target=false"
+        target = dataset.Target("progression", "numbers", scale=scale, unscaled_setting=unscaled)
         splits = make_splits(
             {"features": fitted.apply(table).values}, {"progression": numbers.astype(np.float32)}, parts
         )

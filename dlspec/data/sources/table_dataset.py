@@ -28,6 +28,7 @@ from dlspec.data.encoding.table_notes import (
 from dlspec.data.prepare.kinds.cells import CellFormat, find_missing
 from dlspec.data.prepare.kinds.class_target import FittedClasses
 from dlspec.data.prepare.kinds.kind import IGNORED, FittedColumn
+from dlspec.data.prepare.kinds.setting_lines import format_columns_line
 from dlspec.data.sources.saved_preparation import read_saved_preparation
 from dlspec.data.sources.table_rows import TableRows, choose_table_rows, drop_rows
 from dlspec.data.sources.table_settings import TableSettings
@@ -157,7 +158,10 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
     fields = tuple(
         make_field(each, fitted.inputs, f"{each.name}_lengths" in encoded[0].fields) for each in fitted.fields
     )
-    targets = tuple(_make_target(each, target, encoded[0], lengths_of) for each, target in fitted.targets.items())
+    targets = tuple(
+        replace(_make_target(each, target, encoded[0], lengths_of), unscaled_setting=_find_unscaled_setting(plan, each))
+        for each, target in fitted.targets.items()
+    )
     notes = (
         *plan.rows.notes,
         *describe_table(plan.choice, fitted),
@@ -271,6 +275,13 @@ def _make_split(encoded: EncodedRows) -> Split:
 def _make_target(name: str, target: FittedColumn, train: EncodedRows, lengths_of: Mapping[str, str]) -> Target:
     key = f"{make_field_name(name)}{WEIGHT_SUFFIX}"
     return make_target(name, target, lengths_of.get(name, ""), key if key in train.fields else "")
+
+
+def _find_unscaled_setting(plan: _PlannedTable, name: str) -> str:
+    """Return the argument that trains on a number as it is; "" where that would change other targets, or nothing."""
+    if plan.saved is not None or len(plan.targets) > 1 or plan.targets[name].name != "value":
+        return ""
+    return format_columns_line(name, "{value: {scale: none}}", "target")
 
 
 def _match_target_lengths(fitted: FittedTable, train: EncodedRows) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from dlspec.config.composition import compose
 from dlspec.data.dataset import Dataset, Split
 from dlspec.data.encoding.encoded_rows import encode_rows
 from dlspec.data.encoding.fitted_table import FittedTable
@@ -356,3 +358,23 @@ def test_targets_whose_results_would_have_another_unit_are_refused(target: Row, 
     words = {"words": {"text": {"tokenizer": "given"}}}
     error = refuse(write_sentences(tmp_path / "sentences.jsonl"), target=target, columns=words, only=["words"])
     assert error.finding.code is Code.NOT_YET
+
+
+@pytest.mark.parametrize("name", ["visits", "visits a week", "visits, {a} week"])
+def test_the_argument_for_a_number_as_it_is_does_that(tmp_path: Path, name: str) -> None:
+    numbers = [row * row % 17 for row in range(40)]
+    lines = [f'spent,"{name}"', *(f"{row / 3:.2f},{number}" for row, number in enumerate(numbers))]
+    (tmp_path / "visits.csv").write_text("\n".join(lines) + "\n")
+    path = str(tmp_path / "visits.csv")
+    scaled = open_table(path, target={name: "value"}).target
+    (argument,) = shlex.split(scaled.unscaled_setting)
+    data = compose(["data=table", f"data.path={path}", argument]).tree["data"]
+    raw = open_table(path, target=data["target"])
+    assert scaled.scale is not None and raw.target.scale is None
+    found = torch.cat([each.targets[raw.target.name] for each in splits_of(raw)])
+    assert sorted(found.tolist()) == sorted(numbers)
+
+
+def test_no_such_argument_where_it_would_drop_a_target(table: str) -> None:
+    assert {each.unscaled_setting for each in open_table(table, target=["spent", "left"]).targets} == {""}
+    assert open_table(table).target.unscaled_setting == ""

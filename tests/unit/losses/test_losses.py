@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))
 NUMBER = Target("price", "numbers")
 SCALED = Target("price", "numbers", scale=(10.0, 4.0))
+SETTING = replace(SCALED, name="cost", unscaled_setting="data.raw=true")
 PAIR = Target("place", "numbers", (2,))
 GRID = Target("grid", "numbers", (1, 1))
 
@@ -258,8 +259,9 @@ REFUSED: list[tuple[str, Network, Target, dict[str, Any], tuple[str, str, str]]]
     ("PoissonNLLLoss", ending(3), THREE, {},
      ("loss", "PoissonNLLLoss expects counts, but 'label' has classes", "use CrossEntropyLoss")),
     ("PoissonNLLLoss", ending(1), SCALED, {},
-     ("loss", "PoissonNLLLoss expects counts, but 'price' is standardized",
-      "set data.standardize_target=false, or use MSELoss")),
+     ("loss", "PoissonNLLLoss expects counts, but 'price' is standardized", "use MSELoss")),
+    ("PoissonNLLLoss", ending(1), SETTING, {},
+     ("loss", "PoissonNLLLoss expects counts, but 'cost' is standardized", "write data.raw=true, or use MSELoss")),
 ]  # fmt: skip
 
 
