@@ -32,7 +32,7 @@ from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_access import is_regular_file
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOCK_FILE, SPEC_FILE, VERSIONS_FILE
-from dlspec.runs.io import remove_temporary_files
+from dlspec.runs.io import remove_leftovers_of_run
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.job_versions import JobVersions, write_versions
@@ -88,8 +88,7 @@ def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult
     start = f"from step {snapshot.step:,}" if snapshot else "from the start, as it has no checkpoint yet"
     print(f"resuming {replace_control_characters(str(folder))} {start}", file=sys.stderr)
     job.check_disk_space(folder)
-    for each in (folder, folder / CHECKPOINTS_FOLDER):
-        remove_temporary_files(each)
+    remove_leftovers_of_run(folder)
     if snapshot is not None:
         rename_newer_checkpoints(folder / CHECKPOINTS_FOLDER, snapshot)
     if (folder / VERSIONS_FILE).is_file():  # a sweep's job

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from dlspec.errors import UserError, replace_control_characters, replace_in_lines
 from dlspec.runs.file_access import is_special_file, open_to_append, open_to_read
-from dlspec.runs.file_names import LOG_FILE
+from dlspec.runs.file_names import LOG_FILE, RUN_SUBFOLDERS
 
 log = logging.getLogger("dlspec")
 
@@ -110,6 +110,14 @@ def remove_temporary_files(folder: Path) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if _LEFTOVER_PATTERN.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
+
+
+def remove_leftovers_of_run(folder: Path) -> None:
+    """Delete the temporary files of a killed process below a run's folder, also Hydra's; links are not followed."""
+    remove_temporary_files(folder)
+    for name in RUN_SUBFOLDERS:
+        if not (folder / name).is_symlink():
+            remove_temporary_files(folder / name)
 
 
 _LEFTOVER_PATTERN = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec|html|csv)\.[a-z0-9_]{8}", re.DOTALL)

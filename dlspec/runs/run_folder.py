@@ -24,7 +24,7 @@ from dlspec.runs.file_names import (
     SPEC_FILE,
     SWEEP_FILE,
 )
-from dlspec.runs.io import is_printable_name, make_run_folder, remove_temporary_files
+from dlspec.runs.io import is_printable_name, make_run_folder, remove_leftovers_of_run
 from dlspec.runs.job_result import read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import lock_run_folder
@@ -152,8 +152,7 @@ def _remove_unfinished_run(folder: Path) -> None:
             if not path.is_dir():
                 path.unlink(missing_ok=True)
     shutil.rmtree(folder / HYDRA_FOLDER, ignore_errors=True)
-    for each in (folder, folder / CHECKPOINTS_FOLDER):
-        remove_temporary_files(each)
+    remove_leftovers_of_run(folder)
 
 
 def _quote(folder: Path) -> str:

@@ -31,7 +31,7 @@ from dlspec.jobs.run_resuming import lock_newest_checkpoint, refuse_other_checkp
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_access import open_to_append
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, SPEC_FILE, STATUS_FILE
-from dlspec.runs.io import remove_temporary_files
+from dlspec.runs.io import remove_leftovers_of_run
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 from dlspec.runs.job_versions import JobVersions, read_versions, write_versions
@@ -235,8 +235,7 @@ def _result_from_error(error: BaseException) -> JobResult:
 
 
 def _remove_later_files(folder: Path, snapshot: Snapshot | None) -> None:
-    for each in (folder, folder / CHECKPOINTS_FOLDER):
-        remove_temporary_files(each)
+    remove_leftovers_of_run(folder)
     if snapshot is not None:
         rename_newer_checkpoints(folder / CHECKPOINTS_FOLDER, snapshot)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_names import LOCK_FILE, MULTIRUN_FILE, SWEEP_FILE
-from dlspec.runs.io import make_run_folder, remove_temporary_files
-from dlspec.runs.lock import lock_run_folder
+from dlspec.runs.io import make_run_folder, remove_leftovers_of_run, remove_temporary_files
+from dlspec.runs.lock import is_run_locked, lock_run_folder
+from dlspec.sweeps.records.planned_job import NO_FOLDER
 from dlspec.sweeps.records.sweep_record import SweepRecord, read_sweep_record
 
 # What a sweep writes before it has jobs. The lock is removed last: another process may wait for it.
@@ -49,6 +50,7 @@ def open_sweep_folder(
         remove_temporary_files(folder)  # of a process that was killed
         record = read_sweep_record(folder)
         if record is not None and record.entries:
+            _remove_leftovers_of_jobs(record)
             yield record
             return
         record = SweepRecord(folder, command=command)
@@ -89,6 +91,13 @@ def _refuse_other_files(folder: Path) -> None:
     if others and SWEEP_FILE not in names:
         fix = "choose another folder, hydra.sweep.dir=FOLDER, or move its files away"
         raise UserError(f"'{format_file_path(folder)}' contains files but no sweep: {_format_names(others)}; {fix}")
+
+
+def _remove_leftovers_of_jobs(record: SweepRecord) -> None:
+    """Remove temporary files from the folders of jobs that no process trains in."""
+    for folder in (entry.job.folder for entry in record.entries if entry.job.folder != NO_FOLDER):
+        if not folder.is_symlink() and not is_run_locked(folder):
+            remove_leftovers_of_run(folder)
 
 
 def _format_names(names: Sequence[str]) -> str:
