@@ -48,7 +48,6 @@ class Target:
     # Mean and standard deviation of standardized numbers: stored is (original - mean) / deviation, and results are
     # reported in the original unit.
     scale: tuple[float, float] | None = None
-    unscaled_setting: str = ""  # the argument that leaves such numbers in their unit; "" if there is none
     # The field of tokens whose next token this is at each step. The target's own name if the network gets the target
     # itself as input, shifted by one step.
     next_of: str = ""
@@ -57,6 +56,7 @@ class Target:
     labels: tuple[str, ...] = ()
     # Key of each sample's weight (N,) in `Split.tensors`: its factor in the loss and in metrics; "" without weights.
     weights: str = ""
+    unscaled_setting: str = ""  # the argument that leaves scaled numbers in their unit; "" if there is none
 
     @property
     def num_outputs(self) -> int:
