@@ -22,7 +22,7 @@ from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.layouts import LengthChange, Lengths
-from dlspec.parts.layers.padding import make_step_mask
+from dlspec.parts.layers.padding import make_padding_mask
 
 LAYER_KEY, TYPE_KEY = "layer", "layer_type"
 """Keys in the `meta` of each `fx` node: the id and the type of the layer that the node belongs to."""
@@ -214,11 +214,7 @@ def zero_padding_steps(input: Tensor, lengths: Tensor | None, dim: int) -> Tenso
     Returns:
         A tensor of the same shape.
     """
-    if lengths is None:
-        return input
-    real = make_step_mask(lengths, input.shape[dim], input.device)  # (N, T)
-    shape = [len(real), *(input.shape[dim] if at == dim else 1 for at in range(1, input.dim()))]
-    return input.masked_fill(~real.reshape(shape), 0)
+    return input if lengths is None else input.masked_fill(make_padding_mask(input, lengths, dim), 0)
 
 
 def _register_at_path(root: nn.Module, path: Sequence[str], module: Any) -> None:

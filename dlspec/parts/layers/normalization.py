@@ -55,6 +55,35 @@ def _update_running_statistics(
         running.copy_(running * (1 - momentum) + average * momentum)
 
 
+def _normalize_real_steps(
+    norm: nn.BatchNorm1d | nn.InstanceNorm1d, input: Tensor, is_real: Tensor, dims: tuple[int, ...], count: Tensor
+) -> Tensor:
+    """Normalize (N, C, T) by the statistics of its real steps, and update the running ones in training.
+
+    Args:
+        norm: The normalization.
+        input: The values, (N, C, T).
+        is_real: The mask of the real steps, (N, 1, T).
+        dims: The dimensions over which statistics are computed.
+        count: How many numbers each statistic is computed from.
+
+    Returns:
+        A tensor of the same shape and type.
+    """
+    values = _widen(input)
+    mean, variance = _compute_masked_statistics(values, is_real, dims)
+    if norm.training and norm.track_running_stats:
+        with torch.no_grad():
+            _update_running_statistics(norm, mean, variance, count)
+    normalized = (values - mean) * (variance + norm.eps).rsqrt()
+    return _scale_channels(normalized, norm.weight, norm.bias).to(input.dtype)
+
+
+def _widen(input: Tensor) -> Tensor:
+    """Convert half precision to float32, in which statistics are computed."""
+    return input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+
+
 class BatchNorm1d(nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d`; with lengths, padding counts neither in a batch's statistics nor in the running ones."""
 
@@ -66,13 +95,7 @@ class BatchNorm1d(nn.BatchNorm1d):
         if lengths is None or input.dim() != 3 or not (self.training or self.running_mean is None):
             return super().forward(input)
         is_real = make_step_mask(lengths, input.shape[2], input.device).unsqueeze(1)  # (N, 1, T)
-        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-        mean, variance = _compute_masked_statistics(values, is_real, (0, 2))  # (1, C, 1)
-        if self.training and self.track_running_stats:
-            with torch.no_grad():
-                _update_running_statistics(self, mean, variance, is_real.sum())
-        normalized = (values - mean) * (variance + self.eps).rsqrt()
-        return _scale_channels(normalized, self.weight, self.bias).to(input.dtype)
+        return _normalize_real_steps(self, input, is_real, (0, 2), is_real.sum())
 
 
 class InstanceNorm1d(nn.InstanceNorm1d):
@@ -87,13 +110,7 @@ class InstanceNorm1d(nn.InstanceNorm1d):
         if lengths is None or not uses_own_statistics:
             return super().forward(input)
         is_real = make_step_mask(lengths, input.shape[2], input.device).unsqueeze(1)  # (N, 1, T)
-        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-        mean, variance = _compute_masked_statistics(values, is_real, (2,))  # (N, C, 1)
-        if self.training and self.track_running_stats:
-            with torch.no_grad():
-                _update_running_statistics(self, mean, variance, is_real.sum(2, keepdim=True))
-        normalized = (values - mean) * (variance + self.eps).rsqrt()
-        return _scale_channels(normalized, self.weight, self.bias).to(input.dtype)
+        return _normalize_real_steps(self, input, is_real, (2,), is_real.sum(2, keepdim=True))
 
 
 class GroupNorm(nn.GroupNorm):
@@ -107,8 +124,7 @@ class GroupNorm(nn.GroupNorm):
         if lengths is None:
             return super().forward(input)
         is_real = make_step_mask(lengths, input.shape[2], input.device)[:, None, None]  # (N, 1, 1, T)
-        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-        groups: Tensor = values.unflatten(1, (self.num_groups, -1))  # type: ignore[no-untyped-call]  # (N, G, C / G, T)
+        groups: Tensor = _widen(input).unflatten(1, (self.num_groups, -1))  # type: ignore[no-untyped-call]  # (N, G, C / G, T)
         mean, variance = _compute_masked_statistics(groups, is_real, (2, 3))
         normalized = ((groups - mean) * (variance + self.eps).rsqrt()).flatten(1, 2)
         return _scale_channels(normalized, self.weight, self.bias).to(input.dtype)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.parts.layers.padding import make_step_mask
+from dlspec.parts.layers.padding import make_padding_mask
 from dlspec.parts.layers.rule import Inputs, Rule, Settings
 
 
@@ -40,16 +40,9 @@ class _SoftmaxWithLengths(nn.Module):
         """Apply the function along `dim`; `lengths` (N,) are the real steps of each sample, None if all are real."""
         if lengths is None:
             return super().forward(input)  # type: ignore[no-any-return]
-        is_padding = self._find_padding(input, lengths)
+        is_padding = make_padding_mask(input, lengths, (self.dim or 0) % input.dim())
         result: Tensor = super().forward(input.masked_fill(is_padding, self._excluded_value))
         return result.masked_fill(is_padding, 0)
-
-    def _find_padding(self, input: Tensor, lengths: Tensor) -> Tensor:
-        """Make a mask that is true for padding and broadcasts to the input."""
-        dim = (self.dim or 0) % input.dim()
-        is_real = make_step_mask(lengths, input.shape[dim], input.device)  # (N, T)
-        shape = [len(is_real), *(input.shape[dim] if at == dim else 1 for at in range(1, input.dim()))]
-        return ~is_real.reshape(shape)
 
 
 class Softmax(_SoftmaxWithLengths, nn.Softmax):
