@@ -183,9 +183,10 @@ class NetworkBuilder:
         call = self._prepare_call(layer)
         if call is None or not self.checks.has_lengths(call):
             return
-        earlier_types = {each.type for each in self.network.built_layers.values()}
-        if counted_padding_before(call, earlier_types):
-            self.problems.refuse_changed_rule(PADDING, layer.node.problem_path)
+        if self.problems.spec_version < PADDING.since:
+            earlier_types = {each.type for each in self.network.built_layers.values()}
+            if counted_padding_before(call, earlier_types):
+                self.problems.refuse_changed_rule(PADDING, layer.node.problem_path)
         outputs = self._trace_outputs(call)
         if outputs is not None:
             self._store_outputs(call, outputs)
