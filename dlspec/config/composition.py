@@ -63,6 +63,16 @@ CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
 
 
+def _record_overrides(config: DictConfig, overrides: list[str]) -> None:
+    """Record the overrides in Hydra's own settings: Hydra has only seen the choices, as dlspec applies the values."""
+    task = [each for each in parse_overrides(overrides) if not each.is_hydra_override()]
+    lines = [str(each.input_line) for each in task]
+    set_hydra_value(config, "overrides.task", lines)
+    settings, keys = config.hydra.job.config.override_dirname, [each.key_or_group for each in task]
+    named = sorted(line for key, line in zip(keys, lines, strict=True) if key not in settings.exclude_keys)
+    set_hydra_value(config, "job.override_dirname", settings.item_sep.join(named).replace("=", settings.kv_sep))
+
+
 class DlspecConfigLoader(HookedLoader):
     """Hydra's config loader, with dlspec's rules for models and for values from the command line."""
 
@@ -131,13 +141,7 @@ class DlspecConfigLoader(HookedLoader):
             *(problem for each in problems_by_group.values() for problem in each),
             *apply_overrides(config, kept),
         ]
-        task = [each for each in parse_overrides(overrides) if not each.is_hydra_override()]
-        lines = [str(each.input_line) for each in task]
-        set_hydra_value(config, "overrides.task", lines)
-        settings, keys = config.hydra.job.config.override_dirname, [each.key_or_group for each in task]
-        named = sorted(line for key, line in zip(keys, lines, strict=True) if key not in settings.exclude_keys)
-        # Hydra makes this of the choices alone, as dlspec applies the values itself.
-        set_hydra_value(config, "job.override_dirname", settings.item_sep.join(named).replace("=", settings.kv_sep))
+        _record_overrides(config, overrides)
         if problems:
             raise InvalidOverrides(problems, ComposedConfig(config, self), frozenset(problems_by_group))
         if run_mode == RunMode.MULTIRUN:

@@ -157,23 +157,14 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.i
 
 def _check_spellings(names: Sequence[str]) -> None:
     """Refuse classes that differ only in how a word or number is written: `ham` and `HAM`, `1` and `1.0`."""
+    from dlspec.data.prepare.kinds.class_table import normalize_class
+
     first_spellings: dict[str | float, str] = {}
     for name in names:
-        first = first_spellings.setdefault(_normalize_label(name), name)
+        first = first_spellings.setdefault(normalize_class(name), name)
         if first != name:
             fix = "write one of them everywhere, or names that differ in more than that if they are two classes"
             raise DataError("label", f"the labels '{first}' and '{name}' differ only in their spelling; {fix}")
-
-
-def _normalize_label(name: str) -> str | float:
-    """Return the number that a label is, or its words in lower case with single spaces."""
-    from unicodedata import normalize
-
-    words = " ".join(normalize("NFKC", name).casefold().split())
-    try:
-        return float(words) if words[-1:].isdigit() or words.endswith(".") else words
-    except ValueError:
-        return words
 
 
 def _check_size(count: int, length: int) -> None:

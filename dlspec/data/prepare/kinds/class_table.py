@@ -156,7 +156,7 @@ def _check_positive(name: str, classes: Sequence[str], positive: str) -> None:
 def check_spellings(name: str, classes: Collection[str]) -> None:
     """Refuse classes that differ only in how a word or number is written: `ham` and `HAM`, `1` and `1.0`."""
     firsts: dict[str | float, str] = {}
-    spellings = {each: firsts.setdefault(_normalize_class(each), each) for each in classes}
+    spellings = {each: firsts.setdefault(normalize_class(each), each) for each in classes}
     for each, first in spellings.items():
         if first != each:
             found = f"the classes '{first}' and '{each}' of '{name}' differ only in their spelling"
@@ -171,7 +171,7 @@ def _suggest_mapping(name: str, spellings: Mapping[str, str]) -> str:
     return f", or map cells to classes: {format_columns_line(name, f'{{class: {{classes: {{{cells}}}}}}}', 'target')}"
 
 
-def _normalize_class(name: str) -> str | float:
+def normalize_class(name: str) -> str | float:
     """Return the number that a class is, or its words in lower case with single spaces."""
     words = " ".join(normalize("NFKC", name).casefold().split())
     try:
