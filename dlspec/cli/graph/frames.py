@@ -17,12 +17,22 @@ def find_frame(name: str, picture: NetworkPicture) -> str:
 
 
 def find_outer_frame(container: str, picture: NetworkPicture) -> str:
+    """Find the frame around a block; an empty name if there is none."""
     outer = container.rpartition(".")[0]
     return find_frame(outer, picture) if outer else ""
 
 
 def find_inner_frame(container: str, name: str, picture: NetworkPicture) -> str:
-    """Find the block directly in `name` that is `container` or contains it; '' if `container` is not inside `name`."""
+    """Find the block directly in another one that is `container` or contains it.
+
+    Args:
+        container: name of a block
+        name: name of the block around it; the empty name is the whole network
+        picture: the picture of both
+
+    Returns:
+        The name of the block; an empty one if `container` is not inside `name`.
+    """
     before = ""
     while container and container != name:
         before, container = container, find_outer_frame(container, picture)
