@@ -40,8 +40,8 @@ RUN_PAGE = PageKind(
     template="run/run_page.html",
     styles=("uplot/uPlot.min.css", "page.css", "run/run_page.css"),
     scripts=(
-        "elements", "plot", "run/training_curves", "run/metric_tables", "run/mistakes", "run/confusion", "run/targets",
-        "run/network_graph", "run/run_panels", "run/run_main",
+        "elements", "plot", "run/training_curves", "run/metric_tables", "run/worst_errors", "run/confusion",
+        "run/targets", "run/network_graph", "run/run_panels", "run/run_main",
     ),
     libraries=("uplot/uPlot.iife.min.js", "dagre/dagre.min.js"),
 )  # fmt: skip

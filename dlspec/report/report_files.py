@@ -55,7 +55,13 @@ def write_report(roots: Sequence[Path], into: Path) -> RunTable:
 
 
 def refuse_to_overwrite(path: Path, beginning: bytes, fix: str = "move it, or choose another folder") -> None:
-    """Raise UserError if a file exists that does not start as dlspec's own does."""
+    """Raise UserError rather than let a file be replaced that dlspec did not write.
+
+    Args:
+        path: the file, which may be missing
+        beginning: the first bytes of such files that dlspec writes
+        fix: what the user can do
+    """
     if path.exists() and read_first_bytes(path, len(beginning)) != beginning:
         raise UserError(f"'{format_file_path(path)}' exists and is not a report of dlspec; {fix}")
 

@@ -21,7 +21,9 @@ TIMING_FILE = "timing.jsonl"
 CURVES_FILE = "curves.png"
 PREDICTIONS_FILE = "predictions.png"
 SAMPLES_FILE = "samples.txt"
+RUN_PAGE_FILE = "run.html"  # the page of one run, which `report run=FOLDER` writes
 
+EVALUATIONS_FOLDER = "evaluations"  # what `evaluate` found, a JSON file each time
 CHECKPOINTS_FOLDER = "checkpoints"
 # Files in the checkpoints folder.
 BEST_FILE = "best.safetensors"
@@ -39,7 +41,7 @@ RUN_SUBFOLDERS = (CHECKPOINTS_FOLDER, HYDRA_FOLDER)
 # Files that a run replaces when it starts from the beginning, as patterns.
 REWRITTEN_FILES = (
     RESULT_FILE, STATUS_FILE, SPEC_FILE, PREPARE_FILE, ENVIRONMENT_FILE, METRICS_FILE, TIMING_FILE, CURVES_FILE,
-    SAMPLES_FILE, "predictions*.png", EVENTS_PATTERN, f"{CHECKPOINTS_FOLDER}/{BEST_FILE}",
+    SAMPLES_FILE, RUN_PAGE_FILE, "predictions*.png", EVENTS_PATTERN, f"{CHECKPOINTS_FOLDER}/{BEST_FILE}",
     f"{CHECKPOINTS_FOLDER}/{LAST_FILE}",
 )  # fmt: skip
 

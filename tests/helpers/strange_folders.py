@@ -29,6 +29,8 @@ RUN_NAMES = (
     "curves.png",
     "predictions.png",
     "samples.txt",
+    "run.html",
+    "evaluations",
     "checkpoints",
     "checkpoints/best.safetensors",
     "checkpoints/last.safetensors",

@@ -1,4 +1,4 @@
-// The confusion matrix: rows are true classes, columns are predictions. A click on a cell lists its mistakes.
+// The confusion matrix: rows are true classes, columns are predictions. A click on a cell lists its errors.
 
 const MAX_MATRIX_CLASSES = 40;
 const MAX_NUMBERED_CLASSES = 20;
@@ -33,5 +33,5 @@ function confusedPairs({ classes, confusion }, choose) {
   const pairs = confusion.flatMap((row, truth) => row.map((rows, prediction) => ({ truth, prediction, rows })).filter((each) => each.rows && each.truth !== each.prediction));
   const worst = pairs.sort((a, b) => b.rows - a.rows).slice(0, MAX_PAIRS);
   const show = (each) => make("button", { onclick: () => choose(each) }, count(each.rows));
-  return make("div", {}, make("p", { class: "soft tight" }, `The most frequent mistakes among ${count(classes.length)} classes.`), plainTable(["true class", "prediction", "rows"], worst.map((each) => [classes[each.truth], classes[each.prediction], show(each)]), ["", "", "number"]));
+  return make("div", {}, make("p", { class: "soft tight" }, `The most frequent errors among ${count(classes.length)} classes.`), plainTable(["true class", "prediction", "rows"], worst.map((each) => [classes[each.truth], classes[each.prediction], show(each)]), ["", "", "number"]));
 }

@@ -52,7 +52,7 @@ const percentRound = (share) => `${Number((100 * share).toFixed(1))} %`;
 function drawMetrics() {
   const { evaluation } = DATA;
   if (!evaluation) {
-    return replace(byId("metrics"), make("p", { class: "soft" }, "This run has not been evaluated. To see metrics with intervals, the worst mistakes and the calibration here, evaluate it and write this page again:"), command(DATA.evaluate_command), command(DATA.report_command));
+    return replace(byId("metrics"), make("p", { class: "soft" }, "This run has not been evaluated. To see metrics with intervals, the worst errors and the calibration here, evaluate it and write this page again:"), command(DATA.evaluate_command), command(DATA.report_command));
   }
   const rows = evaluation.metrics.map((metric) => [metric.name, shortNumber(metric.value), formatInterval(metric), isShare(metric) ? intervalBar(metric, [0, 1]) : ""]);
   const hasBars = evaluation.metrics.some(isShare);

@@ -1,4 +1,4 @@
-// What the evaluation says about each target: confusion matrix, mistakes, calibration, scatter, threshold.
+// What the evaluation says about each target: confusion matrix, worst errors, calibration, scatter, threshold.
 
 let targetPlots = [];
 
@@ -11,11 +11,11 @@ function drawTargets() {
 }
 
 function targetCard(target) {
-  const mistakes = make("div", {});
+  const errors = make("div", {});
   const parts = [];
   const choose = (cell) => {
-    drawMistakes(mistakes, target, cell, () => choose(null));
-    if (cell) mistakes.scrollIntoView({ block: "nearest" });
+    drawErrors(errors, target, cell, () => choose(null));
+    if (cell) errors.scrollIntoView({ block: "nearest" });
   };
   if (target.confusion) parts.push(make("figure", {}, make("figcaption", {}, make("b", {}, "Confusion")), confusionOf(target, choose)));
   if (target.labels.length) parts.push(make("figure", {}, make("figcaption", {}, make("b", {}, "Labels")), labelTable(target.labels)));
@@ -24,7 +24,7 @@ function targetCard(target) {
   if (target.threshold) parts.push(thresholdAdvice(target));
   if (target.errors.length) choose(null);
   const title = DATA.evaluation.targets.length > 1 || target.name ? `Target ${target.name}` : "Target";
-  return make("section", { class: "card target" }, make("h2", {}, title), make("div", { class: "parts" }, parts), target.errors.length ? make("h3", {}, isNumbers(target) ? "Worst predictions" : "Worst mistakes") : null, target.errors.length ? mistakes : null);
+  return make("section", { class: "card target" }, make("h2", {}, title), make("div", { class: "parts" }, parts), target.errors.length ? make("h3", {}, isNumbers(target) ? "Worst predictions" : "Worst errors") : null, target.errors.length ? errors : null);
 }
 
 // A figure whose plot is drawn when the figure is on the page, because a plot needs its width.

@@ -1,12 +1,12 @@
-// The worst mistakes: the pictures, texts or rows that the network got wrong, the most confident first.
+// The worst errors: the pictures, texts or rows that the network got wrong, the most confident first.
 
 const MAX_SHOWN_TEXT = 400;
 
-// Draw the mistakes of a target into `area`; with a cell of the confusion matrix only those of its classes.
-function drawMistakes(area, target, cell, clearCell) {
+// Draw the errors of a target into `area`; with a cell of the confusion matrix only those of its classes.
+function drawErrors(area, target, cell, clearCell) {
   const errors = cell ? target.errors.filter((each) => each.truth === target.classes[cell.truth] && each.prediction === target.classes[cell.prediction]) : target.errors;
   const about = cell
-    ? make("p", { class: "soft" }, `True class ${target.classes[cell.truth]}, predicted ${target.classes[cell.prediction]}: ${plural(cell.rows, "row")}`, errors.length < cell.rows ? `, ${errors.length ? count(errors.length) : "none"} of them among the worst mistakes. ` : ". ", make("button", { onclick: clearCell }, "Show all"))
+    ? make("p", { class: "soft" }, `True class ${target.classes[cell.truth]}, predicted ${target.classes[cell.prediction]}: ${plural(cell.rows, "row")}`, errors.length < cell.rows ? `, ${errors.length ? count(errors.length) : "none"} of them among the worst errors. ` : ". ", make("button", { onclick: clearCell }, "Show all"))
     : make("p", { class: "soft" }, isNumbers(target) ? "The largest errors" : "The wrong answers of which the network was the most certain", `, ${count(errors.length)} shown.`);
   replace(area, about, errors.length ? showErrors(target, errors) : null);
 }
@@ -32,7 +32,7 @@ function answers(error) {
 function pictureCard(error) {
   const pictures = error.input.filter((cell) => cell.picture).map((cell) => make("img", { src: cell.picture, alt: `${cell.name} of ${nameOf(error)}`, class: "sample" }));
   const texts = error.input.filter((cell) => !cell.picture).map((cell) => make("span", { class: "soft" }, `${cell.name}: ${cell.text}`));
-  return make("figure", { class: "mistake" }, make("div", { class: "samples" }, pictures), make("figcaption", {}, answers(error), texts, make("span", { class: "soft" }, nameOf(error))));
+  return make("figure", { class: "wrong-answer" }, make("div", { class: "samples" }, pictures), make("figcaption", {}, answers(error), texts, make("span", { class: "soft" }, nameOf(error))));
 }
 
 function textItem(error) {
