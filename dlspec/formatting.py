@@ -16,7 +16,8 @@ COMMANDS = {
     "summary": "show layers, parameters, multiply-adds and memory; --depth N groups layers, --graph FILE.svg draws",
     "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml",
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
-    "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER",
+    "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER;"
+    " or write the page of one run, run.html: run=FOLDER",
     "compare": "show how runs differ in spec, environment and results: compare FOLDER FOLDER",
 }
 

@@ -1,0 +1,101 @@
+"""`report run=FOLDER`: the page of a trained run with its network, and of runs whose network can't be built."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.command_line import QUICK, CommandResult, make_environment
+from helpers.run_folders import SPEC, write_run
+
+
+def read_data(page: Path) -> dict[str, Any]:
+    (text,) = re.findall(r'id="data">(.*?)</script>', page.read_text())
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def test_the_page_of_a_trained_run(dlspec, work: Path) -> None:
+    assert dlspec("model=cnn", *QUICK, "hydra.run.dir=run").code == 0
+    before = {path.name: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()}
+    said: CommandResult = dlspec("report", "run=run")
+    assert (said.code, said.out) == (0, "run/run.html\n")
+    assert {path.name: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()} == before | {
+        "run.html": (work / "run/run.html").read_bytes()
+    }
+    network = read_data(work / "run/run.html")["network"]
+    summary = dlspec("summary", "run=run").out
+    rows = [each for each in network["layers"] if each["parameters"]]
+    assert rows and all(f"{each['parameters']:,}" in summary for each in rows)
+    assert network["totals"] == summary.splitlines()[-len(network["totals"]) :]
+    titles = [each["title"] for each in network["boxes"]]
+    assert titles == ["image", "Conv2d", "Flatten", "Linear", "output"]
+    assert [(each["source"], each["target"]) for each in network["arrows"]] == [
+        ("<input >", "0"), ("0", "2"), ("2", "3"), ("3", "<output output>"),
+    ]  # fmt: skip
+    assert dlspec("report", "run=latest").code == 2  # there is no run below runs/
+
+
+SPECS: dict[str, tuple[dict[str, Any], str]] = {
+    "imports": ({**SPEC, "imports": ["my_layers"]}, "this spec runs code from my_layers"),
+    "unknown layer": ({**SPEC, "model": {"layers": ["Linera"]}}, "unknown layer 'Linera'"),
+    "missing data": ({**SPEC, "data": {"type": "text_csv", "path": "gone.csv"}}, "gone.csv"),
+    "no spec": ({"a": 1}, ""),
+}
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_without_its_network_the_rest_is_shown(case: str, dlspec, work: Path) -> None:
+    spec, reason = SPECS[case]
+    write_run(work / "run", spec)
+    said = dlspec("report", "run=run")
+    assert (said.code, said.out) == (0, "run/run.html\n")
+    assert said.err.startswith("the page does not show the network: ") and said.err.count("\n") == 1
+    data = read_data(work / "run/run.html")
+    assert reason in data["network"]["problem"] and data["headlines"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run=nowhere"], "no run in 'nowhere'; name a run's folder, run=FOLDER, or run=latest"),
+        (["run="], "no run in ''; name a run's folder"),
+        (["run=empty"], "no run in 'empty'; give a run's folder, which contains spec.yaml"),
+        (["run=run", "optimizer.lr=1"], "unknown setting 'optimizer.lr'; write python -m dlspec report run=FOLDER"),
+        (["run=run", "--output", "x"], "unknown flag '--output'; write python -m dlspec report run=FOLDER"),
+    ],
+)
+def test_wrong_arguments(words: list[str], says: str, dlspec, work: Path) -> None:
+    write_run(work / "run")
+    (work / "empty").mkdir()
+    said = dlspec("report", *words)
+    assert (said.code, said.out) == (2, "") and said.err.startswith(says), said.err
+    assert not list(work.rglob("run.html"))
+
+
+def test_without_torch(work: Path) -> None:
+    """Everything but the network is read from files."""
+    write_run(work / "run")
+    run = "from dlspec.cli.commands.report import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", f"import sys; sys.modules['torch'] = None; {run}", "run=run"]
+    said = subprocess.run(command, capture_output=True, text=True, env=make_environment(), cwd=work, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "the page does not show the network: ModuleNotFoundError" in said.stderr
+    assert (work / "run/run.html").is_file()
+
+
+def test_links_are_not_written_through(dlspec, work: Path) -> None:
+    write_run(work / "run")
+    (work / "mine").write_text("mine")
+    (work / "run/run.html").symlink_to(work / "mine")
+    assert dlspec("report", "run=run").code == 2
+    (work / "run/run.html").unlink()
+    (work / "run/run.html").symlink_to("new")
+    assert dlspec("report", "run=run").code == 0
+    assert (work / "mine").read_text() == "mine" and not (work / "run/new").exists()
