@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from unicodedata import normalize
 
@@ -63,8 +63,11 @@ class JsonLinesReader:
         if len(self._names) > MAX_COLUMNS:
             found = f"'{lines.file}' has more than {MAX_COLUMNS:,} different keys"
             raise DataError("path", f"{found}; write the same keys in each row", Code.TOO_LARGE)
-        lists = {name for name in names if any(isinstance(row.get(name), list) for row in rows)}
-        rows, numbers = self._leave_out_mixed_rows(lines, rows, numbers, lists)
+        shares = {name: _compute_list_share(row.get(name) for row in rows) for name in names}
+        lists = {name for name, share in shares.items() if share >= 0.5}
+        mixed = [name for name, share in shares.items() if 0 < share < 1]
+        if mixed:
+            rows, numbers = self._leave_out_mixed_rows(lines, rows, numbers, {name: name in lists for name in mixed})
         columns = {name: self._make_column([row.get(name) for row in rows], name in lists) for name in names}
         items = sum(len(cell) for name in lists for cell in columns[name] if cell)
         return TableChunk(columns, numbers, items)
@@ -73,19 +76,35 @@ class JsonLinesReader:
         return make_list_column(cells) if has_lists else self._cells.clean_values(cells)
 
     def _leave_out_mixed_rows(
-        self, lines: TextLines, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int], lists: Collection[str]
+        self, lines: TextLines, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int], mixed: Mapping[str, bool]
     ) -> tuple[Sequence[Mapping[str, Any]], Sequence[int]]:
-        """Leave out rows with a text where other rows have a list."""
-        wrong: dict[int, str] = {}
-        for position, row in enumerate(rows) if lists else ():
-            name = next((each for each in lists if not isinstance(row.get(each), list | type(None))), None)
-            if name is not None:
-                wrong[position] = f"'{name}' must be a list as in other rows, got {format_value(row[name])}"
-                self.bad.add(lines.file, numbers[position], wrong[position])
-        if not wrong:
-            return rows, numbers
-        kept = [position for position in range(len(rows)) if position not in wrong]
+        """Leave out rows with a text where most rows have a list, and the other way round.
+
+        Args:
+            lines: the file
+            rows: the rows
+            numbers: their lines
+            mixed: whether most cells are lists, for columns with both
+        """
+        kept: list[int] = []
+        for position, row in enumerate(rows):
+            name = next((each for each, is_list in mixed.items() if _is_other(row.get(each), is_list)), None)
+            if name is None:
+                kept.append(position)
+                continue
+            expected = f"'{name}' must {'' if mixed[name] else 'not '}be a list, as in most rows"
+            self.bad.add(lines.file, numbers[position], f"{expected}; got {format_value(row[name])}")
         return [rows[position] for position in kept], [numbers[position] for position in kept]
+
+
+def _compute_list_share(cells: Iterable[Any]) -> float:
+    """Return which share of the filled cells are lists."""
+    are_lists = [isinstance(cell, list) for cell in cells if cell is not None]
+    return sum(are_lists) / len(are_lists) if are_lists else 0.0
+
+
+def _is_other(cell: Any, is_list: bool) -> bool:
+    return cell is not None and isinstance(cell, list) != is_list
 
 
 def parse_row(line: str) -> dict[str, Any]:
