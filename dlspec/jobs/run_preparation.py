@@ -81,6 +81,7 @@ class PreparedRun:
     make_metrics: Callable[[], Sequence[Mapping[str, Any]]]
     resolved: Mapping[str, Any]  # the spec as it is saved in the run's folder
     notes: Sequence[str] = ()  # lines for the user, such as which weights were loaded
+    source_data: Dataset | None = None  # the data as their source returned them; None if they are `data`
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Preparation:
         """Build the network, and make everything else that the trainer needs; raises as `build` does."""
         opened = opened or self.open()
         with deterministic_algorithms(opened.spec.trainer.deterministic):
-            return self._prepare_built(self.build(mode, opened))
+            return replace(self._prepare_built(self.build(mode, opened)), source_data=opened.data)
 
     def _prepare_built(self, built: BuiltSpec) -> PreparedRun:
         spec, data, network, problems = built.spec, built.data, built.network, built.spec.problems.make_empty_copy()

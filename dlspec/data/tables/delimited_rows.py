@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dlspec.data.files.quoted_cells import describe_quote_problem, find_quote_problem
-from dlspec.data.tables.bad_rows import BadRows
+from dlspec.data.tables.bad_rows import BadRowCollector
 from dlspec.data.tables.delimiter import SAMPLE_CHARACTERS, SAMPLE_LINES, find_delimiter
 from dlspec.data.tables.table import ReadOptions
 from dlspec.data.tables.text_lines import MAX_CELL_CHARACTERS, TextLines
@@ -51,7 +51,9 @@ def _read_sample(file: Path, options: ReadOptions) -> list[str]:
     return sample
 
 
-def read_delimited(lines: TextLines, stream: Iterator[str], dialect: Dialect, bad: BadRows) -> Iterator[NumberedRow]:
+def read_delimited(
+    lines: TextLines, stream: Iterator[str], dialect: Dialect, bad: BadRowCollector
+) -> Iterator[NumberedRow]:
     """Yield the rows, each with the number of its first line; [] for lines of nothing but spaces.
 
     Args:
@@ -103,7 +105,7 @@ def _check_quotes(file: Path, first: int, raw: list[str], dialect: Dialect) -> N
         raise DataError("path", f"{location}: {describe_quote_problem(problem, first)}")
 
 
-def _report_csv_error(lines: TextLines, dialect: Dialect, message: str, bad: BadRows) -> None:
+def _report_csv_error(lines: TextLines, dialect: Dialect, message: str, bad: BadRowCollector) -> None:
     """Note a row that the csv module refuses; DataError if the rows after it can't be trusted."""
     raw = lines.take_row()
     first = lines.line - len(raw) + 1
@@ -111,7 +113,7 @@ def _report_csv_error(lines: TextLines, dialect: Dialect, message: str, bad: Bad
     if dialect.quote is not None:
         problem = find_quote_problem("".join(raw), dialect.delimiter, dialect.quote, strict=True)
     if problem is not None and problem.kind == "rest":
-        bad.add(f"{lines.file}:{first}", describe_quote_problem(problem, first))
+        bad.add(lines.file, first, describe_quote_problem(problem, first))
         return
     if problem is not None:
         raise DataError("path", f"{lines.file}:{first + problem.line}: {describe_quote_problem(problem, first)}")

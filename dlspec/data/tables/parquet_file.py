@@ -9,54 +9,46 @@ from typing import Any
 
 import numpy as np
 
-from dlspec.data.tables.bad_rows import BadRows
 from dlspec.data.tables.column_names import check_unique, normalize_name
-from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CellReader, TableBuilder, get_chunk_rows, make_list_column
+from dlspec.data.tables.table import Column, ReadOptions
+from dlspec.data.tables.table_builder import CellReader, TableChunk, get_chunk_rows, make_list_column
 from dlspec.errors import Code, DataError
 from dlspec.formatting import first_line
 
 _ZERO_FRACTION = re.compile(r"\.0+(?=Z?$)")  # of a second
 
 
-def read_parquet_files(files: Sequence[Path], options: ReadOptions, builder: TableBuilder, bad: BadRows) -> ReadNotes:
-    """Read the columns of Parquet files.
+class ParquetReader:
+    """Reads Parquet files, in chunks that are parts of their row groups."""
 
-    Args:
-        files: the files
-        options: the options of reading, of which `missing` applies
-        builder: receives the columns
-        bad: unused: no row of a Parquet file is bad by itself
+    def __init__(self, options: ReadOptions, max_rows: int | None = None) -> None:
+        self.max_rows = max_rows
+        self._cells = CellReader(options.missing)
 
-    Raises:
-        DataError: if pyarrow is not installed, or a file can't be read.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        fix = "pip install 'dlspec[tables]'"
-        raise DataError("path", f"reading '{files[0]}' needs pyarrow: {fix}", Code.NOT_INSTALLED) from None
-    for file in files:
-        builder.start_file(str(file))
+    def read(self, file: Path) -> Iterator[TableChunk]:
+        """Yield the rows of one file, in chunks; DataError if pyarrow is not installed, or the file is damaged."""
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            fix = "pip install 'dlspec[tables]'"
+            raise DataError("path", f"reading '{file}' needs pyarrow: {fix}", Code.NOT_INSTALLED) from None
         try:
             with pyarrow.parquet.ParquetFile(file) as opened:
-                count = get_chunk_rows(len(opened.schema_arrow))
-                _read_batches(file, opened.iter_batches(batch_size=count), options, builder)
+                count = self.max_rows or get_chunk_rows(len(opened.schema_arrow))
+                yield from self._read_batches(file, opened.iter_batches(batch_size=count))
         except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
             found = f"'{file}' can't be read as Parquet: {first_line(error)}"
             raise DataError("path", found, Code.FILE_UNREADABLE) from None
-    return ReadNotes()
 
+    def _read_batches(self, file: Path, batches: Iterator[Any]) -> Iterator[TableChunk]:
+        import pyarrow
 
-def _read_batches(file: Path, batches: Iterator[Any], options: ReadOptions, builder: TableBuilder) -> None:
-    import pyarrow
-
-    cells, row = CellReader(options.missing), 1
-    for batch in batches:
-        columns = read_arrow_table(pyarrow.Table.from_batches([batch]), str(file), cells)
-        builder.add_chunk(columns, np.arange(row, row + batch.num_rows), list_items=_count_items(columns))
-        row += batch.num_rows
+        row = 1
+        for batch in batches:
+            columns = read_arrow_table(pyarrow.Table.from_batches([batch]), str(file), self._cells)
+            yield TableChunk(columns, np.arange(row, row + batch.num_rows), _count_items(columns))
+            row += batch.num_rows
 
 
 def _count_items(columns: dict[str, Column]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from unicodedata import is_normalized, normalize
 
 import numpy as np
@@ -17,6 +18,15 @@ MAX_CELLS = MAX_DATA_BYTES // TEXT.itemsize  # what 16 bytes a cell allow
 CHUNK_CELLS = 200_000  # Python strings of one chunk: about 15 MB
 MIN_CHUNK_ROWS = 64
 TextCells = list[str | None]  # clean cells of a column, None where missing
+
+
+@dataclass(frozen=True)
+class TableChunk:
+    """Some consecutive rows of one file."""
+
+    columns: Mapping[str, Column | TextCells]  # (N, ...) by name; text also as a list of clean cells
+    lines: Sequence[int] | Column  # the line of each row (N,)
+    list_items: int = 0  # how many items the lists in the columns have
 
 
 def get_chunk_rows(columns: int) -> int:
@@ -72,18 +82,11 @@ class TableBuilder:
         """Begin a file: the following chunks are from it."""
         self._files.append(file)
 
-    def add_chunk(
-        self, columns: Mapping[str, Column | TextCells], lines: Sequence[int] | Column, list_items: int = 0
-    ) -> None:
-        """Add rows of the current file; DataError if the table becomes too large.
-
-        Args:
-            columns: the columns (N, ...) by name; text also as a list of clean cells
-            lines: the line of each row (N,)
-            list_items: how many items the lists in the columns have
-        """
+    def add_chunk(self, chunk: TableChunk) -> None:
+        """Add rows of the current file; DataError if the table becomes too large."""
+        columns, lines = chunk.columns, chunk.lines
         self._names.update(dict.fromkeys(columns))
-        self._check_size(self.rows + len(lines), list_items)
+        self._check_size(self.rows + len(lines), chunk.list_items)
         for name, column in columns.items():
             if isinstance(column, list) or (column.dtype == TEXT and column.ndim == 1):
                 text = self._texts.setdefault(name, TextColumn())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import codecs
 import io
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from dlspec.data.files.quoted_cells import count_line_breaks
-from dlspec.data.tables.input_files import open_binary
+from dlspec.data.tables.input_files import open_binary, report_read_errors
 from dlspec.errors import Code, DataError
 
 MAX_CELL_CHARACTERS = 16_000_000
@@ -51,12 +52,15 @@ class TextLines:
     def open(self) -> Iterator[Iterator[str]]:
         """Open the file and yield an iterator over its lines."""
         try:
-            with open_binary(self.file) as stream:
+            with self._open_bytes() as stream:
                 self._choose_codec(stream.peek(4)[:4])
                 with io.TextIOWrapper(stream, encoding=self.codec, newline="") as text:
                     yield self._iterate(text)
         except UnicodeError:
             raise self._make_encoding_error() from None
+
+    def _open_bytes(self) -> AbstractContextManager[io.BufferedReader]:
+        return open_binary(self.file)
 
     def skip(self, lines: Iterator[str], count: int) -> None:
         """Leave out lines at the start; DataError if there are not more."""
@@ -101,10 +105,40 @@ class TextLines:
         return DataError("path", f"{self.file}:{self.line}: contains a NUL character; {fix}", Code.FILE_UNREADABLE)
 
     def _make_encoding_error(self) -> DataError:
-        line, byte = _find_undecodable_byte(self.file, self.codec)
+        line, byte = self._find_undecodable_byte()
         found = f"{self.file}:{line}: {byte} not valid {self.codec.removesuffix('-sig')}"
         fix = "write data.encoding=cp1252 (Windows), latin-1, or what the file was saved in"
         return DataError("encoding", f"{found}; {fix}", Code.FILE_UNREADABLE)
+
+    def _find_undecodable_byte(self) -> tuple[int, str]:
+        return _find_undecodable_byte(self.file, self.codec)
+
+
+class StandardInputLines(TextLines):
+    """The lines of standard input, each as soon as it is there."""
+
+    def __init__(self, encoding: str = "utf-8", comment: str | None = None) -> None:
+        super().__init__(Path("standard input"), encoding, comment)
+
+    @contextmanager
+    def _open_bytes(self) -> Iterator[io.BufferedReader]:
+        raw: Any = _StandardInput()
+        with report_read_errors(self.file), io.BufferedReader(raw) as stream:
+            yield stream
+
+    def _find_undecodable_byte(self) -> tuple[int, str]:
+        return self.line + 1, "a byte in or after this line is"  # it can't be read again
+
+
+class _StandardInput(io.RawIOBase):
+    """The bytes of standard input. Closing this leaves standard input open."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        source: Any = sys.stdin.buffer
+        return int(source.readinto1(buffer))
 
 
 def _find_undecodable_byte(file: Path, codec: str) -> tuple[int, str]:

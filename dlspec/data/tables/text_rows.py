@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlspec.data.tables.bad_rows import BadRows
+from dlspec.data.tables.bad_rows import BadRowCollector
 from dlspec.data.tables.column_names import (
     REST,
     check_unique,
@@ -18,7 +18,7 @@ from dlspec.data.tables.column_names import (
 )
 from dlspec.data.tables.delimited_rows import NumberedRow
 from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CellReader, TableBuilder, TextCells, get_chunk_rows, make_list_column
+from dlspec.data.tables.table_builder import CellReader, TableChunk, TextCells, get_chunk_rows, make_list_column
 from dlspec.data.tables.text_lines import TextLines
 from dlspec.errors import Code, DataError, format_value
 
@@ -82,24 +82,30 @@ def _check_first_row(file: Path, line: int, cells: list[str], options: ReadOptio
 
 
 class TextRowsReader:
-    """Puts the rows of text files into a table, in chunks. The first file's columns are the table's."""
+    """Reads the rows of text files, in chunks. The columns of all files are those of the first."""
 
-    def __init__(self, builder: TableBuilder, options: ReadOptions, bad: BadRows) -> None:
-        self.builder, self.options, self.bad = builder, options, bad
+    def __init__(self, options: ReadOptions, bad: BadRowCollector, max_rows: int | None = None) -> None:
+        self.options, self.bad, self.max_rows = options, bad, max_rows
         self.cells = CellReader(options.missing)
         self.empty_lines = 0
         self.made_names: tuple[str, ...] = ()
         self._first_file: Path | None = None
         self._names: list[str] = []
+        self._rows = 0  # of all chunks
 
-    def read(self, lines: TextLines, rows: Iterator[NumberedRow]) -> ReadNotes:
-        """Read the header and all rows of one file, and return the notes about all files so far."""
+    @property
+    def notes(self) -> ReadNotes:
+        """The notes about all files so far."""
+        return ReadNotes(named_columns=self.made_names, empty_lines=self.empty_lines)
+
+    def read(self, lines: TextLines, rows: Iterator[NumberedRow]) -> Iterator[TableChunk]:
+        """Read the header of one file, and yield its rows in chunks."""
         header = read_header(lines, rows, self.options)
         self._check_columns(lines.file, header.columns)
         self.made_names = self.made_names or header.made
         chunk: list[list[str]] = []
         numbers: list[int] = []
-        size, count = get_chunk_rows(len(header.names)), len(header.names)
+        size, count = self.max_rows or get_chunk_rows(len(header.names)), len(header.names)
         for line, cells in self._prepend(header.first_row, rows):
             if len(cells) != count and not (header.has_rest and len(cells) >= count - 1):
                 self._add_bad_row(lines.file, line, cells, header, numbers)
@@ -107,10 +113,9 @@ class TextRowsReader:
             chunk.append(cells)
             numbers.append(line)
             if len(chunk) >= size:
-                self._flush(lines, header, chunk, numbers)
+                yield self._make_chunk(lines, header, chunk, numbers)
                 chunk, numbers = [], []
-        self._flush(lines, header, chunk, numbers)
-        return ReadNotes(named_columns=self.made_names, empty_lines=self.empty_lines)
+        yield self._make_chunk(lines, header, chunk, numbers)
 
     def _prepend(self, first: NumberedRow | None, rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
         if first is not None:
@@ -133,12 +138,12 @@ class TextRowsReader:
         if not cells:
             self.empty_lines += 1
             return
-        if len(cells) == len(header.names) + 1 and header.last_line and not self.builder.rows and not numbers:
+        if len(cells) == len(header.names) + 1 and header.last_line and not self._rows and not numbers:
             self._refuse_short_header(file, line, cells, header)
         count = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
         expected = "the first row" if self.options.header is False else "the header"
         expected = "data.header" if isinstance(self.options.header, list) else expected
-        self.bad.add(f"{file}:{line}", f"{count}, but {expected} has {len(header.names)}")
+        self.bad.add(file, line, f"{count}, but {expected} has {len(header.names)}")
 
     def _refuse_short_header(self, file: Path, line: int, cells: list[str], header: Header) -> None:
         """Refuse a file whose first row has a cell more than its header: R leaves out the name of the first column."""
@@ -147,10 +152,11 @@ class TextRowsReader:
         found = f"{file}:{line}: the first row has {len(cells)} cells, but the header has {len(header.names)}"
         raise DataError("header", f"{found}; if a column has no name, {fix}")
 
-    def _flush(self, lines: TextLines, header: Header, chunk: list[list[str]], numbers: list[int]) -> None:
+    def _make_chunk(self, lines: TextLines, header: Header, chunk: list[list[str]], numbers: list[int]) -> TableChunk:
         columns = self._make_columns(header, chunk, lines.is_ascii)
         lines.is_ascii = True
-        self.builder.add_chunk(columns, numbers)
+        self._rows += len(numbers)
+        return TableChunk(columns, numbers)
 
     def _make_columns(self, header: Header, chunk: list[list[str]], is_ascii: bool) -> dict[str, Column | TextCells]:
         names, count = header.columns, len(header.names)

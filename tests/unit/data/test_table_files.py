@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[str | bytes, str, dict[str, Any], Code, int, int]] = {
     "JSON list": ('[{"a": 1}]\n', "in.jsonl", {}, Code.BAD_DATA, 1, 0),
     "JSON that is not valid": ('{"a": 1}\n{"a": }\n', "in.jsonl", {}, Code.BAD_DATA, 2, 1),
     "key twice": ('{"a": 1, "a": 2}\n{"a": 1}', "in.jsonl", {}, Code.BAD_DATA, 1, 1),
-    "lists and text": ('{"a": [1]}\n{"a": 1}\n', "in.jsonl", {}, Code.WRONG_TYPE, 2, 0),
+    "lists and text": ('{"a": [1]}\n{"a": 1}\n', "in.jsonl", {}, Code.BAD_DATA, 2, 1),
     "words with an open quote": ('a b\n1 "x\n1 2\n', "in.txt", {"format": "words"}, Code.BAD_DATA, 2, 1),
     "uneven block": ("a b\nc d\n\ne f g\n", "in.conll", {}, Code.BAD_DATA, 4, 1),
 }
