@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml",
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
     "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER",
+    "evaluate": "metrics of a finished run with intervals: run=FOLDER|latest; split=test, data.path=NEW.csv, by=COLUMN",
     "compare": "show how runs differ in spec, environment and results: compare FOLDER FOLDER",
 }
 

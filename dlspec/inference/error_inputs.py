@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Dataset, Field, Split
+from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.decoding import make_decoder
+from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.data.tables.table import Table
 
 MAX_COLUMNS = 20  # of one row
@@ -31,8 +33,7 @@ class InputDescriber:
     data: Dataset
     split: Split
     table: Table | None = None  # the raw rows, one for each sample of the split
-    columns: Sequence[str] = ()  # the columns of the table that the network sees
-    id: str = ""  # the column that identifies a row
+    fitted: FittedTable | None = None  # which columns the network sees, and how they were encoded
 
     def describe(self, position: int) -> dict[str, Any]:
         """Describe a sample: its row, its id and its inputs, as JSON values."""
@@ -43,14 +44,16 @@ class InputDescriber:
         return position + 1 if self.table is None else int(self.table.line_of_row[position])
 
     def _find_id(self, position: int) -> str:
-        if self.table is not None and self.id in self.table.columns:
-            return _format_cell(self.table.columns[self.id][position])
+        name = "" if self.fitted is None else self.fitted.id
+        if self.table is not None and name in self.table.columns:
+            return _format_cell(self.table.columns[name][position])
         return "" if self.table is None else self.table.locate(position)
 
     def _describe_input(self, position: int) -> dict[str, str]:
-        if self.table is None:
+        if self.table is None or self.fitted is None:
             return self._describe_tensors(position)
-        cells = {name: self.table.columns[name][position] for name in self.columns[:MAX_COLUMNS]}
+        names = [member for name in self.fitted.inputs for member in self.fitted.stacks.get(name, (name,))]
+        cells = {name: self.table.columns[name][position] for name in names[:MAX_COLUMNS]}
         found = {name: _format_cell(cell) for name, cell in cells.items() if not isinstance(cell, np.ndarray)}
         arrays = [name for name, cell in cells.items() if isinstance(cell, np.ndarray)]
         return found | (self._describe_tensors(position) if arrays else {})
@@ -72,7 +75,16 @@ class InputDescriber:
             return {field.name: _cut(text)}
         if is_picture(values.shape):
             return {field.name: make_picture(values)}
-        return {field.name: _format_numbers(values)}
+        return self._describe_columns(field, values) or {field.name: _format_numbers(values)}
+
+    def _describe_columns(self, field: Field, values: Tensor) -> dict[str, str]:
+        """Describe the numbers of a field in their own unit by column; {} if its columns have no names."""
+        fitted = None if self.fitted is None else self.fitted.inputs.get(field.name)
+        names = () if self.fitted is None else self.fitted.stacks.get(field.name, ())
+        if not isinstance(fitted, Standardized) or len(names) != values.numel():
+            return {}
+        numbers = fitted.invert(values.numpy()).tolist()
+        return {name: f"{each:.4g}" for name, each in list(zip(names, numbers, strict=True))[:MAX_COLUMNS]}
 
 
 def is_picture(shape: Sequence[int]) -> bool:

@@ -11,24 +11,23 @@ import torch
 from numpy.typing import NDArray
 
 from dlspec.data.dataset import Split
-from dlspec.errors import DataError, UserError
+from dlspec.errors import UserError
+from dlspec.formatting import first_line
 from dlspec.inference.bootstrap import DEFAULT_RESAMPLES, MAX_SAMPLES, Indices
 from dlspec.inference.decision_threshold import DEFAULT_THRESHOLD, choose_threshold
 from dlspec.inference.error_inputs import InputDescriber
-from dlspec.inference.evaluated_run import EvaluatedRun
 from dlspec.inference.evaluation_data import (
-    SPLITS,
     EvaluationData,
-    OpenedSource,
+    OpenedData,
     SplitName,
     find_group_cells,
-    list_input_columns,
-    open_source,
+    open_own_data,
 )
-from dlspec.inference.evaluation_pass import BootstrapPlan, Evaluator, evaluate_samples
+from dlspec.inference.evaluation_pass import BootstrapPlan, Evaluator, ReportBatch, evaluate_samples
 from dlspec.inference.evaluation_results import ChosenThreshold, EvaluationResults
 from dlspec.inference.evaluation_table import format_evaluation
 from dlspec.inference.group_results import Group, evaluate_groups
+from dlspec.inference.loaded_run import LoadedRun
 from dlspec.inference.target_results import PositivesCollector, ResultsCollector, list_errors
 
 
@@ -45,38 +44,41 @@ class Evaluation(EvaluationResults):
 
 
 def evaluate_run(
-    run: EvaluatedRun,
+    run: LoadedRun,
     data: EvaluationData | None = None,
     *,
+    opened: OpenedData | None = None,
     split: SplitName = "test",
     by: str | None = None,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
+    report_batch: ReportBatch = lambda done, total: None,
 ) -> Evaluation:
     """Evaluate a run on a split of its own data, or on new data.
 
     Args:
         run: the run, with its network
-        data: new data; None for the run's own
+        data: new data; None for a split of the run's own
+        opened: the run's own data, if they are open already
         split: which split of the run's own data
         by: a column of the rows whose values the results are divided by
         resamples: how many resamples each bootstrap interval is computed from; 0 for no intervals
         seed: seed of the resamples
+        report_batch: called after each batch, to show progress
 
     Raises:
         UserError: if the run's data can't be opened, or there is no such split or column.
     """
-    opened = None if data is not None else open_source(run.source)
     if data is None:
-        assert opened is not None  # the run's own data
-        data = _select_split(opened, split, run)
-    evaluator = run.make_evaluator(is_limited=data.name is not None)
+        opened = opened or open_own_data(run)
+        data = opened.select(split, run.data)
+    evaluator = make_evaluator(run, report_batch, is_limited=data.name is not None)
     data, limit_note = _limit_samples(evaluator, data)
+    cells = None if by is None else find_group_cells(data, run.data, by)
     plan = BootstrapPlan(resamples, seed, MAX_SAMPLES)
     results, positives = ResultsCollector(evaluator, len(data.split)), PositivesCollector(evaluator)
     metrics = evaluate_samples(evaluator, data.split, plan, [results, positives])
     thresholds, threshold_note = _choose_thresholds(run, evaluator, opened, positives)
-    cells = None if by is None else find_group_cells(data, run.data, by)
     return Evaluation(
         run, data, metrics, _describe_targets(run, data, results, thresholds), plan, len(data.split), by,
         () if cells is None else _evaluate_groups(evaluator, data.split, cells, plan), thresholds,
@@ -84,14 +86,19 @@ def evaluate_run(
     )  # fmt: skip
 
 
-def _select_split(opened: OpenedSource, name: SplitName, run: EvaluatedRun) -> EvaluationData:
-    if name not in SPLITS:
-        raise UserError(f"unknown split '{name}'; choose {', '.join(SPLITS)}")
-    data = opened.select(name, run.data)
-    if not len(data.split):
-        others = [each for each in SPLITS if len(getattr(opened.dataset, each))]
-        raise UserError(f"the run has no {name} rows; choose split={' or split='.join(others)}")
-    return data
+def make_evaluator(
+    run: LoadedRun, report_batch: ReportBatch = lambda done, total: None, *, is_limited: bool = False
+) -> Evaluator:
+    """Make what evaluates samples with the network of a run.
+
+    Args:
+        run: the run
+        report_batch: called after each batch
+        is_limited: whether the run's `trainer.limit_batches` limits the samples, as in training
+    """
+    limit = run.spec.trainer.limit_batches if is_limited else None
+    settings = run.settings.model_copy(update={"limit_batches": limit})
+    return Evaluator(run.model, run.make_training_data(run.data), settings, run.backend, report_batch=report_batch)
 
 
 def _limit_samples(evaluator: Evaluator, data: EvaluationData) -> tuple[EvaluationData, tuple[str, ...]]:
@@ -120,19 +127,17 @@ def _evaluate_groups(evaluator: Evaluator, split: Split, cells: NDArray[Any], pl
 
 
 def _choose_thresholds(
-    run: EvaluatedRun, evaluator: Evaluator, opened: OpenedSource | None, positives: PositivesCollector
+    run: LoadedRun, evaluator: Evaluator, opened: OpenedData | None, positives: PositivesCollector
 ) -> tuple[tuple[ChosenThreshold, ...], tuple[str, ...]]:
     """Choose a threshold for each target of two classes or labels on the validation split of the run's own data."""
     evaluated = positives.collect()
     if not evaluated:
         return (), ()
     try:
-        opened = opened or open_source(run.source)
-    except DataError as error:
-        return (), (f"no threshold is proposed: the run's own data can't be opened ({error.finding.found})",)
-    validation = opened.select("validation", run.data).split
-    if not len(validation):
-        return (), ("no threshold is proposed: the run has no validation rows",)
+        opened = opened or open_own_data(run)
+        validation = opened.select("validation", run.data).split
+    except UserError as error:
+        return (), (f"no threshold is proposed, as that takes the run's own validation rows: {first_line(error)}",)
     collector = PositivesCollector(evaluator)
     evaluator.run(validation, [collector])
     found = []
@@ -144,17 +149,15 @@ def _choose_thresholds(
     return tuple(found), ()
 
 
-def _name_positive(run: EvaluatedRun, name: str) -> str:
+def _name_positive(run: LoadedRun, name: str) -> str:
     target = run.data.get_loss_target(name)
     return target.classes[1] if target is not None and len(target.classes) == 2 else ""
 
 
 def _describe_targets(
-    run: EvaluatedRun, data: EvaluationData, results: ResultsCollector, thresholds: Sequence[ChosenThreshold]
+    run: LoadedRun, data: EvaluationData, results: ResultsCollector, thresholds: Sequence[ChosenThreshold]
 ) -> dict[str, dict[str, Any]]:
-    describer = InputDescriber(
-        run.data, data.split, data.table, list_input_columns(run.fitted), run.fitted.id if run.fitted else ""
-    )
+    describer = InputDescriber(run.data, data.split, data.table, run.preparation)
     chosen = {each.target: each.threshold.to_json() for each in thresholds}
     return {
         name: {

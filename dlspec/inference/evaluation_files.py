@@ -10,7 +10,7 @@ from typing import Any
 
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
-from dlspec.inference.evaluation import Evaluation
+from dlspec.inference.evaluation import Evaluation, make_evaluator
 from dlspec.runs.file_access import refuse_links
 from dlspec.runs.file_names import EVALUATIONS_FOLDER, format_evaluation_name
 from dlspec.runs.io import write_bytes, write_json
@@ -59,7 +59,7 @@ def _choose_free_name(folder: Path, evaluation: Evaluation) -> Path:
 
 def _draw_pictures(evaluation: Evaluation) -> dict[str, bytes]:
     """Draw the predictions as training does, by file name; without pictures the evaluation is still complete."""
-    evaluator = evaluation.run.make_evaluator(is_limited=False)
+    evaluator = make_evaluator(evaluation.run)
     try:
         pages: dict[str, Any] = draw_predictions(evaluator.make_view(evaluation.data.split, _name_rows(evaluation)))
         return {name: page.to_png() for name, page in pages.items()}

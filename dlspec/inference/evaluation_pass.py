@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -29,9 +28,10 @@ from dlspec.training.components import Model, TrainingData
 from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets
 from dlspec.training.evaluation.prediction_view import PredictionView, evaluation_mode
 from dlspec.training.evaluation.scores import Scores
-from dlspec.training.runtime.devices import choose_device
 from dlspec.training.runtime.randomness import preserve_generators, seed_generators
 from dlspec.training.step.compute_backend import ComputeBackend
+
+ReportBatch = Callable[[int, int], None]  # called with the number of finished batches, and of all
 
 
 class Observer(Protocol):
@@ -49,21 +49,10 @@ class Evaluator:
     """
 
     model: Model
-    data: TrainingData  # the description of the data counts, and its splits for pictures
+    data: TrainingData  # its description of the data counts, not its samples
     settings: TrainerSpec
-    report_batch: Callable[[int, int], None] = field(default=lambda done, total: None, kw_only=True)  # for progress
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where the network computes."""
-        return choose_device(self.settings.device)
-
-    @cached_property
-    def backend(self) -> ComputeBackend:
-        """The precision and other settings of the computation."""
-        return ComputeBackend(
-            self.model.network, self.model.criterion, self.settings, self.device, self.data.max_layer_outputs
-        )
+    backend: ComputeBackend  # the precision and other settings of the computation
+    report_batch: ReportBatch = field(default=lambda done, total: None, kw_only=True)
 
     @property
     def criterion(self) -> CriterionProtocol:
@@ -80,7 +69,7 @@ class Evaluator:
     def make_batches(self) -> BatchFactory:
         """Make the factory of batches."""
         dtype = self.backend.precision.weights_dtype
-        return BatchFactory(self.model, self.data, self.settings, self.device, dtype)
+        return BatchFactory(self.model, self.data, self.settings, self.backend.device, dtype)
 
     def make_metrics(self) -> MetricGroups:
         """Make new metrics for each target, on the CPU."""
@@ -94,7 +83,7 @@ class Evaluator:
         """
         step = self.backend.make_evaluation_step(self.model.network)
         batches = self.make_batches().make_evaluation_batches(split)
-        metrics = self.model.make_metrics(self.device)
+        metrics = self.model.make_metrics(self.backend.device)
         scores = Scores(self.criterion, metrics, copies_outputs=self.backend.has_large_tensors)
         with (
             self.backend.apply_settings(self.settings.initial_batch_size),

@@ -9,10 +9,10 @@ from typing import Any
 
 from dlspec.inference.bootstrap import LEVEL, Interval
 from dlspec.inference.decision_threshold import Threshold
-from dlspec.inference.evaluated_run import EvaluatedRun
 from dlspec.inference.evaluation_data import EvaluationData
 from dlspec.inference.evaluation_pass import BootstrapPlan
 from dlspec.inference.group_results import Group
+from dlspec.inference.loaded_run import LoadedRun
 
 FORMAT = 1
 
@@ -32,7 +32,7 @@ class ChosenThreshold:
 class EvaluationResults:
     """The results of a run on some rows."""
 
-    run: EvaluatedRun
+    run: LoadedRun
     data: EvaluationData
     metrics: Mapping[str, Interval]  # by name: the value, and its interval from `low` to `high`
     targets: Mapping[str, Mapping[str, Any]]  # by name, as JSON: confusion, calibration, worst errors
@@ -44,15 +44,20 @@ class EvaluationResults:
     notes: Sequence[str] = ()  # lines for the user
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    @property
+    def checkpoint(self) -> str:
+        """The weights that were evaluated: `best` or `last`."""
+        return self.run.weights_file.stem
+
     def to_json(self) -> dict[str, Any]:
         """Convert to the contents of the file in the run's folder."""
         groups = {"column": self.by, "groups": [each.to_json() for each in self.groups]}
         return {
             "format": FORMAT,
             "created": self.created.isoformat(timespec="seconds"),
-            "checkpoint": self.run.checkpoint,
-            "epoch": self.run.epoch,
-            "step": self.run.step,
+            "checkpoint": self.checkpoint,
+            "epoch": self.run.epoch or None,
+            "step": self.run.step or None,
             "data": {"split": self.data.name, "path": self.data.path, "rows": self.rows,
                      "left_out": self.data.left_out},
             "metrics": {name: each.to_json() for name, each in self.metrics.items()},

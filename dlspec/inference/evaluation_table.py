@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dlspec.errors import replace_control_characters, shorten_middle
 from dlspec.formatting import format_number, format_table
 from dlspec.inference.bootstrap import LEVEL, Interval
-from dlspec.inference.evaluation_data import format_predict_command
 from dlspec.inference.evaluation_results import ChosenThreshold, EvaluationResults
 from dlspec.inference.group_results import MIN_ROWS, Group
+from dlspec.inference.new_data import format_predict_command
 from dlspec.language.yaml.yaml_files import format_file_path
 
 MAX_CELL = 40  # characters of a group's value
@@ -36,12 +36,12 @@ def _iterate_lines(evaluation: EvaluationResults) -> Iterator[str]:
 
 def _describe_subject(evaluation: EvaluationResults) -> str:
     run, data = evaluation.run, evaluation.data
-    where = [f"epoch {run.epoch}"] if run.epoch is not None else []
-    where += [f"step {run.step:,}"] if run.step is not None else []
+    where = [f"epoch {run.epoch}"] if run.epoch else []
+    where += [f"step {run.step:,}"] if run.step else []
     rows = f"{evaluation.rows:,} rows"
     what = f"{data.name} split" if data.name is not None else data.path or "rows given in Python"
     left_out = f", {data.left_out:,} left out" if data.left_out else ""
-    weights = f"{run.checkpoint} weights" + (f" ({', '.join(where)})" if where else "")
+    weights = f"{evaluation.checkpoint} weights" + (f" ({', '.join(where)})" if where else "")
     return f"{format_file_path(run.folder)}: {weights} on {what}, {rows}{left_out}"
 
 
