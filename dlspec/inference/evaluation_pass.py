@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
-from dlspec.data.batches.tensor_tree import map_tensors
 from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.inference.bootstrap import (
     MAX_SAMPLES,
@@ -21,7 +21,7 @@ from dlspec.inference.bootstrap import (
 )
 from dlspec.inference.metric_resampling import MetricSamples, make_metric_samples
 from dlspec.inference.row_samples import count_rows, has_row_per_sample
-from dlspec.inference.sample_losses import SampleLosses, is_mean_of_samples
+from dlspec.inference.sample_losses import SampleLosses, is_mean_of_samples, select_rows
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.batch_factory import BatchFactory
 from dlspec.training.components import Model, TrainingData
@@ -37,8 +37,8 @@ ReportBatch = Callable[[int, int], None]  # called with the number of finished b
 class Observer(Protocol):
     """Collects something from the batches of a pass."""
 
-    def add(self, output: Any, targets: Targets) -> None:
-        """Add a batch: the network's output, and the targets."""
+    def add(self, output: Any, targets: Targets, count: int) -> None:
+        """Add a batch: the network's output, the targets, and the number of samples."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Evaluator:
                 output, loss = step(inputs, targets)
                 scores.add(output, loss, targets, size)
                 for observer in observers:
-                    observer.add(output, targets)
+                    observer.add(output, targets, size)
                 self.report_batch(index + 1, len(batches))
             return scores.results()
 
@@ -133,25 +133,22 @@ class SampleCollector:
             samples = make_metric_samples(group, len(self._chosen), has_one_row=has_one_row)
             self._groups.append((predicted, has_one_row, samples))
 
-    def add(self, output: Any, targets: Targets) -> None:
+    def add(self, output: Any, targets: Targets, count: int) -> None:
         """Add the chosen samples of a batch."""
-        count = len(targets[0])
         rows = self._chosen[(self._chosen >= self._seen) & (self._chosen < self._seen + count)] - self._seen
         self._seen += count
         if not len(rows):
             return
         if len(rows) < count:
-            output, targets = map_tensors(
-                lambda each: each[rows.to(each.device)] if each.dim() else each, (output, targets)
-            )
-        self._losses.add(output, targets)
+            output, targets = select_rows((output, targets), rows, count)
+        self._losses.add(output, targets, len(rows))
+        if not self._groups:
+            return
         pairs = self._criterion.make_metric_pairs(output, targets)
         for (predicted, has_one_row, samples), tensors in zip(self._groups, pairs, strict=True):
-            counts = (
-                torch.ones(len(rows), dtype=torch.int64).numpy()
-                if has_one_row
-                else count_rows(self._criterion, output, targets, predicted)
-            )
+            counts = np.ones(len(rows), np.int64)
+            if not has_one_row:
+                counts = count_rows(self._criterion, output, targets, predicted)
             samples.add(tensors, counts)
 
     def make_intervals(self, values: dict[str, float], loss_names: Sequence[str]) -> dict[str, Interval]:

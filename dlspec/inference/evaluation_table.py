@@ -71,7 +71,7 @@ def _format_groups(evaluation: EvaluationResults) -> Iterator[str]:
 
 
 def _format_group(group: Group, names: Sequence[str]) -> list[str]:
-    value = "(other values)" if group.is_joined else shorten_middle(group.value, MAX_CELL)
+    value = "(other values)" if group.is_joined else shorten_middle(group.value, MAX_CELL) or "(missing)"
     results = [format_number(group.metrics[name].value) if name in group.metrics else "" for name in names]
     return [f"{value}{f' {RARE}' if group.is_rare else ''}", f"{group.rows:,}", *results]
 

@@ -13,7 +13,7 @@ from dlspec.inference.bootstrap import Indices, Interval
 
 MAX_GROUPS = 50  # the rows of rarer values are one group
 MIN_ROWS = 10  # of a group, for results that say something
-OTHER, MISSING = "other", "missing"  # names of the group of rarer values, and of the one of missing cells
+OTHER, MISSING = "other", ""  # names of the group of rarer values, and of missing cells: no cell is ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
+from dlspec.data.batches.tensor_tree import map_tensors
 from dlspec.inference.bootstrap import Numbers
 from dlspec.training.criterion_interface import CriterionProtocol, Targets
 
@@ -25,9 +25,9 @@ class SampleLosses:
     losses: list[Numbers] = field(default_factory=list)  # of each batch (N, 1), or (N, 1 + terms)
     weights: list[Numbers] = field(default_factory=list)  # (N, terms); empty if all samples count equally
 
-    def add(self, output: Any, targets: Targets) -> None:
-        """Add the samples of a batch, with the network's output for them."""
-        losses, weights = compute_sample_losses(self.criterion, output, targets), self.criterion.weigh(targets)
+    def add(self, output: Any, targets: Targets, count: int) -> None:
+        """Add the samples of a batch: the network's output for them, their targets, and their number."""
+        losses, weights = compute_sample_losses(self.criterion, output, targets, count), self.criterion.weigh(targets)
         if weights is not None:
             self.weights.append(weights.double().cpu().numpy())
         self.losses.append(losses.double().cpu().numpy())
@@ -67,28 +67,33 @@ def is_mean_of_samples(value: float, resampled: Numbers | None) -> bool:
     return bool(low - slack <= value <= high + slack)
 
 
-def compute_sample_losses(criterion: CriterionProtocol, output: Any, targets: Targets) -> Tensor:
-    """Compute the loss of each sample of a batch as if it were a batch of its own: (N, 1), or (N, 1 + terms)."""
-    count = len(targets[0]) if targets else _count_samples(output)
-    try:
-        losses = _compute_at_once(criterion, output, targets)
-    except Exception:  # whatever PyTorch can't do for all samples at once
-        losses = torch.stack([criterion(*_select_sample(output, targets, slice(row, row + 1))) for row in range(count)])
-    return losses.reshape(count, -1)
+def compute_sample_losses(criterion: CriterionProtocol, output: Any, targets: Targets, count: int) -> Tensor:
+    """Compute the loss of each sample of a batch as if it were a batch of its own.
+
+    Args:
+        criterion: all loss terms
+        output: the network's output for the batch
+        targets: the batch's targets
+        count: the number of samples
+
+    Returns:
+        The losses, (N, 1), or with multiple terms (N, 1 + terms).
+    """
+    # One by one: importing torch.vmap takes longer than 10,000 calls.
+    losses = [criterion(*select_rows((output, targets), slice(row, row + 1), count)) for row in range(count)]
+    return torch.stack(losses).reshape(count, -1)
 
 
-def _compute_at_once(criterion: CriterionProtocol, output: Any, targets: Targets) -> Tensor:
-    if any(not each.dim() for each in iterate_tensors(output)):
-        raise ValueError("an output of the whole batch")
-    found: Tensor = torch.vmap(lambda one, true: criterion(*map_tensors(lambda each: each[None], (one, true))))(
-        output, targets
-    )
-    return found
+def select_rows(values: Any, rows: Tensor | slice, count: int) -> Any:
+    """Select some samples of nested tensors; tensors without samples, such as a penalty, are kept.
+
+    Args:
+        values: tensors in tuples, lists and mappings
+        rows: indices of the samples, or a slice of them
+        count: the number of samples
+    """
+    return map_tensors(lambda each: _select(each, rows) if each.dim() and len(each) == count else each, values)
 
 
-def _select_sample(output: Any, targets: Targets, row: slice) -> Any:
-    return map_tensors(lambda each: each[row] if each.dim() else each, (output, targets))
-
-
-def _count_samples(output: Any) -> int:
-    return max(len(each) for each in iterate_tensors(output) if each.dim())
+def _select(tensor: Tensor, rows: Tensor | slice) -> Tensor:
+    return tensor[rows.to(tensor.device) if isinstance(rows, Tensor) else rows]

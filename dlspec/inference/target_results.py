@@ -51,14 +51,14 @@ class ResultsCollector:
         self.results = {predicted.name: _make_results(predicted, target, count) for predicted, target in self._targets}
         self._seen = 0
 
-    def add(self, output: Any, targets: Targets) -> None:
+    def add(self, output: Any, targets: Targets, count: int) -> None:
         """Add a batch."""
         pairs = self._criterion.make_metric_pairs(output, targets)
         for (predicted, target), tensors in zip(self._targets, pairs, strict=True):
             has_one = has_row_per_sample(predicted, target)
             rows = None if has_one else count_rows(self._criterion, output, targets, predicted)
             self.results[predicted.name].add([each.cpu() for each in tensors], rows, self._seen)
-        self._seen += len(targets[0]) if targets else 0
+        self._seen += count
 
 
 def _make_results(predicted: Target, target: Target, count: int) -> TargetResults:
@@ -258,7 +258,7 @@ class PositivesCollector:
             predicted.name: [] for predicted, target in evaluator.targets if takes_threshold(predicted, target)
         }
 
-    def add(self, output: Any, targets: Targets) -> None:
+    def add(self, output: Any, targets: Targets, count: int) -> None:
         """Add a batch."""
         if not self._parts:
             return
