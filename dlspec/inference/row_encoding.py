@@ -59,6 +59,11 @@ def encode_chunk(fitted: FittedTable, chunk: RowChunk, *, with_targets: bool = F
 def complete_columns(fitted: FittedTable, columns: Columns, *, with_targets: bool = False) -> Columns:
     """Add the columns that are made of several others, and those that are named after their field.
 
+    Args:
+        fitted: what the run fitted
+        columns: the cells by column
+        with_targets: whether the targets are needed too
+
     Raises:
         DataError: if a column is missing.
     """
