@@ -147,7 +147,7 @@ class Preparation:
         fields = match_inputs(spec.graph.inputs, data, problems)
         device = _choose_run_device(spec, problems)
         raise_problems(problems, self.make_source_map)
-        data = _add_token_targets(spec, data, fields.values())
+        data = add_token_targets(spec, data, fields.values())
         seed_generators(spec.seed)
         samples = {name: (field, data.sample(field.name, SAMPLES_FOR_TRACING)) for name, field in fields.items()}
         network = build_network(spec.graph, spec.layers, samples, problems, mode)
@@ -223,7 +223,7 @@ def _check_recomputed_patterns(spec: Spec, network: Network, problems: Problems)
             problems.add(Code.NO_MATCH, path, f"'{pattern}' matches no layer of the network", fix, at_value=True)
 
 
-def _add_token_targets(spec: Spec, data: Dataset, fields: Iterable[Field]) -> Dataset:
+def add_token_targets(spec: Spec, data: Dataset, fields: Iterable[Field]) -> Dataset:
     """Add a next-token target for each of the model's token fields that a loss or the data use as a target."""
     target_names = {each.target for each in spec.loss or () if isinstance(each.target, str)}
     if not target_names and not data.targets:  # the fields of data without a target are their own targets
