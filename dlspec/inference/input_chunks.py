@@ -96,7 +96,7 @@ def _read_files(inputs: InputFiles, settings: InputSettings, bad: BadRowList, ma
             lines = TextLines(file, options.encoding, options.comment)
             yield from ((number, chunk) for chunk in read_lines(lines, settings.text_column, max_rows))
         else:
-            reader = reader or make_file_reader(file, settings.choose_options(file), bad, max_rows)
+            reader = reader or make_file_reader(file, settings.choose_options(file), bad, max_rows, settings.use)
             yield from ((number, chunk) for chunk in reader.read(file))
 
 

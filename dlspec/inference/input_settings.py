@@ -16,6 +16,7 @@ from dlspec.data.sources.labelled_text import TextCsv
 from dlspec.data.sources.source import DataSource
 from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.sources.user_rows import UserRows
+from dlspec.data.tables.column_use import ALL_COLUMNS, ColumnUse
 from dlspec.data.tables.file_reader import ENDINGS, choose_format, list_unused_options
 from dlspec.data.tables.read_options import ReadOptions, RowFormat
 from dlspec.errors import Code, DataError, suggest
@@ -39,6 +40,7 @@ class InputSettings:
     text_column: str = ""  # the only input, if it is text: lines of .txt files, or their whole content
     array_column: str = ""  # the only input, if it is an array: samples of IDX files
     array_shape: tuple[int, ...] = ()
+    use: ColumnUse = ALL_COLUMNS
 
     @property
     def reads_whole_files(self) -> bool:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import methodcaller
 from pathlib import Path
 
 from dlspec.data.files.quoted_cells import describe_quote_problem, find_quote_problem
@@ -49,6 +50,41 @@ def _read_sample(file: Path, options: ReadOptions) -> list[str]:
             if len(sample) >= SAMPLE_LINES or size > SAMPLE_CHARACTERS:
                 break
     return sample
+
+
+class DelimitedRows:
+    """The rows of a file: one by one, or as the cells of many rows where these are simple."""
+
+    def __init__(self, lines: TextLines, stream: Iterator[str], dialect: Dialect, bad: BadRowCollector) -> None:
+        self._lines, self._dialect = lines, dialect
+        self._rows = read_delimited(lines, stream, dialect, bad)
+
+    def __iter__(self) -> DelimitedRows:
+        return self
+
+    def __next__(self) -> NumberedRow:
+        return next(self._rows)
+
+    def take_cells(self, rows: int, width: int) -> list[str]:
+        """Return the cells of the next rows one after another, if their lines can simply be split; [] otherwise.
+
+        This is several times faster than the csv module with a step in Python for each row.
+
+        Args:
+            rows: the most rows
+            width: how many cells each of them must have, at least two
+        """
+        delimiter = self._dialect.delimiter
+        if delimiter == " ":  # several of them are one
+            return []
+        lines = self._lines.take_plain_lines(rows, self._dialect.quote)
+        if not lines:
+            return []
+        if set(map(methodcaller("count", delimiter), lines)) != {width - 1}:
+            self._lines.return_lines(lines)
+            return []
+        text = "".join(lines).replace("\r\n", "\n").removesuffix("\n")
+        return text.replace("\n", delimiter).split(delimiter)
 
 
 def read_delimited(

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from dlspec.data.files.quoted_cells import set_cell_limit
 from dlspec.data.tables.bad_rows import BadRowCollector
-from dlspec.data.tables.delimited_rows import Dialect, NumberedRow, choose_dialect, read_delimited
+from dlspec.data.tables.column_use import ALL_COLUMNS, ColumnUse
+from dlspec.data.tables.delimited_rows import DelimitedRows, Dialect, NumberedRow, choose_dialect
 from dlspec.data.tables.json_lines import JsonLinesReader
 from dlspec.data.tables.npz_file import NpzReader
 from dlspec.data.tables.parquet_file import ParquetReader
@@ -62,7 +63,13 @@ def choose_format(file: Path, options: ReadOptions) -> RowFormat:
     return ENDINGS[ending]
 
 
-def make_file_reader(file: Path, options: ReadOptions, bad: BadRowCollector, max_rows: int | None = None) -> FileReader:
+def make_file_reader(
+    file: Path,
+    options: ReadOptions,
+    bad: BadRowCollector,
+    max_rows: int | None = None,
+    use: ColumnUse = ALL_COLUMNS,
+) -> FileReader:
     """Make the reader for files of one format.
 
     Args:
@@ -70,6 +77,7 @@ def make_file_reader(file: Path, options: ReadOptions, bad: BadRowCollector, max
         options: how files are read
         bad: is given the rows that can't be read
         max_rows: the most rows of a chunk; None: as many as take little memory
+        use: which columns are needed, and which contain numbers
 
     Raises:
         DataError: if the format is unknown, or an option has no effect on it.
@@ -80,8 +88,8 @@ def make_file_reader(file: Path, options: ReadOptions, bad: BadRowCollector, max
     if chosen == "npz":
         return _BinaryFileReader(NpzReader(options))
     if chosen == "parquet":
-        return _BinaryFileReader(ParquetReader(options, max_rows))
-    return TextFileReader(file, options, bad, max_rows)
+        return _BinaryFileReader(ParquetReader(options, max_rows, use))
+    return TextFileReader(file, options, bad, max_rows, use)
 
 
 class _BinaryFileReader:
@@ -95,11 +103,18 @@ class _BinaryFileReader:
 class TextFileReader:
     """Reads text files line by line, each in the same way."""
 
-    def __init__(self, file: Path, options: ReadOptions, bad: BadRowCollector, max_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        options: ReadOptions,
+        bad: BadRowCollector,
+        max_rows: int | None = None,
+        use: ColumnUse = ALL_COLUMNS,
+    ) -> None:
         self._options, self._bad = options, bad
         self._comments, self._encoding = 0, ""
         self._dialect: Dialect | None = None
-        self._rows = TextRowsReader(options, bad, max_rows)
+        self._rows = TextRowsReader(options, bad, max_rows, use)
         self._objects: JsonLinesReader | BlocksReader | None = None
         if options.format == "jsonl":
             self._objects = JsonLinesReader(options, bad, max_rows)
@@ -131,7 +146,7 @@ class TextFileReader:
         if self._dialect is None:
             rows = read_words(lines, stream, self._options, self._bad)
         else:
-            rows = read_delimited(lines, stream, self._dialect, self._bad)
+            rows = DelimitedRows(lines, stream, self._dialect, self._bad)
         yield from self._rows.read(lines, rows)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlspec.data.tables.column_names import check_unique, normalize_name
+from dlspec.data.tables.column_use import ALL_COLUMNS, ColumnUse
 from dlspec.data.tables.table import Column, ReadOptions
 from dlspec.data.tables.table_builder import CellReader, TableChunk, get_chunk_rows, make_list_column
 from dlspec.errors import Code, DataError
@@ -21,8 +22,8 @@ _ZERO_FRACTION = re.compile(r"\.0+(?=Z?$)")  # of a second
 class ParquetReader:
     """Reads Parquet files, in chunks that are parts of their row groups."""
 
-    def __init__(self, options: ReadOptions, max_rows: int | None = None) -> None:
-        self.max_rows = max_rows
+    def __init__(self, options: ReadOptions, max_rows: int | None = None, use: ColumnUse = ALL_COLUMNS) -> None:
+        self.max_rows, self.use = max_rows, use
         self._cells = CellReader(options.missing)
 
     def read(self, file: Path) -> Iterator[TableChunk]:
@@ -46,7 +47,7 @@ class ParquetReader:
 
         row = 1
         for batch in batches:
-            columns = read_arrow_table(pyarrow.Table.from_batches([batch]), str(file), self._cells)
+            columns = read_arrow_table(pyarrow.Table.from_batches([batch]), str(file), self._cells, self.use)
             yield TableChunk(columns, np.arange(row, row + batch.num_rows), _count_items(columns))
             row += batch.num_rows
 
@@ -56,13 +57,14 @@ def _count_items(columns: dict[str, Column]) -> int:
     return sum(len(cell) for column in lists for cell in column if cell is not None)
 
 
-def read_arrow_table(table: Any, name: str, cells: CellReader) -> dict[str, Column]:
+def read_arrow_table(table: Any, name: str, cells: CellReader, use: ColumnUse = ALL_COLUMNS) -> dict[str, Column]:
     """Return the columns of a pyarrow.Table as text and lists; those of structs as `struct.field`.
 
     Args:
         table: the pyarrow.Table
         name: what messages call it
         cells: cleans the texts
+        use: which columns are needed, and which contain numbers
     """
     import pyarrow
 
@@ -70,7 +72,25 @@ def read_arrow_table(table: Any, name: str, cells: CellReader) -> dict[str, Colu
         table = table.flatten()
     names = check_unique([normalize_name(each) for each in table.column_names], "path", f"'{name}'")
     arrays = zip(names, table.columns, strict=True)
-    return {each: _read_arrow_column(column, each, name, cells) for each, column in arrays}
+    return {
+        each: _read_numbers(column)
+        if each in use.numbers and _is_exact(column.type) and not cells.has_missing_numbers
+        else _read_arrow_column(column, each, name, cells)
+        for each, column in arrays
+        if use.is_needed(each)
+    }
+
+
+def _is_exact(kind: Any) -> bool:
+    """Whether numbers of a type are those of their texts; the short text of a float32 is another float64."""
+    import pyarrow
+
+    return bool(pyarrow.types.is_integer(kind) or pyarrow.types.is_float64(kind))
+
+
+def _read_numbers(column: Any) -> Column:
+    """Return numbers, NaN where missing."""
+    return np.asarray(column.to_numpy(), np.float64)
 
 
 def _read_arrow_column(column: Any, name: str, file: str, cells: CellReader) -> Column:

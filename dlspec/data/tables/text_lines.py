@@ -5,8 +5,11 @@ from __future__ import annotations
 import codecs
 import io
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +19,8 @@ from dlspec.errors import Code, DataError
 
 MAX_CELL_CHARACTERS = 16_000_000
 MAX_LINE_CHARACTERS = 4 * MAX_CELL_CHARACTERS
+BLOCK_LINES = 256  # that are read ahead at once
+BLOCK_CHARACTERS = 4_000_000  # of all lines that are read ahead
 _BLOCK_BYTES = 1 << 16
 # Byte order marks, longer ones first: that of UTF-32 begins with that of UTF-16.
 _MARKS = (
@@ -42,6 +47,8 @@ class TextLines:
         self.is_ascii = True  # whether all lines since the last reset are ASCII
         self._comment = comment
         self._row_lines: list[str] = []
+        self._text: TextIO = io.StringIO()
+        self._pending: deque[str] = deque()  # lines that were read ahead
 
     def take_row(self) -> list[str]:
         """Return the lines since the last call."""
@@ -54,8 +61,8 @@ class TextLines:
         try:
             with self._open_bytes() as stream:
                 self._choose_codec(stream.peek(4)[:4])
-                with io.TextIOWrapper(stream, encoding=self.codec, newline="") as text:
-                    yield self._iterate(text)
+                with io.TextIOWrapper(stream, encoding=self.codec, newline="") as self._text:
+                    yield self._iterate()
         except UnicodeError:
             raise self._make_encoding_error() from None
 
@@ -84,8 +91,43 @@ class TextLines:
             found = f"'{self.file}' begins with the byte order mark of {name}, but data.encoding is {self.codec}"
             raise DataError("encoding", f"{found}; write data.encoding={name}", Code.CONFLICT)
 
-    def _iterate(self, text: TextIO) -> Iterator[str]:
-        while line := text.readline(MAX_LINE_CHARACTERS + 1):
+    def take_plain_lines(self, count: int, quote: str | None) -> list[str]:
+        """Return the next lines if no line needs a closer look, and count them; [] otherwise, and at the end.
+
+        Such lines are rows by themselves: without quotes, comments and single carriage returns.
+
+        Args:
+            count: the most lines to return
+            quote: the character that a line must not contain; None for none
+        """
+        if self._pending or self._comment is not None:
+            return []
+        read, lines, size = partial(self._text.readline, MAX_LINE_CHARACTERS + 1), list[str](), 0
+        while len(lines) < count and size < BLOCK_CHARACTERS:
+            block = list(islice(iter(read, ""), min(count - len(lines), BLOCK_LINES)))
+            lines += block
+            size += sum(map(len, block))
+            if len(block) < BLOCK_LINES:
+                break
+        text = "".join(lines)
+        has_other_ends = "\r" in text and text.count("\r") != text.count("\r\n")
+        if size > MAX_CELL_CHARACTERS or "\0" in text or has_other_ends or (quote is not None and quote in text):
+            self._pending.extend(lines)
+            return []
+        self.line += len(lines)
+        self.is_ascii = self.is_ascii and text.isascii()
+        return lines
+
+    def return_lines(self, lines: list[str]) -> None:
+        """Put back what `take_plain_lines` has returned: rows that must be read one by one."""
+        self.line -= len(lines)
+        self._pending.extend(lines)
+
+    def _read_line(self) -> str:
+        return self._pending.popleft() if self._pending else self._text.readline(MAX_LINE_CHARACTERS + 1)
+
+    def _iterate(self) -> Iterator[str]:
+        while line := self._read_line():
             self.line += 1
             if len(line) > MAX_LINE_CHARACTERS:
                 found = f"{self.file}:{self.line}: the line has more than {MAX_LINE_CHARACTERS // 10**6} MB"

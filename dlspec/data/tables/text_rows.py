@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlspec.data.tables.bad_rows import BadRowCollector
@@ -16,7 +16,8 @@ from dlspec.data.tables.column_names import (
     number_columns,
     suggest_header,
 )
-from dlspec.data.tables.delimited_rows import NumberedRow
+from dlspec.data.tables.column_use import ALL_COLUMNS, ColumnUse
+from dlspec.data.tables.delimited_rows import DelimitedRows, NumberedRow
 from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
 from dlspec.data.tables.table_builder import CellReader, TableChunk, TextCells, get_chunk_rows, make_list_column
 from dlspec.data.tables.text_lines import TextLines
@@ -81,11 +82,22 @@ def _check_first_row(file: Path, line: int, cells: list[str], options: ReadOptio
         raise DataError("header", f"{found}; write data.header=false, or data.header=true if these are names")
 
 
+@dataclass
+class _RowCells:
+    """The cells of some rows."""
+
+    cells: list[str] = field(default_factory=list)  # of all rows, one after another, without the remaining cells
+    rests: list[list[str | None]] = field(default_factory=list)  # the remaining cells of each row, if a column has them
+    lines: list[int] = field(default_factory=list)  # of each row
+
+
 class TextRowsReader:
     """Reads the rows of text files, in chunks. The columns of all files are those of the first."""
 
-    def __init__(self, options: ReadOptions, bad: BadRowCollector, max_rows: int | None = None) -> None:
-        self.options, self.bad, self.max_rows = options, bad, max_rows
+    def __init__(
+        self, options: ReadOptions, bad: BadRowCollector, max_rows: int | None = None, use: ColumnUse = ALL_COLUMNS
+    ) -> None:
+        self.options, self.bad, self.max_rows, self.use = options, bad, max_rows, use
         self.cells = CellReader(options.missing)
         self.empty_lines = 0
         self.made_names: tuple[str, ...] = ()
@@ -103,24 +115,42 @@ class TextRowsReader:
         header = read_header(lines, rows, self.options)
         self._check_columns(lines.file, header.columns)
         self.made_names = self.made_names or header.made
-        chunk: list[list[str]] = []
-        numbers: list[int] = []
-        size, count = self.max_rows or get_chunk_rows(len(header.names)), len(header.names)
-        for line, cells in self._prepend(header.first_row, rows):
-            if len(cells) != count and not (header.has_rest and len(cells) >= count - 1):
-                self._add_bad_row(lines.file, line, cells, header, numbers)
-                continue
-            chunk.append(cells)
-            numbers.append(line)
-            if len(chunk) >= size:
-                yield self._make_chunk(lines, header, chunk, numbers)
-                chunk, numbers = [], []
-        yield self._make_chunk(lines, header, chunk, numbers)
+        size, chunk = self.max_rows or get_chunk_rows(len(header.names)), _RowCells()
+        if header.first_row is not None:
+            self._add_row(lines.file, *header.first_row, header, chunk)
+        while True:
+            if not self._add_simple_rows(lines, rows, header, chunk, size):
+                row = next(rows, None)
+                if row is None:
+                    break
+                self._add_row(lines.file, *row, header, chunk)
+            if len(chunk.lines) >= size:
+                yield self._make_chunk(lines, header, chunk)
+                chunk = _RowCells()
+        yield self._make_chunk(lines, header, chunk)
 
-    def _prepend(self, first: NumberedRow | None, rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
-        if first is not None:
-            yield first
-        yield from rows
+    def _add_simple_rows(
+        self, lines: TextLines, rows: Iterator[NumberedRow], header: Header, chunk: _RowCells, size: int
+    ) -> bool:
+        """Add rows that can simply be split, and return whether there were some."""
+        width = len(header.names)
+        if width < 2 or header.has_rest or not isinstance(rows, DelimitedRows):
+            return False
+        cells = rows.take_cells(size - len(chunk.lines), width)
+        chunk.cells += cells
+        chunk.lines.extend(range(lines.line - len(cells) // width + 1, lines.line + 1))
+        return bool(cells)
+
+    def _add_row(self, file: Path, line: int, cells: list[str], header: Header, chunk: _RowCells) -> None:
+        count = len(header.names)
+        if len(cells) != count and not (header.has_rest and len(cells) >= count - 1):
+            self._add_bad_row(file, line, cells, header, chunk.lines)
+            return
+        if header.has_rest:
+            chunk.rests.append(self._clean_rest(cells[count - 1 :]))
+            cells = cells[: count - 1]
+        chunk.cells += cells
+        chunk.lines.append(line)
 
     def _check_columns(self, file: Path, names: list[str]) -> None:
         if self._first_file is None:
@@ -152,24 +182,23 @@ class TextRowsReader:
         found = f"{file}:{line}: the first row has {len(cells)} cells, but the header has {len(header.names)}"
         raise DataError("header", f"{found}; if a column has no name, {fix}")
 
-    def _make_chunk(self, lines: TextLines, header: Header, chunk: list[list[str]], numbers: list[int]) -> TableChunk:
-        columns = self._make_columns(header, chunk, lines.is_ascii)
-        lines.is_ascii = True
-        self._rows += len(numbers)
-        return TableChunk(columns, numbers)
-
-    def _make_columns(self, header: Header, chunk: list[list[str]], is_ascii: bool) -> dict[str, Column | TextCells]:
-        names, count = header.columns, len(header.names)
-        rest = [self._clean_rest(cells[count - 1 :]) for cells in chunk] if header.has_rest else []
-        if header.has_rest:
-            chunk, count = [cells[: count - 1] for cells in chunk], count - 1
-        cells = zip(*chunk, strict=True) if chunk else iter([()] * count)
-        columns: dict[str, Column | TextCells] = {
-            name: self.cells.clean_cells(column, is_ascii) for name, column in zip(names, cells, strict=False)
+    def _make_chunk(self, lines: TextLines, header: Header, chunk: _RowCells) -> TableChunk:
+        names, width = header.columns, len(header.names) - header.has_rest
+        columns = {
+            name: self._make_column(name, chunk.cells[at::width], lines.is_ascii)
+            for at, name in enumerate(names[:width])
+            if self.use.is_needed(name)
         }
         if header.has_rest:
-            columns[names[-1]] = make_list_column(rest)
-        return columns
+            columns[names[-1]] = make_list_column(chunk.rests)
+        lines.is_ascii = True
+        self._rows += len(chunk.lines)
+        return TableChunk(columns, chunk.lines)
+
+    def _make_column(self, name: str, cells: list[str], is_ascii: bool) -> Column | TextCells:
+        if name in self.use.numbers:
+            return self.cells.clean_numbers(cells, is_ascii)
+        return self.cells.clean_cells(cells, is_ascii)
 
     def _clean_rest(self, cells: list[str]) -> list[str | None]:
         found = [self.cells.clean(cell) for cell in cells]
