@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Collection, Sequence
 
 from dlspec.errors import CONTROL_CHARACTERS
@@ -18,6 +19,7 @@ COMMANDS = {
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
     "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER;"
     " or write the page of one run, run.html: run=FOLDER",
+    "evaluate": "metrics of a finished run with intervals: run=FOLDER|latest; split=test, data.path=NEW.csv, by=COLUMN",
     "compare": "show how runs differ in spec, environment and results: compare FOLDER FOLDER",
 }
 
@@ -79,6 +81,16 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right_ali
         for row in (header, *rows)
     ]
     return "\n".join(lines)
+
+
+# The start of cells that a spreadsheet would evaluate, which could even send data away. Some spreadsheets also read
+# full-width forms of these characters (`NFKC` makes them the usual ones), and skip invisible characters before them.
+_SPREADSHEET_FORMULA = re.compile(r"[\s\ufeff\u200b-\u200d\u2060]*[=+\-@|%\u2212]")
+
+
+def quote_spreadsheet_formula(text: str) -> str:
+    """Return the text of a cell, with a quote before it if a spreadsheet would evaluate it."""
+    return f"'{text}" if _SPREADSHEET_FORMULA.match(unicodedata.normalize("NFKC", text[:100])) else text
 
 
 # ---- command lines ---------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ RUN_NAMES = (
     "samples.txt",
     "run.html",
     "evaluations",
+    "evaluations/2026-05-01_12-30-05.json",
+    "evaluations/2026-05-01_12-30-05_predictions.png",
     "checkpoints",
     "checkpoints/best.safetensors",
     "checkpoints/last.safetensors",

@@ -1,0 +1,65 @@
+"""Bootstrap intervals: how much a result would vary with other samples of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_SAMPLES = 10_000  # of a split, drawn by seed: more make the interval no better and the resampling slow
+DEFAULT_RESAMPLES = 200
+LEVEL = 0.95  # of the samples' results lie within the interval
+
+Indices = NDArray[np.int64]
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A result with the interval in which it lies for most resamples; None where there is no interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def to_json(self) -> dict[str, float | None]:
+        """Convert to JSON values."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def choose_samples(count: int, at_most: int, seed: int) -> Indices:
+    """Draw at most `at_most` of `count` samples by seed, in their order."""
+    if count <= at_most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng([seed, 0]).choice(count, at_most, replace=False))
+
+
+def draw_resamples(count: int, resamples: int, seed: int) -> list[Indices]:
+    """Draw `count` samples with replacement, `resamples` times."""
+    generator = np.random.default_rng([seed, 1])
+    return [generator.integers(0, count, count) for _ in range(resamples)]
+
+
+def count_draws(draws: Sequence[Indices], count: int) -> Numbers:
+    """Count how often each resample contains each sample: (resamples, count)."""
+    return np.array([np.bincount(each, minlength=count) for each in draws], np.float64).reshape(len(draws), count)
+
+
+def make_intervals(values: Mapping[str, float], resampled: Mapping[str, Numbers]) -> dict[str, Interval]:
+    """Make the percentile interval of each result.
+
+    Args:
+        values: the results by name
+        resampled: by name, the result of each resample; a result may be missing, and has no interval then
+    """
+    return {name: _make_interval(value, resampled.get(name)) for name, value in values.items()}
+
+
+def _make_interval(value: float, resampled: Numbers | None) -> Interval:
+    finite = np.zeros(0) if resampled is None else resampled[np.isfinite(resampled)]
+    if not np.isfinite(value) or not len(finite):
+        return Interval(value)
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high))
