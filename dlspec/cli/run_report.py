@@ -3,55 +3,82 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from dlspec.cli.argument_parsing import FlagParser, parse_arguments
 from dlspec.cli.console_output import print_message
 from dlspec.config.composition import start_hydra
 from dlspec.config.overrides import parse_overrides
 from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
-from dlspec.errors import UserError, replace_control_characters, replace_in_lines
+from dlspec.errors import UserError, format_value, replace_control_characters, replace_in_lines
 from dlspec.formatting import first_line, format_override
 from dlspec.jobs.error_reporting import EXIT_OK
 from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.report.evaluations import read_newest_evaluation
 from dlspec.report.network_description import NetworkDescription
 from dlspec.report.records import read_record
 from dlspec.report.run_page import write_run_page
 
+EVALUATE = "evaluate"
 KEPT_OVERRIDES = ("imports", "data")  # the code of layers of the user's own, and where the data are now
-FIX = "write python -m dlspec report run=FOLDER, and only data.KEY=VALUE or imports=[MODULE] beside it"
+FIX = "write python -m dlspec report run=FOLDER, and beside it only evaluate=false, data.KEY=VALUE or imports=[MODULE]"
+MAX_PROBLEM_LENGTH = 500  # of a line on stderr
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class RunReportArguments:
+    """What the arguments say."""
+
+    folder: Path
+    overrides: tuple[str, ...]  # for building the network and reading the data
+    evaluates: bool  # whether to evaluate a run that has not been evaluated
+    config_dir: str | None  # a folder of configs beside conf/
 
 
 def write_report_of_run(argv: Sequence[str]) -> int:
     """Write FOLDER/run.html and print its path. What can't be found out about the run is said there and on stderr."""
+    arguments = _parse_run_report_arguments(argv)
+    read_record(arguments.folder)  # refuses a folder without a run before anything slow
+    if arguments.evaluates and read_newest_evaluation(arguments.folder) is None:
+        _, problem = _call_or_explain(lambda: _evaluate(arguments))
+        if problem:
+            _print_note(f"the run could not be evaluated: {first_line(problem, MAX_PROBLEM_LENGTH)}")
+    network = describe_run_network(arguments)
+    if network.problem:
+        _print_note(f"the page does not show the network: {first_line(network.problem, MAX_PROBLEM_LENGTH)}")
+    print_message(format_file_path(write_run_page(arguments.folder, network)))
+    return EXIT_OK
+
+
+def _parse_run_report_arguments(argv: Sequence[str]) -> RunReportArguments:
     parser = FlagParser("report")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--config-dir", "-cd")
     arguments = parse_arguments(parser, argv, FIX)
-    folder, overrides = _parse_overrides(arguments.overrides)
-    read_record(folder)  # refuses a folder without a run before anything slow
-    network = describe_run_network(folder, overrides, arguments.config_dir)
-    if network.problem:
-        _print_note(f"the page does not show the network: {first_line(network.problem, 500)}")
-    print_message(format_file_path(write_run_page(folder, network)))
-    return EXIT_OK
-
-
-def _parse_overrides(words: Sequence[str]) -> tuple[Path, list[str]]:
-    """Return the run's folder, and the overrides for building its network."""
-    folder, others = None, []
-    for override in parse_overrides(words):
+    folder, others, evaluates = None, list[str](), True
+    for override in parse_overrides(arguments.overrides):
         key = override.key_or_group.lstrip("+~")
         if key == "run" and not override.is_sweep_override():
             folder = _find_folder(str(override.value() or ""))
+        elif key == EVALUATE:
+            evaluates = _read_flag(override.value())
         elif key.partition(".")[0] in KEPT_OVERRIDES:
             others.append(str(override.input_line))
         else:
             raise UserError(f"unknown setting '{replace_control_characters(key)}'; {FIX}")
     if folder is None:
         raise UserError(f"no run given; {RUN_FIX}")
-    return folder, others
+    return RunReportArguments(folder, tuple(others), evaluates, arguments.config_dir)
+
+
+def _read_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"evaluate must be true or false, got {format_value(value)}")
+    return value
 
 
 def _find_folder(name: str) -> Path:
@@ -63,29 +90,65 @@ def _find_folder(name: str) -> Path:
     return folder
 
 
-def describe_run_network(folder: Path, overrides: Sequence[str], config_dir: str | None = None) -> NetworkDescription:
-    """Describe the network of a run, or why it can't be built.
+# ---- what needs PyTorch ----------------------------------------------------------------------------------------------
 
-    Args:
-        folder: the run's folder; its spec may come from a stranger
-        overrides: settings that are changed: `imports` that the user trusts, and the place of the data
-        config_dir: a folder of configs beside conf/
 
-    Returns:
-        The description. It has a `problem` if the spec is wrong, its data are missing, or PyTorch is not installed.
+def _evaluate(arguments: RunReportArguments) -> None:
+    """Evaluate the run on its test split, or else its validation split, and write the results into its folder."""
+    from dlspec.cli.run_arguments import parse_run_arguments
+    from dlspec.inference.evaluation import evaluate_run
+    from dlspec.inference.evaluation_data import open_own_data
+    from dlspec.inference.evaluation_files import write_evaluation
+    from dlspec.inference.loaded_run import load_run
+
+    parsed = parse_run_arguments("report", [format_override("run", str(arguments.folder)), *arguments.overrides], ())
+    run = load_run(arguments.folder, imports=parsed.imports)
+    opened = open_own_data(run, parsed.data)
+    split = "test" if len(opened.dataset.test) else "validation"
+    _print_note(f"evaluating the {split} split ...")
+    write_evaluation(evaluate_run(run, opened=opened, split="test" if split == "test" else "validation"))
+
+
+def describe_run_network(arguments: RunReportArguments) -> NetworkDescription:
+    """Describe the network of a run, or why it can't be built: its spec may come from a stranger.
+
+    Its data are opened only if the run's folder does not describe them.
+    """
+    found, _ = _call_or_explain(lambda: _describe_loaded_network(arguments))
+    if found is not None:
+        return found
+    found, problem = _call_or_explain(lambda: _describe_composed_network(arguments))
+    return found or NetworkDescription(problem=problem)
+
+
+def _describe_loaded_network(arguments: RunReportArguments) -> NetworkDescription:
+    from dlspec.cli.graph.described_network import describe_loaded_network
+    from dlspec.cli.run_arguments import parse_run_arguments
+    from dlspec.inference.loaded_run import load_run
+
+    words = [format_override("run", str(arguments.folder)), *arguments.overrides]
+    return describe_loaded_network(load_run(arguments.folder, imports=parse_run_arguments("report", words, ()).imports))
+
+
+def _describe_composed_network(arguments: RunReportArguments) -> NetworkDescription:
+    from dlspec.cli.graph.described_network import describe_network
+    from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
+
+    words = [format_override("run", str(arguments.folder)), *arguments.overrides]
+    return describe_network(make_preparation(compose_or_raise(words, start_hydra(arguments.config_dir))))
+
+
+def _call_or_explain(action: Callable[[], _T]) -> tuple[_T | None, str]:
+    """Return what a function returns, or None and why it failed.
+
+    The rest of the page does not need it, and a layer of the user's own may fail in any way.
     """
     try:
-        from dlspec.cli.graph.described_network import describe_network
-        from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
-
-        composed = compose_or_raise([format_override("run", str(folder)), *overrides], start_hydra(config_dir))
-        return describe_network(make_preparation(composed))
+        return action(), ""
     except UserError as error:
-        return NetworkDescription(problem=replace_in_lines(str(error)))
-    except (
-        Exception
-    ) as error:  # a layer of the user's own may fail in any way, and the rest of the page does not need it
-        return NetworkDescription(problem=replace_in_lines(f"{type(error).__name__}: {first_line(error, 500)}"))
+        return None, replace_in_lines(str(error))
+    except Exception as error:
+        return None, replace_in_lines(f"{type(error).__name__}: {first_line(error, MAX_PROBLEM_LENGTH)}")
 
 
 def _print_note(text: str) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from dlspec.cli.graph.network_picture import NetworkPicture, make_picture
 from dlspec.cli.graph.picture_description import describe_arrows, describe_boxes, describe_frames
 from dlspec.cli.summary.layer_rows import SummaryRow
 from dlspec.cli.summary.network_summary import SpecSummary, format_totals, summarize
+from dlspec.inference.loaded_run import LoadedRun
+from dlspec.jobs.python_spec import make_placeholder_section
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.report.network_description import MAX_BOXES, DescribedLayer, NetworkDescription
 
@@ -23,6 +28,14 @@ def describe_network(preparation: Preparation) -> NetworkDescription:
         frames=describe_frames(picture),
         arrows=describe_arrows(picture),
     )
+
+
+def describe_loaded_network(run: LoadedRun) -> NetworkDescription:
+    """Describe the network of a run from the description of its data in its folder; its data are not opened."""
+    preparing, section = run.preparing, run.preparing.tree.get("data")
+    if isinstance(section, Mapping) and section.get("type") == "arrays":  # no section that could be read
+        preparing = replace(preparing, tree={**preparing.tree, "data": make_placeholder_section(run.data)})
+    return describe_network(replace(preparing, data=run.data))
 
 
 def _make_readable_picture(summary: SpecSummary) -> NetworkPicture:
