@@ -24,12 +24,14 @@ def read_data(page: Path) -> dict[str, Any]:
 def test_the_page_of_a_trained_run(dlspec, work: Path) -> None:
     assert dlspec("model=cnn", *QUICK, "hydra.run.dir=run").code == 0
     before = {path.name: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()}
-    said: CommandResult = dlspec("report", "run=run")
-    assert (said.code, said.out) == (0, "run/run.html\n")
+    said: CommandResult = dlspec("report", "run=run", "evaluate=false")
+    assert (said.code, said.out, said.err) == (0, "run/run.html\n", "")
     assert {path.name: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()} == before | {
         "run.html": (work / "run/run.html").read_bytes()
     }
-    network = read_data(work / "run/run.html")["network"]
+    data = read_data(work / "run/run.html")
+    assert data["evaluation"] is None and data["headlines"][0]["name"] == "test/accuracy"
+    network = data["network"]
     summary = dlspec("summary", "run=run").out
     rows = [each for each in network["layers"] if each["parameters"]]
     assert rows and all(f"{each['parameters']:,}" in summary for each in rows)
@@ -40,6 +42,32 @@ def test_the_page_of_a_trained_run(dlspec, work: Path) -> None:
         ("<input >", "0"), ("0", "2"), ("2", "3"), ("3", "<output output>"),
     ]  # fmt: skip
     assert dlspec("report", "run=latest").code == 2  # there is no run below runs/
+
+
+def test_a_run_is_evaluated_once(dlspec, work: Path) -> None:
+    """The page shows what `evaluate` finds; and the network also if the data are gone."""
+    lines = [f"{at % 7},{at % 3},{'yes' if at % 7 > 3 else 'no'}\n" for at in range(60)]
+    (work / "rows.csv").write_text("".join(["a,b,target\n", *lines]))
+    words = ("data=table", "data.path=rows.csv", "data.target=target", "data.columns={a: number, b: number}")
+    assert dlspec("model=linear", *words, *QUICK, "hydra.run.dir=run").code == 0
+    said = dlspec("report", "run=run")
+    assert (said.code, said.out, said.err) == (0, "run/run.html\n", "evaluating the test split ...\n")
+    (written,) = (work / "run/evaluations").glob("*.json")
+    found, metrics = read_data(work / "run/run.html"), json.loads(written.read_text())["metrics"]
+    assert found["evaluation"]["file"] == written.name
+    assert {each["name"]: each["value"] for each in found["headlines"]} == {
+        name: pytest.approx(each["value"]) for name, each in metrics.items()
+    }
+    tested = json.loads((work / "run/result.json").read_text())["test"]
+    assert metrics["accuracy"]["value"] == pytest.approx(tested["test/accuracy"])
+    (work / "rows.csv").rename(work / "moved.csv")
+    said = dlspec("report", "run=run")
+    assert (said.code, said.err, list((work / "run/evaluations").glob("*.json"))) == (0, "", [written])
+    written.unlink()
+    said = dlspec("report", "run=run")
+    assert said.code == 0 and said.err.startswith("the run could not be evaluated: ") and "rows.csv" in said.err
+    assert read_data(work / "run/run.html")["network"]["problem"] == ""
+    assert dlspec("report", "run=run", "data.path=moved.csv").err == "evaluating the test split ...\n"
 
 
 SPECS: dict[str, tuple[dict[str, Any], str]] = {
@@ -56,7 +84,9 @@ def test_without_its_network_the_rest_is_shown(case: str, dlspec, work: Path) ->
     write_run(work / "run", spec)
     said = dlspec("report", "run=run")
     assert (said.code, said.out) == (0, "run/run.html\n")
-    assert said.err.startswith("the page does not show the network: ") and said.err.count("\n") == 1
+    evaluated, built = said.err.splitlines()
+    assert evaluated.startswith("the run could not be evaluated: ")
+    assert built.startswith("the page does not show the network: ")
     data = read_data(work / "run/run.html")
     assert reason in data["network"]["problem"] and data["headlines"]
 
@@ -68,6 +98,7 @@ def test_without_its_network_the_rest_is_shown(case: str, dlspec, work: Path) ->
         (["run="], "no run in ''; name a run's folder"),
         (["run=empty"], "no run in 'empty'; give a run's folder, which contains spec.yaml"),
         (["run=run", "optimizer.lr=1"], "unknown setting 'optimizer.lr'; write python -m dlspec report run=FOLDER"),
+        (["run=run", "evaluate=1"], "evaluate must be true or false, got 1"),
         (["run=run", "--output", "x"], "unknown flag '--output'; write python -m dlspec report run=FOLDER"),
     ],
 )

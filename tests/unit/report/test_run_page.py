@@ -28,6 +28,7 @@ from helpers.evaluation_files import (
     CLASSES,
     LABELS,
     NUMBERS,
+    PICTURE,
     PIXELS,
     TWO_CLASSES,
     make_evaluation,
@@ -153,7 +154,8 @@ def test_kinds_of_targets(opened, tmp_path: Path) -> None:
     many = {**CLASSES, "classes": [f"c{at}" for at in range(60)], "errors": [],
             "confusion": [[int(row == 3 and column == 9) * 5 + 7 * (row == column) for column in range(60)]
                           for row in range(60)]}  # fmt: skip
-    targets = {"label": TWO_CLASSES, "price": NUMBERS, "tags": LABELS, "many": many}
+    pixels = {**CLASSES, "errors": [{"row": 5, "id": "", "error": 0.25, "input": PICTURE}]}
+    targets = {"label": TWO_CLASSES, "price": NUMBERS, "tags": LABELS, "many": many, "mask": pixels}
     page = opened(make_run(tmp_path / "run", make_evaluation(targets=targets)))
     cards = page.ask("[...document.querySelectorAll('.target')].map((each) => each.innerText)")
     advice = (
@@ -165,9 +167,12 @@ def test_kinds_of_targets(opened, tmp_path: Path) -> None:
     assert "Predictions against true values" in cards[1]
     assert cards[1].splitlines()[-1].split() == ["2", "2", "1", "1", "30", "21.5"]
     assert re.sub(r"\s+", " ", cards[2]).count("cat 4 75.0 % 75.0 % dog 2 0.0 %") == 1
-    assert "nothing (error 0.7000) instead of cat|dog" in cards[2] or "cat|dog" in cards[2]
+    assert cards[2].splitlines()[-1].split() == ["4", "cat|dog", "0.7000", "x"]
     assert re.sub(r"\s+", " ", cards[3]).count("true class prediction rows c3 c9 5") == 1
-    assert page.ask("document.querySelectorAll('.target canvas').length") == 2
+    assert "The samples of which the largest part is wrong, 1 shown." in cards[4]
+    assert cards[4].splitlines()[-2:] == ["25.0 % wrong", "row 5"]
+    assert page.ask("[...document.querySelectorAll('.matrix')].at(-1).querySelector('button:enabled')") is None
+    assert page.ask("document.querySelectorAll('.target canvas').length") == 3
 
 
 @needs_chromium
@@ -253,6 +258,18 @@ def test_only_regular_files_of_a_run_are_read(tmp_path: Path) -> None:
         (folder / name).symlink_to(outside)
     data = make_run_data(read_record(folder), NETWORK)
     assert (data["spec"], data["samples"], data["pictures"], data["environment"]) == ("", "", [], [])
+
+
+def test_lines_of_a_spec_with_imports_name_them(tmp_path: Path) -> None:
+    spec = {**SPEC, "imports": ["my.layers", "x]; rm -rf /"]}
+    folder = make_run(tmp_path / "it's mine", spec=spec, test={})
+    data = make_run_data(read_record(folder), NETWORK)
+    lines = {each["about"]: each["text"] for each in data["commands"]}
+    run = f"""'run="{tmp_path}/it'"'"'s mine"'"""
+    assert data["evaluate_command"] == f"python -m dlspec evaluate {run} 'imports=[my.layers]'"
+    words = "split=validation output=predictions.csv"
+    assert lines["Predict the validation split"] == f"python -m dlspec predict {run} 'imports=[my.layers]' {words}"
+    assert lines["Predict in Python"] == f"import dlspec\nimport my.layers\n\nmodel = dlspec.predictor({str(folder)!r})"
 
 
 def test_too_many_boxes_are_not_drawn() -> None:

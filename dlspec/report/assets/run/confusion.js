@@ -8,22 +8,23 @@ function confusionOf(target, choose) {
   return target.classes.length > MAX_MATRIX_CLASSES ? confusedPairs(target, choose) : confusionMatrix(target, choose);
 }
 
-function confusionMatrix({ classes, confusion }, choose) {
+function confusionMatrix({ classes, confusion, errors }, choose) {
+  const canChoose = errors.some(hasAnswer);
   const isNumbered = classes.length <= MAX_NUMBERED_CLASSES;
   const head = make("tr", {}, make("td", {}), classes.map((name) => make("th", { scope: "col", title: name }, make("span", {}, name))));
   const rows = confusion.map((row, truth) => {
     const total = row.reduce((sum, each) => sum + each, 0);
-    const cells = row.map((rows, prediction) => matrixCell({ truth, prediction, rows, share: total ? rows / total : 0 }, classes, isNumbered, choose));
+    const cells = row.map((rows, prediction) => matrixCell({ truth, prediction, rows, share: total ? rows / total : 0 }, classes, isNumbered, canChoose ? choose : null));
     return make("tr", {}, make("th", { scope: "row", title: classes[truth] }, classes[truth]), cells);
   });
-  return make("div", {}, make("p", { class: "soft tight" }, "Rows are true classes, columns are predictions."), make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "confusion matrix" }, make("table", { class: `matrix${isNumbered ? "" : " dense"}` }, make("thead", {}, head), make("tbody", {}, rows))));
+  return make("div", {}, make("p", { class: "soft tight" }, "Rows are true classes, columns are predictions."), make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "confusion matrix" }, make("table", { class: `matrix${isNumbered ? (classes.length <= 4 ? " large" : "") : " dense"}` }, make("thead", {}, head), make("tbody", {}, rows))));
 }
 
 function matrixCell(cell, classes, isNumbered, choose) {
   const { truth, prediction, rows, share } = cell;
   const isRight = truth === prediction;
   const about = `${classes[truth]} predicted as ${classes[prediction]}: ${plural(rows, "row")}, ${percent(share)} of the true class`;
-  const button = make("button", { class: isRight ? "right" : "wrong", disabled: isRight || rows === 0, "aria-label": about, onclick: () => choose(cell) }, isNumbered && rows ? count(rows) : "");
+  const button = make("button", { class: isRight ? "right" : "wrong", disabled: isRight || rows === 0 || !choose, "aria-label": about, onclick: () => choose(cell) }, isNumbered && rows ? count(rows) : "");
   button.style.setProperty("--share", share.toFixed(3));
   if (share > 0.55) button.classList.add("full");
   return make("td", { onmousemove: (event) => showNote(event, about), onmouseleave: (event) => showNote(event) }, button);
