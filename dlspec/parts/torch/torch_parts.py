@@ -142,7 +142,7 @@ def _derive_layer(cls: type) -> Schema:
 
 def _derive_loss(cls: type) -> Schema:
     # dlspec's targets are never log-probabilities.
-    return derive_schema(cls, "loss", SchemaOptions(find_constraint, frozenset({"log_target"})))
+    return derive_schema(cls, "loss", SchemaOptions(find_constraint, ignored_of_torch=frozenset({"log_target"})))
 
 
 def _derive_optimizer(cls: type) -> Schema:
@@ -150,8 +150,10 @@ def _derive_optimizer(cls: type) -> Schema:
 
 
 def _derive_scheduler(cls: type) -> Schema:
-    ignored = frozenset({"optimizer", "last_epoch", "scale_fn"})
-    return derive_schema(cls, "scheduler", SchemaOptions(find_constraint, ignored))
+    options = SchemaOptions(
+        find_constraint, frozenset({"optimizer", "last_epoch"}), ignored_of_torch=frozenset({"scale_fn"})
+    )
+    return derive_schema(cls, "scheduler", options)
 
 
 LAYERS = Registry(
