@@ -7,7 +7,7 @@ from typing import Any
 
 # Keys that an entry may have next to its layer's name or among the layer's settings.
 FIRST_ENTRY_KEYS = ("name", "from", "repeat", "if", "tie", "share", "parametrize", "layout")
-# Keys that were added after version 0.1.0: a user's own layer may have a setting of this name, which then takes its place.
+# Keys added after version 0.1.0: a setting of this name of a user's own layer takes its place.
 LATER_ENTRY_KEYS = ("lengths_of",)
 ENTRY_KEYS = (*FIRST_ENTRY_KEYS, *LATER_ENTRY_KEYS)
 OWN_SETTINGS: dict[str, frozenset[str]] = {}  # by layer: the keys of `LATER_ENTRY_KEYS` that are settings of it
