@@ -68,7 +68,7 @@ def _describe_wrong_class(cls: Any, base: type, kind: str) -> str:
         fix = f"call {name} in the forward method of such a class"
         fix += ", or write what it computes as a Formula in the spec" if kind == "layer" else ""
     else:
-        fix = f"@dlspec.{kind} stands above a class"
+        fix = f"write @dlspec.{kind} above a class"
     return f"{expected}, got an object of type {what}; {fix}"
 
 

@@ -14,7 +14,7 @@ from torch import nn, optim
 from torch.optim import lr_scheduler
 
 from dlspec.parts.layers.attention import Attention
-from dlspec.parts.layers.fold_time import FoldTime, UnfoldTime
+from dlspec.parts.layers.fold_time import FoldTime, FoldTimeLike, UnfoldTime
 from dlspec.parts.layers.formula_layer import Formula
 from dlspec.parts.layers.merge import Add, Concat, Multiply
 from dlspec.parts.layers.normalization import BatchNorm1d, GroupNorm, InstanceNorm1d
@@ -108,6 +108,7 @@ _DLSPEC_LAYERS: tuple[type, ...] = (
     RelativePositionBias,
     StochasticDepth,
     FoldTime,
+    FoldTimeLike,
     UnfoldTime,
     Formula,
     Parameter,
