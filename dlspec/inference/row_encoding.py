@@ -72,21 +72,17 @@ def complete_columns(fitted: FittedTable, columns: Columns, *, with_targets: boo
         if len(plan.columns) == 1 and plan.name in found:
             found.setdefault(plan.columns[0], found[plan.name])
     wanted = [*fitted.inputs, *(fitted.targets if with_targets else ())]
-    for name in wanted:
-        members = fitted.stacks.get(name, (name,))
-        missing = [member for member in members if member not in found]
-        if name not in found and missing:
-            raise _make_missing_error(missing, columns)
-        if name not in found:
-            found[name] = _stack(found, members)
-    return found
+    needed = {name: fitted.stacks.get(name, (name,)) for name in wanted if name not in found}
+    missing = [member for members in needed.values() for member in members if member not in found]
+    if missing:
+        raise _make_missing_error(missing, columns)
+    return {**found, **{name: _stack(found, members) for name, members in needed.items()}}
 
 
 def _make_missing_error(missing: list[str], columns: Columns) -> DataError:
     more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     found = f"no column '{missing[0]}'{more}, which the run was trained on"
-    names = f"the columns are {', '.join(list(columns)[:12])}" if columns else "the rows have no columns"
-    return DataError("", f"{found}; {suggest(missing[0], columns, max_names=0) or names}", Code.UNKNOWN_FIELD)
+    return DataError("", f"{found}; {suggest(missing[0], columns) or 'the rows have no columns'}", Code.UNKNOWN_FIELD)
 
 
 def _stack(columns: Columns, members: tuple[str, ...]) -> NDArray[Any]:

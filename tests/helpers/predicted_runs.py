@@ -148,6 +148,7 @@ CASES: Mapping[str, DataCase] = {
     "digits": DataCase(["data=digits", "data.limit=24"], rows=_read_digits),
     "digits to image": DataCase(["data=digits", "data.limit=24", "data.target=image"], rows=_read_digits),
     "mnist": DataCase(["data=mnist", "data.path=mnist"], rows=_read_mnist),
+    "mnist to image": DataCase(["data=mnist", "data.path=mnist", "data.target=image"], rows=_read_mnist),
     "segments": DataCase(["data=digits_segments", "data.limit=24"]),
     "tumours": DataCase(["data=breast_cancer", "data.limit=24"], rows=_read_tumours),
     "tumours to features": DataCase(["data=breast_cancer", "data.target=features"], rows=_read_tumours),
