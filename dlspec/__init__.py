@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from dlspec.data.sources.source import data_source
     from dlspec.data.sources.user_rows import rows
     from dlspec.errors import DataError, SpecError, TrainingFailed, UserError
+    from dlspec.inference.predictor import Predictor, predictor
     from dlspec.parts.decorators import layer, loss, optimizer, scheduler
     from dlspec.report.results import Results, results
 
 __all__ = [
     "DataError",
+    "Predictor",
     "Result",
     "Results",
     "SpecError",
@@ -36,6 +38,7 @@ __all__ = [
     "load",
     "loss",
     "optimizer",
+    "predictor",
     "results",
     "resume",
     "rows",
@@ -49,6 +52,7 @@ _MODULE_OF_NAME = {
     **dict.fromkeys(("Result", "build", "inspect", "load", "resume", "sweep", "train"), "dlspec.api"),
     **dict.fromkeys(("DataError", "SpecError", "TrainingFailed", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.parts.decorators"),
+    **dict.fromkeys(("Predictor", "predictor"), "dlspec.inference.predictor"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
     "column": "dlspec.data.prepare.kinds.user_kinds",
     "data_source": "dlspec.data.sources.source",

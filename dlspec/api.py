@@ -16,12 +16,12 @@ from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 from torch import nn
 
 from dlspec.config.conf_files import GROUPS
-from dlspec.config.overrides import format_choice, parse_overrides
+from dlspec.config.overrides import format_choice
 from dlspec.data.dataset import Dataset
 from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.sources import SOURCES
 from dlspec.errors import UserError, format_value
-from dlspec.formatting import format_override
+from dlspec.inference.loaded_run import load_run
 from dlspec.jobs import run_resuming
 from dlspec.jobs.data_inspection import inspect_python_data
 from dlspec.jobs.job import Job
@@ -30,22 +30,15 @@ from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.python_spec import (
     DataInput,
     SpecInput,
-    extract_data_settings,
-    is_python_data,
+    apply_changes,
     prepare_spec,
-    split_spec,
     to_plain_value,
 )
-from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
-from dlspec.language.sections.weights_section import WeightsSpec
-from dlspec.language.source_map import SourceMap
-from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.limits import allow_deep_recursion, explain_raising_limit, get_limit
-from dlspec.network.weights.weight_loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
-from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER, SPEC_FILE
+from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER
 from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
 from dlspec.standard_streams import tolerate_output_errors
@@ -143,28 +136,25 @@ def _release_memory_on_error(function: Callable[P, T]) -> Callable[P, T]:
     return wrapper
 
 
-def load(folder: str | Path, data: DataInput = None) -> nn.Module:
+def load(folder: str | Path, data: DataInput = None, *, imports: Sequence[str] = ()) -> nn.Module:
     """Load the network of a run with its best weights, or with its last ones if no best ones were saved.
+
+    The run's data are not read, unless an older version of dlspec trained it.
 
     Args:
         folder: The run's folder.
-        data: The data of the run again, if they were given in Python.
+        data: The data of the run again, if an older version trained it on data that were given in Python.
+        imports: Modules that the run's spec may import.
 
     Returns:
         The network, on the CPU and in eval mode.
 
     Raises:
         UserError: If the folder does not contain a run, or its weights are missing.
-        SpecError: If its spec imports modules that have not been imported.
+        SpecError: If its spec imports modules that `imports` does not name.
     """
-    run_folder = run_resuming.find_run_folder(str(folder))
-    spec, _ = _apply_changes(run_folder, {}, data)
-    problems = Problems()
-    with preserve_generators(), allow_deep_recursion():
-        network = prepare_spec(spec, data, is_resumed=True).build().network.module.cpu().eval()
-        load_weights(network, WeightsSpec(path=str(run_folder), strict=True), problems)
-    raise_problems(problems, SourceMap)
-    return network
+    run = load_run(folder, imports=imports, data=data)
+    return run.network.float() if run.spec.trainer.precision == 64 else run.network
 
 
 @_release_memory_on_error
@@ -223,35 +213,13 @@ def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (
         TrainingFailed: If the checkpoint does not fit or the training fails.
     """
     run_folder = run_resuming.find_run_folder(str(folder))
-    spec, written_keys = _apply_changes(run_folder, changes, data)
+    spec, written_keys = apply_changes(run_folder, changes, data)
     with preserve_generators(), run_resuming.lock_newest_checkpoint(run_folder) as found:
         with allow_deep_recursion():
             job = run_resuming.make_resumed_job(prepare_spec(spec, data), found)
         changed = run_resuming.find_changes(run_folder, job, found, written_keys)
         run_resuming.refuse_changes(run_folder, job, found, changed, allow)
         return _make_result(job, run_resuming.continue_run(job, run_folder, found), run_folder)
-
-
-def _apply_changes(run_folder: Path, changes: SpecInput, data: DataInput) -> tuple[SpecInput, list[str]]:
-    """Return the run's spec with the changes, and the changed keys; arrays are split as before."""
-    changed_sections, overrides = split_spec(changes)
-    saved = load_yaml_file(run_folder / SPEC_FILE).tree.get("data") if is_python_data(data) else None
-    splits = extract_data_settings(saved) if isinstance(saved, Mapping) else {}
-    if isinstance(changes, Mapping) or not changes:
-        kept = {"data": splits | dict(changed_sections.get("data", {}))} if splits else {}
-        return {"run": str(run_folder), **changed_sections, **kept}, list(changes)
-    keys = [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
-    return [
-        format_override("run", str(run_folder)),
-        *(_format_data_setting(key, value) for key, value in splits.items()),
-        *overrides,
-    ], keys
-
-
-def _format_data_setting(key: str, value: Any) -> str:
-    """Format a setting of data that were given in Python as an override."""
-    path = f"data.{key}"
-    return format_override(path, value) if isinstance(value, str) else f"{path}={format_value(value, 10**6)}"
 
 
 def _print_data_notes(job: Job) -> None:

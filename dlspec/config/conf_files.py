@@ -48,7 +48,7 @@ def list_group_files(group: str, folders: Iterable[Path] | None = None) -> list[
 
 
 def explain_misplaced_file(group: str, name: str) -> str:
-    """Return the command that moves a file to where its group looks for it; "" if there is no such file.
+    """Return the command that moves a file to where its group looks for it; "" without such a file.
 
     Such a file ends in `.yml`, or is in the folder of another group, in `conf/` itself or in the working directory.
 

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from dlspec.data.encoding.saved_dataset import make_saved_preparation
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.formatting import first_line, format_bytes
 from dlspec.jobs.environment import collect_environment, find_package_version, merge_resumed_environment
@@ -44,6 +46,11 @@ class Job:
     def data_checksum(self) -> str:
         """The checksum of the data, which the run's checkpoints contain."""
         return compute_content_checksum(self.prepared.data)
+
+    @cached_property
+    def saved_preparation(self) -> dict[str, Any]:
+        """What the run saves of its data: how rows are encoded, and the description of fields and targets."""
+        return make_saved_preparation(self.prepared.source_data or self.prepared.data)
 
     def run(self, folder: Path | None = None) -> JobResult:
         """Train and test. Everything is written to `folder`; without one, nothing is written.
@@ -118,7 +125,7 @@ class Job:
         With these the checkpoint can be used without the run's folder.
         """
         prepared = self.prepared
-        texts = {"spec": prepared.resolved, "preprocessing": prepared.data.preprocessing}
+        texts = {"spec": prepared.resolved, "preprocessing": self.saved_preparation}
         return {
             "dlspec": find_package_version("dlspec") or "",
             DATA_CHECKSUM: self.data_checksum,
@@ -132,8 +139,7 @@ class Job:
     def _write_spec_and_environment(self, folder: Path, snapshot: Snapshot | None) -> None:
         changes = {} if snapshot is None else self._find_all_changes(snapshot, folder)
         (folder / RESULT_FILE).unlink(missing_ok=True)  # the result of a resumed run is outdated
-        if self.prepared.data.preprocessing:
-            write_json(folder / PREPARE_FILE, dict(self.prepared.data.preprocessing))
+        write_json(folder / PREPARE_FILE, self.saved_preparation)
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
             {"seed": self.prepared.spec.seed, **collect_environment()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,13 +17,16 @@ from dlspec.config.overrides import format_choice, parse_overrides, replaces_sec
 from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
-from dlspec.errors import Code, Problem, SpecError, UserError, suggest
+from dlspec.errors import Code, Problem, SpecError, UserError, format_value, suggest
+from dlspec.formatting import format_override
 from dlspec.jobs.composed_spec import compose_or_raise
 from dlspec.jobs.rows_in_python import is_table_like, make_table_of_rows
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from dlspec.language.source_map import SourceMap
+from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.limits import explain_raising_limit, get_limit
+from dlspec.runs.file_names import SPEC_FILE
 
 KEYS_CHOSEN_BY_NAME = (*GROUPS, "run")  # given as a string, each of these names a file, a part or a run
 DATA_FIX = "pass arrays by name, {'x': ..., 'target': ...}, a frame, a list of rows, (X, y), or a data set's name"
@@ -145,15 +149,43 @@ def _has_arrays(data: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     return is_given or any(hasattr(each, "__array__") for each in data.values())
 
 
+def apply_changes(run_folder: Path, changes: SpecInput, data: DataInput) -> tuple[SpecInput, list[str]]:
+    """Return a run's spec with changes, and the changed keys.
+
+    Args:
+        run_folder: The run's folder.
+        changes: A spec with only the settings that change.
+        data: The data of the run again, if they are given in Python; arrays are split as before.
+    """
+    changed_sections, overrides = split_spec(changes)
+    saved = load_yaml_file(run_folder / SPEC_FILE).tree.get("data") if is_python_data(data) else None
+    splits = extract_data_settings(saved) if isinstance(saved, Mapping) else {}
+    if isinstance(changes, Mapping) or not changes:
+        kept = {"data": splits | dict(changed_sections.get("data", {}))} if splits else {}
+        return {"run": str(run_folder), **changed_sections, **kept}, list(changes)
+    keys = [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
+    return [
+        format_override("run", str(run_folder)),
+        *(_format_data_setting(key, value) for key, value in splits.items()),
+        *overrides,
+    ], keys
+
+
+def _format_data_setting(key: str, value: Any) -> str:
+    """Format a setting of data that were given in Python as an override."""
+    path = f"data.{key}"
+    return format_override(path, value) if isinstance(value, str) else f"{path}={format_value(value, 10**6)}"
+
+
 def _make_data_section(data: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Make a data section to check the config with; it is never opened."""
     if data.origin.get("type") == "table":
         return {**data.origin, **settings}
     kept = {key: value for key, value in settings.items() if key not in ("labels", "target")}
-    return _make_placeholder_source(data) | kept
+    return make_placeholder_section(data) | kept
 
 
-def _make_placeholder_source(data: Dataset) -> dict[str, Any]:
+def make_placeholder_section(data: Dataset) -> dict[str, Any]:
     """Make a data section with the shape of these data. The config is checked with it; it is never opened."""
     field = data.fields[0]
     if field.vocab_size is not None:

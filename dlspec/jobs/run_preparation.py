@@ -82,6 +82,7 @@ class PreparedRun:
     make_metrics: Callable[[], Sequence[Mapping[str, Any]]]
     resolved: Mapping[str, Any]  # the spec as it is saved in the run's folder
     notes: Sequence[str] = ()  # lines for the user, such as which weights were loaded
+    source_data: Dataset | None = None  # the data as their source returned them; None if they are `data`
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Preparation:
         fields = match_inputs(spec.graph.inputs, data, problems)
         device = _choose_run_device(spec, problems)
         raise_problems(problems, self.make_source_map)
-        data = _add_token_targets(spec, data, fields.values())
+        data = add_token_targets(spec, data, fields.values())
         seed_generators(spec.seed)
         samples = {name: (field, data.sample(field.name, SAMPLES_FOR_TRACING)) for name, field in fields.items()}
         network = build_network(spec.graph, spec.layers, samples, problems, mode)
@@ -164,7 +165,7 @@ class Preparation:
         """Build the network, and make everything else that the trainer needs; raises as `build` does."""
         opened = opened or self.open()
         with deterministic_algorithms(opened.spec.trainer.deterministic):
-            return self._prepare_built(self.build(mode, opened))
+            return replace(self._prepare_built(self.build(mode, opened)), source_data=opened.data)
 
     def _prepare_built(self, built: BuiltSpec) -> PreparedRun:
         spec, data, network, problems = built.spec, built.data, built.network, built.spec.problems.make_empty_copy()
@@ -225,8 +226,14 @@ def _check_recomputed_patterns(spec: Spec, network: Network, problems: Problems)
             problems.add(Code.NO_MATCH, path, f"'{pattern}' matches no layer of the network", fix, at_value=True)
 
 
-def _add_token_targets(spec: Spec, data: Dataset, fields: Iterable[Field]) -> Dataset:
-    """Add a next-token target for each of the model's token fields that a loss or the data use as a target."""
+def add_token_targets(spec: Spec, data: Dataset, fields: Iterable[Field]) -> Dataset:
+    """Add a next-token target for each of the model's token fields that a loss or the data use as a target.
+
+    Args:
+        spec: The spec.
+        data: The data.
+        fields: The fields that the model takes.
+    """
     target_names = {each.target for each in spec.loss or () if isinstance(each.target, str)}
     if not target_names and not data.targets:  # the fields of data without a target are their own targets
         target_names = {each.name for each in data.effective_targets}

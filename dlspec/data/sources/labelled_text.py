@@ -34,13 +34,16 @@ class TextSource(SplitSource):
     min_count: int = Field(1, ge=1, description="words that are rarer than this in the training texts are unknown")
     lowercase: bool = Field(True, description="whether 'Free' and 'free' are the same word")
 
-    def make_dataset(self, texts: Sequence[str], labels: Sequence[str], target_name: str) -> Dataset:
+    def make_dataset(
+        self, texts: Sequence[str], labels: Sequence[str], target_name: str, column: str = "text"
+    ) -> Dataset:
         """Make a data set of texts and their labels.
 
         Args:
             texts: the texts
             labels: the class name of each text
             target_name: name of the target
+            column: name of the column with the texts
 
         Returns:
             The data set, with the field `text`.
@@ -67,7 +70,8 @@ class TextSource(SplitSource):
         arrays = {"text": tokens, field.lengths: lengths}
         preprocessing = {"text": vocabulary.to_json()}
         splits = make_splits(arrays, {target_name: numbers}, parts)
-        return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
+        return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing,
+                               column_names={"text": (column,)})  # fmt: skip
 
     def _split_texts(self, words: list[list[str]], classes: NDArray[np.int64]) -> SplitIndices:
         """Split the rows, with equal texts in one split: a training text must not occur in the test."""
@@ -111,7 +115,7 @@ class TextCsv(TextSource):
         from dlspec.data.files.csv_file import read_columns
 
         texts, labels = read_columns(self.path, self.text, self.label, self.delimiter, self.encoding)
-        return self.make_dataset(texts, labels, self.label)
+        return self.make_dataset(texts, labels, self.label, self.text)
 
 
 @data_source("python_lines")

@@ -10,6 +10,8 @@ from dlspec.errors import Code, DataError
 from dlspec.runs.file_names import PREPARE_FILE
 from dlspec.runs.io import read_json_object
 
+MAX_PREPARE_BYTES = 2**28  # of prepare.json: vocabularies of a million words take 20 MB
+
 
 def read_saved_preparation(run: str) -> FittedTable:
     """Read what a run has fitted.
@@ -21,7 +23,7 @@ def read_saved_preparation(run: str) -> FittedTable:
         DataError: if the folder has no such file, or it is damaged.
     """
     path = Path(expand_home(run)) / PREPARE_FILE
-    saved = read_json_object(path)
+    saved = read_json_object(path, MAX_PREPARE_BYTES)
     if saved is None:
         found = f"no {PREPARE_FILE} in '{run}'" if not path.is_file() else f"'{path}' is damaged"
         raise DataError("prepare", f"{found}; name the folder of a run that was trained on rows", Code.NO_RUN)

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from dlspec.data.dataset import Dataset
     from dlspec.data.prepare.kinds.plain_kinds import Divided
 
+MEASURES = (
+    *("radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points"),
+    *("symmetry", "fractal dimension"),
+)
+# The columns of the data sets as scikit-learn names them.
+TUMOUR_COLUMNS = (
+    *(f"mean {each}" for each in MEASURES),
+    *(f"{each} error" for each in MEASURES),
+    *(f"worst {each}" for each in MEASURES),
+)
+PATIENT_COLUMNS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+
 
 @data_source("digits")
 class Digits(SplitSource):
@@ -79,7 +91,8 @@ class BreastCancer(SplitSource):
         target = dataset.Target("diagnosis", "classes", (), ("benign", "malignant"))
         preprocessing = {"features": fitted.to_json()}
         splits = make_splits({"features": features}, {"diagnosis": labels}, parts)
-        return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
+        return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing,
+                               column_names={"features": TUMOUR_COLUMNS})  # fmt: skip
 
 
 @data_source("diabetes")
@@ -118,7 +131,8 @@ class Diabetes(SplitSource):
         splits = make_splits(
             {"features": fitted.apply(table).values}, {"progression": numbers.astype(np.float32)}, parts
         )
-        return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
+        return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing,
+                               column_names={"features": PATIENT_COLUMNS})  # fmt: skip
 
 
 def _read_table(name: str, dtype: type[np.generic], **options: Any) -> NDArray[Any]:

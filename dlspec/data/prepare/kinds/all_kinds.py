@@ -1,5 +1,6 @@
 """Registers all kinds: the registries import it when they are first asked for a kind."""
 
+from dlspec.data.prepare.kinds import array_column as array_column
 from dlspec.data.prepare.kinds import category as category
 from dlspec.data.prepare.kinds import class_target as class_target
 from dlspec.data.prepare.kinds import date as date

@@ -1,0 +1,201 @@
+"""Turn predicted tensors into output columns: classes under the target's name, probabilities, numbers in their unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlspec.data.dataset import Target
+from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.prepare.kinds.array_column import FittedArray
+from dlspec.data.prepare.kinds.kind import FittedColumn
+from dlspec.errors import UserError, format_value
+from dlspec.inference.text_prediction import TokenTargets, name_token
+
+Answers = dict[str, list[Any]]
+PROBABILITY = "probability"
+LABEL_SEPARATOR = "|"
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """What is written of predictions."""
+
+    probabilities: bool = False  # a column for each class
+    # Of two classes, the probability from which on the positive one is written, and of labels each; None for 0.5.
+    threshold: float | None = None
+    columns: Sequence[str] | None = None  # the output columns, in their order; None for all
+    keep: bool = False  # whether the columns of the input come first
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise UserError(f"threshold must be a number from 0 to 1, got {format_value(self.threshold)}")
+
+
+@dataclass(frozen=True)
+class PredictedRows:
+    """Predictions of some rows, as tensors on the CPU."""
+
+    values: Mapping[str, Tensor]
+    lengths: Mapping[str, Tensor] = field(default_factory=dict)  # by target: real steps of each row, (N,)
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)  # by target: a text that was written, (N, T)
+
+
+class AnswerColumns:
+    """Makes the output columns of a run.
+
+    Args:
+        targets: the predicted targets, with the shape of a sample
+        fitted: what encodes the run's rows, to name tokens and to undo scales; None if it is not known
+        token_targets: the targets whose tokens are predicted one after another
+        options: what is written
+    """
+
+    def __init__(
+        self, targets: Sequence[Target], fitted: FittedTable | None, token_targets: TokenTargets, options: AnswerOptions
+    ) -> None:
+        self.targets, self.fitted, self.token_targets, self.options = targets, fitted, token_targets, options
+        if options.threshold is not None and not any(has_threshold(each) for each in targets):
+            names = ", ".join(each.name for each in targets)
+            fix = "leave threshold out; it is for targets of two classes and for labels"
+            raise UserError(f"threshold has no effect on {names or 'this run'}; {fix}")
+
+    def make_columns(self, rows: PredictedRows) -> Answers:
+        """Make the columns of some rows: a list of values by output column."""
+        answers: Answers = {}
+        for target in self.targets:
+            answers |= self._choose_maker(target)(target, rows)
+        if not self.targets:  # outputs that no loss calls a prediction
+            answers |= {name: values.tolist() for name, values in rows.values.items()}
+        return answers
+
+    def _choose_maker(self, target: Target) -> Callable[[Target, PredictedRows], Answers]:
+        if target.name in self.token_targets.written:
+            return self._make_text
+        if any(each.name == target.name for each in self.token_targets.following.values()):
+            return self._make_next_token
+        if target.labels:
+            return self._make_labels
+        if target.kind == "numbers":
+            return self._make_numbers
+        return {0: self._make_class, 1: self._make_tags}.get(len(target.shape), self._make_pixels)
+
+    # ---- one class a row -------------------------------------------------------------------------------------------
+
+    def _make_class(self, target: Target, rows: PredictedRows) -> Answers:
+        found, name = rows.values[target.name], target.name
+        chosen, probability = self._choose_classes(found)
+        answers: Answers = {name: _name_classes(target, chosen).tolist()}
+        is_pair = found.dim() == 1
+        by_class = torch.stack([1 - found, found], 1) if is_pair else found
+        if is_pair:
+            answers[f"{name}.{target.classes[1]}"] = found.tolist()
+        else:
+            answers[f"{name}.{PROBABILITY}"] = probability.tolist()
+        if self.options.probabilities:
+            answers |= {f"{name}.{each}": by_class[:, at].tolist() for at, each in enumerate(target.classes)}
+        return answers
+
+    def _choose_classes(self, found: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the chosen class of each row and its probability."""
+        if found.dim() > 1:
+            probability, chosen = found.max(-1)
+            return chosen, probability
+        chosen = self._pass_threshold(found)
+        return chosen.long(), torch.where(chosen, found, 1 - found)
+
+    def _pass_threshold(self, found: Tensor) -> Tensor:
+        threshold = self.options.threshold
+        return found > DEFAULT_THRESHOLD if threshold is None else found >= threshold
+
+    def _make_labels(self, target: Target, rows: PredictedRows) -> Answers:
+        found, names = rows.values[target.name], np.array(target.labels, object)
+        chosen = self._pass_threshold(found).numpy()
+        answers: Answers = {target.name: [LABEL_SEPARATOR.join(names[row]) for row in chosen]}
+        if self.options.probabilities:
+            answers |= {f"{target.name}.{each}": found[:, at].tolist() for at, each in enumerate(target.labels)}
+        return answers
+
+    # ---- classes of steps and pixels, numbers ----------------------------------------------------------------------
+
+    def _make_tags(self, target: Target, rows: PredictedRows) -> Answers:
+        names = _name_classes(target, _most_probable(rows.values[target.name], 2))
+        return {target.name: _cut(names, rows.lengths.get(target.name))}
+
+    def _make_pixels(self, target: Target, rows: PredictedRows) -> Answers:
+        """Make lists of the numbers of classes, as a mask contains them."""
+        return {target.name: _most_probable(rows.values[target.name], 1 + len(target.shape)).tolist()}
+
+    def _make_numbers(self, target: Target, rows: PredictedRows) -> Answers:
+        values = rows.values[target.name]
+        column = self._find_reconstructed_column(target)
+        if column is not None:
+            values = torch.from_numpy(np.asarray(column.invert(values.numpy())))
+        lengths = rows.lengths.get(target.name) if target.shape else None
+        return {target.name: values.tolist() if lengths is None else _cut(values.numpy(), lengths)}
+
+    def _find_reconstructed_column(self, target: Target) -> FittedColumn | None:
+        """Return what a reconstructed field was encoded with, if that can be undone."""
+        plans = [] if self.fitted is None else [plan for plan in self.fitted.fields if plan.name == target.name]
+        if not plans or plans[0].form != "own" or self.fitted is None:
+            return None
+        column = self.fitted.inputs[plans[0].columns[0]]
+        is_plain = isinstance(column, FittedArray) and column.divisor == 1
+        return None if is_plain or type(column).invert is FittedColumn.invert else column
+
+    # ---- tokens ----------------------------------------------------------------------------------------------------
+
+    def _make_text(self, target: Target, rows: PredictedRows) -> Answers:
+        tokens = rows.tokens[target.name].numpy()
+        column = None if self.fitted is None else self.fitted.targets.get(target.name)
+        if column is None or type(column).decode is FittedColumn.decode:
+            return {target.name: np.array(target.classes, object)[tokens].tolist()}
+        return {target.name: [column.decode(row) for row in tokens.tolist()]}
+
+    def _make_next_token(self, target: Target, rows: PredictedRows) -> Answers:
+        found, lengths = rows.values[target.name], rows.lengths[target.name]
+        last = found[torch.arange(len(found)), lengths.clamp(1, found.shape[1]) - 1]
+        by_class = torch.stack([1 - last, last], 1) if last.dim() == 1 else last
+        probability, chosen = by_class.max(-1)
+        kind = self._find_token_column(target)
+        names = [name_token(kind, target.classes, token) for token in chosen.tolist()]
+        answers: Answers = {target.name: names, f"{target.name}.{PROBABILITY}": probability.tolist()}
+        if self.options.probabilities:
+            named = {at: name_token(kind, target.classes, at) for at in range(by_class.shape[1])}
+            answers |= {f"{target.name}.{each}": by_class[:, at].tolist() for at, each in named.items()}
+        return answers
+
+    def _find_token_column(self, target: Target) -> FittedColumn | None:
+        for plan in self.fitted.fields if self.fitted is not None else ():
+            if plan.name == target.next_of and self.fitted is not None:
+                return self.fitted.inputs[plan.columns[0]]
+        return None
+
+
+def has_threshold(target: Target) -> bool:
+    """Whether a threshold chooses the classes of a target: two classes for a row, or labels."""
+    return bool(target.labels) or (len(target.classes) == 2 and not target.shape)
+
+
+def _most_probable(found: Tensor, rank: int) -> Tensor:
+    """Return the most probable classes; `rank` is the rank of one class for each step or pixel."""
+    return found.argmax(-1) if found.dim() > rank else (found > DEFAULT_THRESHOLD).long()
+
+
+def _name_classes(target: Target, chosen: Tensor) -> NDArray[Any]:
+    return np.asarray(np.array(target.classes, object)[chosen.numpy()])
+
+
+def _cut(values: NDArray[Any], lengths: Tensor | None) -> list[Any]:
+    """Return the real steps of each row."""
+    if lengths is None:
+        found: list[Any] = values.tolist()
+        return found
+    return [row[:length].tolist() for row, length in zip(values, lengths.tolist(), strict=True)]

@@ -1,0 +1,124 @@
+"""Predict samples in the batches of training's evaluation, so that the results are those that training saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size
+from dlspec.data.batches.tensor_tree import map_tensors
+from dlspec.data.dataset import Split, Target
+from dlspec.inference.loaded_run import LoadedRun
+from dlspec.inference.row_draws import RowDraws, find_draws, seed_row
+
+Predictions = Mapping[str, Tensor]  # by target
+
+
+@dataclass(frozen=True)
+class PredictedBatch:
+    """The predictions of one batch, on the CPU."""
+
+    # By target: numbers in their unit, or probabilities of classes (N, ..., K), of two classes that of the second one
+    # (N, ...). By output, as the network returns it, if no loss says what it predicts.
+    values: Predictions
+    rows: range  # of the samples
+
+
+class BatchPredictor:
+    """Runs a loaded network on batches. Several threads may share it.
+
+    Args:
+        run: the run
+        batch_size: samples of a batch; None for that of training's evaluation
+        seed: for networks that draw random numbers in eval mode; None for the seed of the run
+    """
+
+    def __init__(self, run: LoadedRun, batch_size: int | None = None, seed: int | None = None) -> None:
+        self.run, self.seed = run, run.spec.seed if seed is None else seed
+        self.batch_size = batch_size or run.settings.eval_batch_size or self._choose_batch_size()
+        self._names = [each.name for each in run.criterion.predicted_targets]
+        self._forward = run.backend.precision.wrap_forward(run.network)
+        zeros = self._make_batches(run.data.train)
+        inputs = next(zeros.iterate_in_order())[0]
+        self._draws = find_draws(lambda: self._run(inputs), run.device)
+        rows = range(len(inputs[0]))
+        self._draws_unknown = self._draws and find_draws(lambda: self._run_drawing(inputs, rows), run.device)
+
+    @property
+    def targets(self) -> list[Target]:
+        """The predicted targets, with the shape of one sample."""
+        run = self.run
+        return [run.data.get_loss_target(each.name) or each for each in run.criterion.predicted_targets]
+
+    def _choose_batch_size(self) -> int:
+        run = self.run
+        return choose_evaluation_batch_size(
+            run.data.train, run.inputs, run.settings.initial_batch_size, run.device, run.built.max_layer_outputs
+        )
+
+    def iterate_batches(self, split: Split, first_row: int = 0) -> Iterator[PredictedBatch]:
+        """Yield the predictions of each batch of a split, which needs no targets but those that are inputs.
+
+        Args:
+            split: the samples
+            first_row: number of the first sample in the data, for networks that draw random numbers
+        """
+        for inputs, rows in self.iterate_inputs(split, first_row):
+            own = range(rows.start - first_row, rows.stop - first_row)
+            yield PredictedBatch(self.predict_inputs(inputs, rows), own)
+
+    def iterate_inputs(self, split: Split, first_row: int = 0) -> Iterator[tuple[Sequence[Tensor], range]]:
+        """Yield the inputs of each batch, and the numbers of its rows in the data, of which the first is given."""
+        for inputs, _ in self._make_batches(split).iterate_in_order():
+            rows = range(first_row, first_row + len(inputs[0]))
+            yield inputs, rows
+            first_row = rows.stop
+
+    def predict_inputs(self, inputs: Sequence[Tensor], rows: range) -> dict[str, Tensor]:
+        """Predict one batch.
+
+        Args:
+            inputs: what the network takes
+            rows: the numbers of the rows in the data
+
+        Returns:
+            The predictions by target, on the CPU.
+        """
+        if self._draws_unknown:
+            single = [self._predict_row(inputs, at, row) for at, row in enumerate(rows)]
+            return {name: torch.cat([each[name] for each in single]) for name in single[0]}
+        output = self._run_drawing(inputs, rows) if self._draws else self._run(inputs)
+        return self._convert_output(output)
+
+    def _predict_row(self, inputs: Sequence[Tensor], at: int, row: int) -> dict[str, Tensor]:
+        with seed_row(self.seed, row, self.run.device):
+            return self._convert_output(self._run([each[at : at + 1] for each in inputs]))
+
+    def _run(self, inputs: Sequence[Tensor]) -> object:
+        with torch.inference_mode(), self.run.backend.precision.apply_settings():
+            return self._forward(*inputs)
+
+    def _run_drawing(self, inputs: Sequence[Tensor], rows: range) -> object:
+        with RowDraws(self.seed, rows):
+            return self._run(inputs)
+
+    def _convert_output(self, output: object) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            found = self.run.criterion.predict(output) if self._names else output
+            found = map_tensors(Tensor.cpu, found)
+        if isinstance(found, Mapping):
+            return dict(found)
+        return {(self._names or list(self.run.built.outputs))[0]: found}
+
+    def _make_batches(self, split: Split) -> BatchLoader:
+        run = self.run
+        plan = BatchPlan(
+            self.batch_size,
+            trim=run.built.allows_trimming,
+            fewest_steps=run.built.fewest_steps,
+            dtype=run.backend.precision.weights_dtype,
+        )
+        return BatchLoader(split, run.inputs, (), plan, run.device)

@@ -1,0 +1,275 @@
+"""`dlspec.predictor`: predict new rows with a finished run, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlspec.data.dataset import Split
+from dlspec.data.tables.python_rows import table_from_python
+from dlspec.errors import UserError
+from dlspec.inference.answer_columns import AnswerColumns, AnswerOptions, Answers, PredictedRows
+from dlspec.inference.batch_prediction import BatchPredictor
+from dlspec.inference.loaded_run import LoadedRun, load_run
+from dlspec.inference.row_chunk import AnswerChunk, RowChunk
+from dlspec.inference.row_encoding import EncodedChunk, complete_columns, encode_chunk
+from dlspec.inference.row_predictions import (
+    Predictions,
+    choose_columns,
+    identify_rows,
+    join_answers,
+    join_chunks,
+    list_values,
+    spread_answers,
+)
+from dlspec.inference.text_prediction import (
+    add_empty_targets,
+    find_token_targets,
+    keep_ends_of_texts,
+    write_greedily,
+)
+
+MIN_CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
+DEFAULT_OPTIONS = AnswerOptions()
+
+
+class Predictor:
+    """Predicts rows with a finished run. It can be called from several threads.
+
+    Args:
+        run: the loaded run
+        batch_size: rows that pass through the network together; None for the batches of training's evaluation, with
+            which predictions are equal to the last bit
+        seed: for networks that draw random numbers, such as `vae`; None for the seed of the run
+    """
+
+    def __init__(self, run: LoadedRun, batch_size: int | None = None, seed: int | None = None) -> None:
+        if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
+            raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        self.run = run
+        self.batches = BatchPredictor(run, batch_size, seed)
+        self._token_targets = find_token_targets(run.data, run.inputs, run.preparation)
+
+    def __repr__(self) -> str:
+        """Name the run, what it takes and what it predicts."""
+        predicted = ", ".join(each.name for each in self.batches.targets) or "outputs"
+        return f"Predictor({self.run.folder}: {', '.join(self.input_columns)} -> {predicted})"
+
+    @property
+    def input_columns(self) -> list[str]:
+        """The columns that a row needs."""
+        fitted = self.run.require_preparation()
+        return [member for name in fitted.inputs for member in fitted.stacks.get(name, (name,))]
+
+    @property
+    def names(self) -> list[str]:
+        """The output columns of `predict`, without the row's number."""
+        return list(self._make_empty_answers(DEFAULT_OPTIONS))
+
+    @property
+    def classes(self) -> Mapping[str, tuple[str, ...]]:
+        """The classes or labels of each predicted target, in their order; () for numbers."""
+        return {each.name: each.labels or each.classes for each in self.batches.targets}
+
+    @property
+    def chunk_rows(self) -> int:
+        """How many rows are encoded at a time: whole batches."""
+        return self.batches.batch_size * -(-MIN_CHUNK_ROWS // self.batches.batch_size)
+
+    # ---- rows in Python --------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        data: Any,
+        *,
+        probabilities: bool = False,
+        threshold: float | None = None,
+        columns: Sequence[str] | None = None,
+        keep: bool = False,
+    ) -> Predictions:
+        """Predict rows.
+
+        Args:
+            data: a list of mappings, a frame of pandas, polars or pyarrow, a mapping of columns or arrays, or one array
+                for a run with one input; columns that the run does not need are ignored
+            probabilities: whether to return the probability of each class
+            threshold: of two classes, the probability from which on the positive one is predicted; None for 0.5
+            columns: the output columns, in their order; None for all
+            keep: whether the columns of the input come first
+
+        Returns:
+            The predictions, in the order of the rows. A row that can't be read has None, and a reason in `problems`.
+
+        Raises:
+            UserError: if the data lack a column, or an argument does not fit the run.
+        """
+        options = AnswerOptions(probabilities, threshold, columns, keep)
+        chunks = list(self.predict_chunks(self._iterate_chunks(data), options))
+        return join_chunks(chunks)
+
+    def prepare(self, data: Any) -> dict[str, Tensor]:
+        """Encode rows as the tensors that the network takes, by name.
+
+        Args:
+            data: the rows, as for `predict`
+
+        Returns:
+            The tensors by the names of the network's inputs.
+
+        Raises:
+            UserError: if the data lack a column, or a row can't be read.
+        """
+        tensors: list[dict[str, Tensor]] = []
+        for chunk in self._iterate_chunks(data):
+            encoded = self.encode_chunk(chunk)
+            for position, reason in encoded.problems.items():
+                raise UserError(f"{chunk.locate(position)}: {reason}")
+            tensors.append({name: encoded.split.input(name) for name in self.run.inputs})
+        return {name: torch.cat([each[name] for each in tensors]) for name in self.run.inputs}
+
+    def _iterate_chunks(self, data: Any) -> Iterator[RowChunk]:
+        """Divide rows given in Python into chunks."""
+        if isinstance(data, str | Path) or (isinstance(data, list) and data and isinstance(data[0], str | Path)):
+            raise UserError("files can't be predicted from Python yet; read them first, as in pandas.read_csv(FILE)")
+        table = table_from_python(self._name_array(data))
+        for start in range(0, len(table), self.chunk_rows):
+            part = slice(start, start + self.chunk_rows)
+            taken = {name: column[part] for name, column in table.columns.items()}
+            yield RowChunk(taken, start, rows=min(self.chunk_rows, len(table) - start))
+
+    def _name_array(self, data: Any) -> Any:
+        """Name an array after the only input; the columns of a matrix after the inputs, in their order."""
+        if isinstance(data, Mapping) or hasattr(data, "columns") or not hasattr(data, "__array__"):
+            return data
+        fitted = self.run.require_preparation()
+        array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
+        if len(fitted.inputs) == 1:
+            return {next(iter(fitted.inputs)): array}
+        if array.ndim == 2 and array.shape[1] == len(self.input_columns):
+            return dict(zip(self.input_columns, array.T, strict=True))
+        names = ", ".join(self.input_columns[:10])
+        raise UserError(f"the run takes several columns, so one array does not do; pass them by name: {names}")
+
+    # ---- chunks of rows --------------------------------------------------------------------------------------------
+
+    def predict_chunks(
+        self, chunks: Iterator[RowChunk], options: AnswerOptions = DEFAULT_OPTIONS
+    ) -> Iterator[AnswerChunk]:
+        """Predict chunks of rows one after another.
+
+        Args:
+            chunks: the rows
+            options: what is written
+
+        Raises:
+            UserError: if a column is missing, or an option does not fit the run.
+        """
+        answers = AnswerColumns(self.batches.targets, self.run.preparation, self._token_targets, options)
+        for chunk in chunks:
+            yield self._predict_chunk(chunk, answers)
+
+    def _predict_chunk(self, chunk: RowChunk, answers: AnswerColumns) -> AnswerChunk:
+        encoded = self.encode_chunk(chunk)
+        found = self._predict_split(encoded, chunk.first_row, answers)
+        columns = self._add_own_columns(chunk, answers.options, spread_answers(found, encoded.kept, len(chunk)))
+        return AnswerChunk(choose_columns(columns, answers.options.columns), encoded.problems, encoded.notes)
+
+    def encode_chunk(self, chunk: RowChunk) -> EncodedChunk:
+        """Encode the rows of a chunk as samples; those that can't be read are left out, each with a reason."""
+        fitted = self.run.require_preparation()
+        encoded = encode_chunk(fitted, chunk)
+        split = encoded.split
+        if self._token_targets.following:
+            cells = {name: column[encoded.kept] for name, column in complete_columns(fitted, chunk.columns).items()}
+            split = keep_ends_of_texts(split, fitted, cells, self._token_targets.following)
+        if self._token_targets.written:
+            targets = [each for each in self.run.data.targets if each.name in self._token_targets.written]
+            split = add_empty_targets(split, targets, len(encoded.kept))
+        return EncodedChunk(split, encoded.kept, encoded.problems, encoded.notes)
+
+    def _predict_split(self, encoded: EncodedChunk, first_row: int, answers: AnswerColumns) -> Answers:
+        """Predict samples, and make their answers."""
+        if not len(encoded.kept):
+            return {name: [] for name in self._make_empty_answers(answers.options)}
+        if self._token_targets.written:
+            return join_answers([answers.make_columns(each) for each in self._write_texts(encoded.split, first_row)])
+        lengths = self._find_lengths(encoded.split)
+        batches = list(self.batches.iterate_batches(encoded.split, first_row))
+        if len({tuple(each.shape[1:] for each in batch.values.values()) for batch in batches}) == 1:
+            names = list(batches[0].values)
+            joined = {name: torch.cat([batch.values[name] for batch in batches]) for name in names}
+            return answers.make_columns(PredictedRows(joined, lengths))
+        return join_answers([
+            answers.make_columns(PredictedRows(batch.values, {name: each[batch.rows.start : batch.rows.stop]
+                                                              for name, each in lengths.items()}))
+            for batch in batches
+        ])  # fmt: skip
+
+    def _write_texts(self, split: Split, first_row: int) -> Iterator[PredictedRows]:
+        """Yield the texts of each batch that the network writes, with its other predictions."""
+        positions = {name: self.run.inputs.index(name) for name in self._token_targets.written}
+        for inputs, rows in self.batches.iterate_inputs(split, first_row):
+            predict = partial(self.batches.predict_inputs, rows=rows)
+            values, tokens = write_greedily(predict, inputs, positions, self._token_targets.written)
+            yield PredictedRows(values, tokens=tokens)
+
+    def _find_lengths(self, split: Split) -> dict[str, Tensor]:
+        """Return the real steps of each row by target, where rows differ in length."""
+        fields = {each.name: each.lengths for each in self.batches.targets if each.lengths}
+        fields |= {target.name: name for name, target in self._token_targets.following.items()}
+        found = {name: split.tensors.get(f"{of}_lengths") for name, of in fields.items()}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def _make_empty_answers(self, options: AnswerOptions) -> Answers:
+        """Make the output columns from two rows of zeros, to know their names."""
+        answers = AnswerColumns(self.batches.targets, self.run.preparation, self._token_targets, options)
+        split = self.run.data.train
+        values = next(self.batches.iterate_batches(split)).values
+        tokens = {each.name: torch.zeros(2, *each.shape, dtype=torch.int64) for each in self.batches.targets
+                  if each.name in self._token_targets.written}  # fmt: skip
+        lengths = {each.name: torch.ones(2, dtype=torch.int64) for each in self._token_targets.following.values()}
+        return answers.make_columns(PredictedRows(values, lengths, tokens))
+
+    def _add_own_columns(self, chunk: RowChunk, options: AnswerOptions, answers: Answers) -> Answers:
+        """Put what identifies a row before its answers, and the columns of the input if they are kept."""
+        own: Answers = {}
+        if options.keep:
+            own = {name: list_values(column) for name, column in chunk.columns.items()}
+        else:
+            own = identify_rows(
+                self.run.require_preparation(), chunk, is_file_a_row=self.run.spec.data.source_name == "files"
+            )
+        return {**{name: each for name, each in own.items() if name not in answers}, **answers}
+
+
+def predictor(
+    folder: str | Path,
+    *,
+    checkpoint: str = "best",
+    device: str | None = None,
+    batch_size: int | None = None,
+    imports: Sequence[str] = (),
+) -> Predictor:
+    """Load a run to predict new rows with it.
+
+    Args:
+        folder: the run's folder, or `latest`
+        checkpoint: which weights: `best` or `last`
+        device: where to compute, as in `trainer.device`; None for the CPU
+        batch_size: rows that pass through the network together; None for the batches of training's evaluation
+        imports: modules that the run's spec may import
+
+    Returns:
+        The predictor: `predictor(FOLDER).predict([{"age": 30}])`.
+
+    Raises:
+        UserError: if the folder does not contain a run, its weights are missing, or a file is damaged.
+        SpecError: if its spec imports modules that `imports` does not name.
+    """
+    return Predictor(load_run(folder, checkpoint, imports=imports, device=device), batch_size)

@@ -1,0 +1,49 @@
+"""Some rows of new data for a network, and its answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RowChunk:
+    """Consecutive rows of new data, as columns of equal length."""
+
+    # Cells by column, as in `dlspec.data.tables.table.Table`: (N,) TEXT with None where missing, (N,) object with
+    # lists, or (N, ...) numbers.
+    columns: Mapping[str, NDArray[Any]]
+    first_row: int = 0  # number of the first row in the whole data, from 0
+    problems: Mapping[int, str] = field(default_factory=dict)  # why a row can't be read, by position in this chunk
+    files: tuple[str, ...] = ()  # the files that the rows come from; () for rows given in Python or on stdin
+    file_of_row: NDArray[np.int32] | None = None  # (N,) index into `files`; None without files
+    line_of_row: NDArray[np.int64] | None = None  # (N,) first line of a row in its file, or its number, from 1
+    rows: int | None = None  # number of rows, for a chunk without columns
+
+    def __len__(self) -> int:
+        """Count the rows, those that can't be read too."""
+        if self.rows is not None:
+            return self.rows
+        return max(map(len, self.columns.values()), default=0)
+
+    def locate(self, position: int) -> str:
+        """Return where a row was read, as messages print it: `new.csv:17`, or `row 17` for rows of no file."""
+        if not self.files or self.file_of_row is None or self.line_of_row is None:
+            return f"row {self.first_row + position + 1}"
+        return f"{self.files[self.file_of_row[position]]}:{self.line_of_row[position]}"
+
+
+@dataclass(frozen=True)
+class AnswerChunk:
+    """The answers to the rows of a chunk."""
+
+    # Values by output column, in output order, one for each row: str, int, float, bool, list, or None.
+    columns: Mapping[str, Sequence[Any]]
+    problems: Mapping[int, str] = field(default_factory=dict)  # why a row has no answer, by position in the chunk
+    # How often: (`unknown`, `missing` or `cut`, column), for cells that training did not have.
+    notes: Counter[tuple[str, str]] = field(default_factory=Counter)

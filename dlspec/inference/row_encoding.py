@@ -1,0 +1,103 @@
+"""Encode new rows as the samples that a network takes, with what the run fitted on its training rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlspec.data.dataset import Split
+from dlspec.data.encoding.encoded_rows import EncodedRows, encode_rows
+from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.encoding.stacked_columns import stack_columns
+from dlspec.data.prepare.kinds.cells import list_cells
+from dlspec.errors import Code, DataError, suggest
+from dlspec.inference.row_chunk import RowChunk
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """The rows of a chunk that can be read, as samples."""
+
+    split: Split
+    kept: NDArray[np.int64]  # (M,) positions of the samples in the chunk
+    problems: Mapping[int, str]  # why the other rows can't be read, by position
+    notes: Counter[tuple[str, str]] = field(default_factory=Counter)  # how often: (`unknown`, column), ...
+
+
+def list_input_columns(fitted: FittedTable) -> list[str]:
+    """List the columns of a file that a network's inputs are made of."""
+    return [member for name in fitted.inputs for member in fitted.stacks.get(name, (name,))]
+
+
+def encode_chunk(fitted: FittedTable, chunk: RowChunk, *, with_targets: bool = False) -> EncodedChunk:
+    """Encode the rows of a chunk; those that can't be read are left out, each with a reason.
+
+    Args:
+        fitted: what the run fitted
+        chunk: the rows
+        with_targets: whether to encode the targets too, which must then be among the columns
+
+    Raises:
+        DataError: if a column is missing.
+    """
+    columns = complete_columns(fitted, chunk.columns, with_targets=with_targets)
+    rows = np.arange(len(chunk))
+    rows = rows[np.isin(rows, list(chunk.problems), invert=True)] if chunk.problems else rows
+    encoded = encode_rows(fitted, columns, rows, with_targets=with_targets)
+    if not encoded.problems:
+        return EncodedChunk(_make_split(encoded), rows, chunk.problems, encoded.notes)
+    problems = {**chunk.problems, **{row: "; ".join(reasons) for row, reasons in encoded.problems.items()}}
+    is_kept = np.isin(rows, list(encoded.problems), invert=True)
+    return EncodedChunk(_make_split(encoded, is_kept), rows[is_kept], dict(sorted(problems.items())), encoded.notes)
+
+
+def complete_columns(fitted: FittedTable, columns: Columns, *, with_targets: bool = False) -> Columns:
+    """Add the columns that are made of several others, and those that are named after their field.
+
+    Args:
+        fitted: what the run fitted
+        columns: the cells by column
+        with_targets: whether the targets are needed too
+
+    Raises:
+        DataError: if a column is missing.
+    """
+    found = dict(columns)
+    for plan in fitted.fields:
+        if len(plan.columns) == 1 and plan.name in found:
+            found.setdefault(plan.columns[0], found[plan.name])
+    wanted = [*fitted.inputs, *(fitted.targets if with_targets else ())]
+    needed = {name: fitted.stacks.get(name, (name,)) for name in wanted if name not in found}
+    missing = [member for members in needed.values() for member in members if member not in found]
+    if missing:
+        raise _make_missing_error(missing, columns)
+    return {**found, **{name: _stack(found, members) for name, members in needed.items()}}
+
+
+def _make_missing_error(missing: list[str], columns: Columns) -> DataError:
+    more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+    found = f"no column '{missing[0]}'{more}, which the run was trained on"
+    return DataError("", f"{found}; {suggest(missing[0], columns) or 'the rows have no columns'}", Code.UNKNOWN_FIELD)
+
+
+def _stack(columns: Columns, members: tuple[str, ...]) -> NDArray[Any]:
+    """Put columns side by side; as cells of text if some are numbers and others are not."""
+    if len({columns[name].dtype.kind in "biuf" for name in members}) == 1:
+        return stack_columns(columns, members)
+    return np.array([list_cells(columns[name]) for name in members], object).T
+
+
+def _make_split(encoded: EncodedRows, is_kept: NDArray[np.bool_] | None = None) -> Split:
+    def convert(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+        kept = arrays if is_kept is None else {name: values[is_kept] for name, values in arrays.items()}
+        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in kept.items()}
+
+    return Split(convert(encoded.fields), convert(encoded.targets))

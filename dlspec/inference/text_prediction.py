@@ -1,0 +1,183 @@
+"""Predict tokens one after another: a text to be written, and the token after a row's text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+
+from dlspec.data.dataset import Dataset, Split, Target, shift_right
+from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.prepare.kinds.cells import list_cells
+from dlspec.data.prepare.kinds.kind import FittedColumn
+from dlspec.data.prepare.kinds.plain_kinds import FittedAlphabet
+from dlspec.data.prepare.kinds.splitters import split_cells
+from dlspec.data.prepare.kinds.text import FittedText
+from dlspec.data.prepare.kinds.text_target import END, FittedTextTarget
+from dlspec.errors import DataError
+
+Predict = Callable[[Sequence[Tensor]], dict[str, Tensor]]
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TokenTargets:
+    """The targets of a run whose tokens the network predicts one after another."""
+
+    written: Mapping[str, int | None]  # texts that the network writes: the end token of each, None if it has none
+    following: Mapping[str, Target]  # by field of tokens: the target that is the token after it
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+        return not self.written and not self.following
+
+
+def find_token_targets(data: Dataset, inputs: Sequence[str], fitted: FittedTable | None) -> TokenTargets:
+    """Find the targets that the network reads itself, and those that are the next token of a field.
+
+    Args:
+        data: the data, with the tokens that the network predicts as targets
+        inputs: the network's inputs
+        fitted: what encodes rows
+    """
+    fields = {plan.name for plan in fitted.fields} if fitted is not None else {each.name for each in data.fields}
+    written = [each.name for each in data.targets if each.name in inputs and each.name not in fields]
+    ends = {name: END if isinstance(_find_column(fitted, name), FittedTextTarget) else None for name in written}
+    following = {each.next_of: each for each in data.targets if each.next_of in fields and each.next_of in inputs}
+    return TokenTargets(ends, following)
+
+
+def _find_column(fitted: FittedTable | None, target: str) -> FittedColumn | None:
+    return None if fitted is None else fitted.targets.get(target)
+
+
+# ---- a text to be written --------------------------------------------------------------------------------------------
+
+
+def add_empty_targets(split: Split, targets: Sequence[Target], rows: int) -> Split:
+    """Add targets of zeros that the network reads, with as many steps as they may have.
+
+    Args:
+        split: the encoded rows
+        targets: the targets
+        rows: the number of rows
+    """
+    zeros = {each.name: torch.zeros(rows, *each.shape, dtype=torch.int64) for each in targets}
+    lengths = {f"{each.name}_lengths": torch.full((rows,), each.shape[0]) for each in targets}
+    return Split({**split.tensors, **lengths}, {**split.targets, **zeros})
+
+
+def write_greedily(
+    predict: Predict, inputs: Sequence[Tensor], positions: Mapping[str, int], ends: Mapping[str, int | None]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Write texts: at each step the most probable token, until every row has its end token.
+
+    Args:
+        predict: predicts a batch
+        inputs: the network's inputs
+        positions: by target: the position of the text among the inputs, where it is shifted by one step
+        ends: by target: the token that ends a text; None if texts have none
+
+    Returns:
+        The predictions of the last step, and the tokens (N, T) of each text.
+    """
+    given = list(inputs)
+    tokens = {name: torch.zeros_like(given[at]) for name, at in positions.items()}
+    is_ended = {name: torch.zeros(len(each), dtype=torch.bool) for name, each in tokens.items()}
+    predictions: dict[str, Tensor] = {}
+    for step in range(max(each.shape[1] for each in tokens.values())):
+        for name, at in positions.items():
+            given[at] = shift_right(tokens[name])
+        predictions = predict(given)
+        for name, each in tokens.items():
+            if step < each.shape[1]:
+                chosen = _choose_token(predictions[name][:, step])
+                each[:, step] = chosen.to(each.device)
+                is_ended[name] |= chosen == ends[name] if ends[name] is not None else False
+        if all(bool(each.all()) for each in is_ended.values()):
+            break
+    return predictions, {name: each.cpu() for name, each in tokens.items()}
+
+
+def _choose_token(probabilities: Tensor) -> Tensor:
+    return probabilities.argmax(-1) if probabilities.dim() > 1 else (probabilities > 0.5).long()
+
+
+# ---- the token after a text ------------------------------------------------------------------------------------------
+
+
+def keep_ends_of_texts(
+    split: Split, fitted: FittedTable, columns: Mapping[str, NDArray[Any]], following: Mapping[str, Target]
+) -> Split:
+    """Replace the tokens of texts by their last ones, where the network predicts the token after them.
+
+    A text may be longer than a sample. The lengths (N,) of the fields say how many tokens are real.
+
+    Args:
+        split: the encoded rows
+        fitted: what encodes rows
+        columns: the cells of these rows
+        following: the target that is the next token, by field
+    """
+    tensors, targets = dict(split.tensors), dict(split.targets)
+    for plan in fitted.fields:
+        target = following.get(plan.name)
+        if target is None:
+            continue
+        steps = tensors[plan.name].shape[1]
+        reads_itself = target.name == plan.name  # then the input is the text itself, shifted by one step
+        tokens, lengths = _encode_ends(plan.name, plan.columns[0], fitted, columns, split, steps - reads_itself)
+        tokens = pad(tokens, (0, steps - tokens.shape[1]))
+        tensors[plan.name] = tokens
+        tensors[f"{plan.name}_lengths"] = lengths + reads_itself
+        if reads_itself:
+            targets[target.name] = tensors.pop(plan.name)
+    return Split(tensors, targets)
+
+
+def _encode_ends(
+    field: str, column: str, fitted: FittedTable, columns: Mapping[str, NDArray[Any]], split: Split, keep: int
+) -> tuple[Tensor, Tensor]:
+    """Return the last `keep` tokens (N, keep) of each row, and how many are real (N,)."""
+    kind = fitted.inputs[column]
+    if isinstance(kind, FittedAlphabet):
+        ends = [kind.alphabet.encode(cell[-keep:] if keep else "")[-keep:] if cell else np.zeros(0, np.int64)
+                for cell in list_cells(columns[column])]  # fmt: skip
+        return _pad_tokens(ends, keep)
+    if isinstance(kind, FittedText):
+        words = split_cells(columns[column], kind.splitter, kind.vocabulary.lowercase)
+        tokens, lengths = kind.vocabulary.encode_words([(text or [])[-keep:] if keep else [] for text in words])
+        return torch.from_numpy(tokens[:, :keep]), torch.from_numpy(np.minimum(lengths, keep))
+    tokens_of_field, found = split.tensors[field], split.tensors.get(f"{field}_lengths")
+    lengths_of_field = torch.full((len(tokens_of_field),), tokens_of_field.shape[1]) if found is None else found
+    ends = [row[:length][-keep:] if keep else row[:0]
+            for row, length in zip(tokens_of_field.numpy(), lengths_of_field.tolist(), strict=True)]  # fmt: skip
+    return _pad_tokens(ends, keep)
+
+
+def _pad_tokens(rows: Sequence[Tokens], width: int) -> tuple[Tensor, Tensor]:
+    tokens = np.zeros((len(rows), width), np.int64)
+    for at, row in enumerate(rows):
+        tokens[at, : len(row)] = row
+    return torch.from_numpy(tokens), torch.tensor([len(row) for row in rows], dtype=torch.int64)
+
+
+def name_token(kind: FittedColumn | None, classes: Sequence[str], token: int) -> str:
+    """Return the text of a token; its number where the data do not say.
+
+    Args:
+        kind: what encodes the field of tokens
+        classes: the names of the target's classes
+        token: the token
+    """
+    try:
+        return classes[token] if kind is None else kind.decode([token])
+    except (NotImplementedError, DataError):
+        return classes[token]
