@@ -34,9 +34,8 @@ def test_the_interval_of_f1_is_that_of_scikit_learn_on_the_same_resamples() -> N
     draws = draw_resamples(300, 50, seed=3)
     expected = [f1_score(truth[rows], probabilities[rows] > 0.5) for rows in draws]
     assert kept.resample(draws)["f1_score"] == pytest.approx(expected, abs=1e-6)
-    interval = make_intervals({"f1_score": 0.5}, {"f1_score": Resampled(kept.resample(draws)["f1_score"], 0.5)})[
-        "f1_score"
-    ]
+    resampled = {"f1_score": Resampled(kept.resample(draws)["f1_score"], 0.5)}
+    interval = make_intervals({"f1_score": 0.5}, resampled)["f1_score"]
     assert (interval.low, interval.high) == pytest.approx(np.quantile(expected, [0.025, 0.975]), abs=1e-6)
 
 
