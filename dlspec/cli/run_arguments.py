@@ -1,72 +1,112 @@
-"""Arguments of commands that use a finished run: the run, the command's own words, and settings of new data."""
+"""Arguments of commands that use a finished run: words such as `input=FILE`, and options of reading, `data.*=`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dlspec.cli.argument_parsing import FlagParser, parse_arguments
-from dlspec.config.overrides import parse_overrides, refuse_sweeps, value_location
-from dlspec.config.saved_run import RUN_FIX
-from dlspec.errors import Code, Problem, SpecError, UserError, suggest
-from dlspec.formatting import format_override
-from dlspec.jobs.run_resuming import find_run_folder
+import yaml
 
-RUN, IMPORTS, DATA_PREFIX = "run", "imports", "data."
+from dlspec.errors import UserError, format_value, replace_control_characters, suggest
+
+DATA_PREFIX = "data."
+Value = str | list[str]
 
 
 @dataclass(frozen=True)
 class RunArguments:
-    """What the arguments of such a command say."""
+    """The words of a command, as the user writes them."""
 
-    folder: Path
-    imports: tuple[str, ...] = ()  # modules that the run's spec may import
-    words: Mapping[str, Any] = field(default_factory=dict)  # the command's own, such as `split`
-    data: Mapping[str, Any] = field(default_factory=dict)  # settings of `data`, nested
+    words: Mapping[str, Value]
+    data: Mapping[str, Any]  # options of reading, by name without `data.`
+
+    def get_text(self, name: str) -> str | None:
+        """Return a word's text, None if it is not given."""
+        value = self.words.get(name)
+        if isinstance(value, list):
+            raise UserError(f"{name} must be one value, got a list")
+        return value
+
+    def get_list(self, name: str) -> list[str] | None:
+        """Return the items of a word, which may be a list in brackets; None if it is not given."""
+        value = self.words.get(name)
+        return [value] if isinstance(value, str) else value
+
+    def get_flag(self, name: str) -> bool:
+        """Return whether a word is true; UserError if it is neither true nor false."""
+        text = self.get_text(name) or "false"
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{name} must be true or false, got {format_value(text)}")
+        return text.lower() == "true"
+
+    def get_number(self, name: str, convert: Callable[[str], float] = float) -> Any:
+        """Return a word as a number, None if it is not given.
+
+        Args:
+            name: the word
+            convert: `float` or `int`
+        """
+        text = self.get_text(name)
+        try:
+            return None if text is None else convert(text)
+        except ValueError:
+            kind = "a whole number" if convert is int else "a number"
+            raise UserError(f"{name} must be {kind}, got {format_value(text)}") from None
 
 
-def parse_run_arguments(command: str, argv: Sequence[str], allowed: Collection[str]) -> RunArguments:
-    """Parse the arguments of a command that uses a finished run.
+def parse_run_arguments(command: str, argv: Sequence[str], words: Sequence[str]) -> RunArguments:
+    """Parse the arguments of a command.
 
     Args:
         command: its name
-        argv: the arguments after it; a word without `=` is the run's folder
-        allowed: the command's own words
+        argv: the arguments after it
+        words: the words that it takes
 
     Raises:
-        SpecError: for an argument that is not a valid override, or an unknown word.
-        UserError: if no run is named, or there is none.
+        UserError: if an argument is none of them.
     """
-    parser = FlagParser(command)
-    parser.add_argument("words", nargs="*", metavar="WORD=VALUE")
-    words = parse_arguments(parser, argv, f"write WORD=VALUE, without dashes: {', '.join(allowed)}").words
-    overrides = parse_overrides([each if "=" in each else format_override(RUN, each) for each in words])
-    refuse_sweeps(overrides)
-    folder, imports, own, data = None, (), dict[str, Any](), dict[str, Any]()
-    for override in overrides:
-        key, value = override.key_or_group.lstrip("+"), override.value()
-        if key == RUN:
-            folder = find_run_folder(str(value or ""), value_location(override))
-        elif key == IMPORTS:
-            imports = tuple(map(str, value if isinstance(value, list) else [value]))
-        elif key in allowed:
-            own[key] = value
-        elif key.startswith(DATA_PREFIX):
-            _set_nested(data, key.removeprefix(DATA_PREFIX).split("."), value)
+    found: dict[str, Value] = {}
+    data: dict[str, Any] = {}
+    for argument in argv:
+        name, equals, text = argument.partition("=")
+        shown = replace_control_characters(argument)
+        if not equals:
+            fix = f"write {words[0]}={shown}" if words else ""
+            raise UserError(f"{command} takes words such as {words[0]}=FOLDER, got '{shown}'; {fix}")
+        if name.startswith(DATA_PREFIX):
+            data[name.removeprefix(DATA_PREFIX)] = _parse_option(text)
+        elif name not in words:
+            choices = f"choose among {', '.join(words)}, or data.OPTION of reading"
+            raise UserError(f"{command} has no '{replace_control_characters(name)}'; {suggest(name, words) or choices}")
+        elif name in found:
+            raise UserError(f"{name} is given twice; leave one of them out")
         else:
-            fix = suggest(key, [RUN, *allowed]) or f"{command} takes run, {', '.join(allowed)} and data.SETTING"
-            raise SpecError(
-                [Problem(Code.UNKNOWN_SETTING, key, f"not a word of {command}", fix, value_location(override))]
-            )
-    if folder is None:
-        raise UserError(f"no run given; {RUN_FIX}")
-    return RunArguments(folder, imports, own, data)
+            found[name] = _parse_word(text)
+    return RunArguments(found, data)
 
 
-def _set_nested(settings: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for key in path[:-1]:
-        inner = settings.setdefault(key, {})
-        settings = inner if isinstance(inner, dict) else settings
-    settings[path[-1]] = value
+def _parse_word(text: str) -> Value:
+    """Parse `[a, b]` as a list; remove quotes around a text. All else is taken as it is: names of files need none."""
+    if text.startswith("[") and text.endswith("]"):
+        items = _parse_yaml(text)
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return items
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return text
+
+
+def _parse_option(text: str) -> Any:
+    if text == "null":
+        return None
+    value = _parse_yaml(text) if text[:1] in ("[", '"', "'") and len(text) > 1 else text
+    return text if value is None else value
+
+
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML in which every scalar is a text; None if it is not valid."""
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from dlspec.cli.argument_parsing import FlagParser, parse_arguments
 from dlspec.cli.console_output import print_message
+from dlspec.cli.run_arguments import parse_run_arguments
 from dlspec.config.composition import start_hydra
-from dlspec.config.overrides import parse_overrides
 from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
-from dlspec.errors import UserError, format_value, replace_control_characters, replace_in_lines
+from dlspec.errors import UserError, replace_control_characters, replace_in_lines
 from dlspec.formatting import first_line, format_override
 from dlspec.jobs.error_reporting import EXIT_OK
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.report.evaluations import read_newest_evaluation
 from dlspec.report.network_description import NetworkDescription
-from dlspec.report.records import read_record
+from dlspec.report.records import RunRecord, read_record
 from dlspec.report.run_page import write_run_page
 
-EVALUATE = "evaluate"
-KEPT_OVERRIDES = ("imports", "data")  # the code of layers of the user's own, and where the data are now
-FIX = "write python -m dlspec report run=FOLDER, and beside it only evaluate=false, data.KEY=VALUE or imports=[MODULE]"
+WORDS = ("run", "evaluate", "imports")
 MAX_PROBLEM_LENGTH = 500  # of a line on stderr
 _T = TypeVar("_T")
 
@@ -34,17 +31,18 @@ class RunReportArguments:
     """What the arguments say."""
 
     folder: Path
-    overrides: tuple[str, ...]  # for building the network and reading the data
+    imports: tuple[str, ...]  # modules that the run's spec may import
+    data: Mapping[str, Any]  # settings of `data` that have changed, such as `path`
+    overrides: tuple[str, ...]  # both as they were written
     evaluates: bool  # whether to evaluate a run that has not been evaluated
-    config_dir: str | None  # a folder of configs beside conf/
 
 
 def write_report_of_run(argv: Sequence[str]) -> int:
     """Write FOLDER/run.html and print its path. What can't be found out about the run is said there and on stderr."""
     arguments = _parse_run_report_arguments(argv)
-    read_record(arguments.folder)  # refuses a folder without a run before anything slow
+    record = read_record(arguments.folder)  # refuses a folder without a run before anything slow
     if arguments.evaluates and read_newest_evaluation(arguments.folder) is None:
-        _, problem = _call_or_explain(lambda: _evaluate(arguments))
+        _, problem = _call_or_explain(lambda: _evaluate(arguments, record))
         if problem:
             _print_note(f"the run could not be evaluated: {first_line(problem, MAX_PROBLEM_LENGTH)}")
     network = describe_run_network(arguments)
@@ -55,58 +53,41 @@ def write_report_of_run(argv: Sequence[str]) -> int:
 
 
 def _parse_run_report_arguments(argv: Sequence[str]) -> RunReportArguments:
-    parser = FlagParser("report")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--config-dir", "-cd")
-    arguments = parse_arguments(parser, argv, FIX)
-    folder, others, evaluates = None, list[str](), True
-    for override in parse_overrides(arguments.overrides):
-        key = override.key_or_group.lstrip("+~")
-        if key == "run" and not override.is_sweep_override():
-            folder = _find_folder(str(override.value() or ""))
-        elif key == EVALUATE:
-            evaluates = _read_flag(override.value())
-        elif key.partition(".")[0] in KEPT_OVERRIDES:
-            others.append(str(override.input_line))
-        else:
-            raise UserError(f"unknown setting '{replace_control_characters(key)}'; {FIX}")
-    if folder is None:
-        raise UserError(f"no run given; {RUN_FIX}")
-    return RunReportArguments(folder, tuple(others), evaluates, arguments.config_dir)
-
-
-def _read_flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise UserError(f"evaluate must be true or false, got {format_value(value)}")
-    return value
+    found = parse_run_arguments("report", argv, WORDS)
+    return RunReportArguments(
+        _find_folder(found.get_text("run") or ""),
+        tuple(found.get_list("imports") or ()),
+        found.data,
+        tuple(each for each in argv if each.startswith(("imports=", "data."))),
+        "evaluate" not in found.words or found.get_flag("evaluate"),
+    )
 
 
 def _find_folder(name: str) -> Path:
-    folder = Path(name)
-    if name == LATEST and not folder.exists():
+    if name == LATEST and not Path(name).exists():
         return find_latest_run()
-    if not name or "\0" in name or not folder.is_dir():
+    if not name or "\0" in name or not Path(name).is_dir():
         raise UserError(f"no run in '{replace_control_characters(name)}'; {RUN_FIX}")
-    return folder
+    return Path(name)
 
 
 # ---- what needs PyTorch ----------------------------------------------------------------------------------------------
 
 
-def _evaluate(arguments: RunReportArguments) -> None:
+def _evaluate(arguments: RunReportArguments, record: RunRecord) -> None:
     """Evaluate the run on its test split, or else its validation split, and write the results into its folder."""
-    from dlspec.cli.run_arguments import parse_run_arguments
-    from dlspec.inference.evaluation import evaluate_run
     from dlspec.inference.evaluation_data import open_own_data
     from dlspec.inference.evaluation_files import write_evaluation
     from dlspec.inference.loaded_run import load_run
+    from dlspec.inference.run_evaluation import evaluate_run
 
-    parsed = parse_run_arguments("report", [format_override("run", str(arguments.folder)), *arguments.overrides], ())
-    run = load_run(arguments.folder, imports=parsed.imports)
-    opened = open_own_data(run, parsed.data)
-    split = "test" if len(opened.dataset.test) else "validation"
-    _print_note(f"evaluating the {split} split ...")
-    write_evaluation(evaluate_run(run, opened=opened, split="test" if split == "test" else "validation"))
+    trainer = record.spec.get("trainer")
+    device = trainer.get("device") if isinstance(trainer, dict) else None
+    run = load_run(arguments.folder, imports=arguments.imports, device=str(device or "auto"))
+    opened = open_own_data(run, arguments.data)
+    has_test = len(opened.dataset.test) > 0
+    _print_note(f"evaluating the {'test' if has_test else 'validation'} split ...")
+    write_evaluation(evaluate_run(run, opened=opened, split="test" if has_test else "validation"))
 
 
 def describe_run_network(arguments: RunReportArguments) -> NetworkDescription:
@@ -123,11 +104,9 @@ def describe_run_network(arguments: RunReportArguments) -> NetworkDescription:
 
 def _describe_loaded_network(arguments: RunReportArguments) -> NetworkDescription:
     from dlspec.cli.graph.described_network import describe_loaded_network
-    from dlspec.cli.run_arguments import parse_run_arguments
     from dlspec.inference.loaded_run import load_run
 
-    words = [format_override("run", str(arguments.folder)), *arguments.overrides]
-    return describe_loaded_network(load_run(arguments.folder, imports=parse_run_arguments("report", words, ()).imports))
+    return describe_loaded_network(load_run(arguments.folder, imports=arguments.imports))
 
 
 def _describe_composed_network(arguments: RunReportArguments) -> NetworkDescription:
@@ -135,7 +114,7 @@ def _describe_composed_network(arguments: RunReportArguments) -> NetworkDescript
     from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 
     words = [format_override("run", str(arguments.folder)), *arguments.overrides]
-    return describe_network(make_preparation(compose_or_raise(words, start_hydra(arguments.config_dir))))
+    return describe_network(make_preparation(compose_or_raise(words, start_hydra(None))))
 
 
 def _call_or_explain(action: Callable[[], _T]) -> tuple[_T | None, str]:

@@ -29,6 +29,9 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+Intervals = dict[str, Interval]
+
+
 def choose_samples(count: int, at_most: int, seed: int) -> Indices:
     """Draw at most `at_most` of `count` samples by seed, in their order."""
     if count <= at_most:
@@ -47,19 +50,35 @@ def count_draws(draws: Sequence[Indices], count: int) -> Numbers:
     return np.array([np.bincount(each, minlength=count) for each in draws], np.float64).reshape(len(draws), count)
 
 
-def make_intervals(values: Mapping[str, float], resampled: Mapping[str, Numbers]) -> dict[str, Interval]:
+@dataclass(frozen=True)
+class Resampled:
+    """A result of resamples of some drawn samples."""
+
+    results: Numbers  # (resamples,)
+    own: float  # the result of the drawn samples themselves
+
+
+def make_intervals(values: Mapping[str, float], resampled: Mapping[str, Resampled], share: float = 1.0) -> Intervals:
     """Make the percentile interval of each result.
 
+    If only some of the samples were drawn, the interval of their result is moved to the result of all samples, and
+    narrowed: it shrinks with the root of the number of samples.
+
     Args:
-        values: the results by name
-        resampled: by name, the result of each resample; a result may be missing, and has no interval then
+        values: the results of all samples by name
+        resampled: by name, the results of resamples; a result may be missing, and has no interval then
+        share: the fraction of the samples that were drawn
     """
-    return {name: _make_interval(value, resampled.get(name)) for name, value in values.items()}
+    return {name: _make_interval(value, resampled.get(name), share) for name, value in values.items()}
 
 
-def _make_interval(value: float, resampled: Numbers | None) -> Interval:
-    finite = np.zeros(0) if resampled is None else resampled[np.isfinite(resampled)]
-    if not np.isfinite(value) or not len(finite):
+def _make_interval(value: float, resampled: Resampled | None, share: float) -> Interval:
+    if resampled is None or not np.isfinite([value, resampled.own]).all():
+        return Interval(value)
+    finite = resampled.results[np.isfinite(resampled.results)]
+    if not len(finite):
         return Interval(value)
     low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if share < 1:
+        low, high = (value + (each - resampled.own) * np.sqrt(share) for each in (low, high))
     return Interval(value, float(low), float(high))

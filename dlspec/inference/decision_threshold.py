@@ -70,7 +70,7 @@ def _find_best(positives: Positives) -> float:
 
 
 def _round_between(low: float, high: float) -> float:
-    """Return a number with few digits that is at least `low` and below `high`."""
+    """Return a number with few digits between two numbers, and equal to neither."""
     middle = (low + high) / 2
     rounded = (round(middle, digits) for digits in range(2, 17))
-    return next((each for each in rounded if low <= each < high), low)
+    return next((each for each in rounded if low < each < high), middle)

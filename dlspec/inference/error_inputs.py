@@ -18,6 +18,7 @@ from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.decoding import make_decoder
 from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.data.tables.table import Table
+from dlspec.inference.row_encoding import list_input_columns
 
 MAX_COLUMNS = 20  # of one row
 MAX_TEXT = 1_000  # characters of a cell
@@ -52,7 +53,7 @@ class InputDescriber:
     def _describe_input(self, position: int) -> dict[str, str]:
         if self.table is None or self.fitted is None:
             return self._describe_tensors(position)
-        names = [member for name in self.fitted.inputs for member in self.fitted.stacks.get(name, (name,))]
+        names = [name for name in list_input_columns(self.fitted) if name in self.table.columns]
         cells = {name: self.table.columns[name][position] for name in names[:MAX_COLUMNS]}
         found = {name: _format_cell(cell) for name, cell in cells.items() if not isinstance(cell, np.ndarray)}
         arrays = [name for name, cell in cells.items() if isinstance(cell, np.ndarray)]

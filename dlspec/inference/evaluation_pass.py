@@ -14,6 +14,7 @@ from dlspec.inference.bootstrap import (
     MAX_SAMPLES,
     Indices,
     Interval,
+    Resampled,
     choose_samples,
     count_draws,
     draw_resamples,
@@ -154,14 +155,15 @@ class SampleCollector:
     def make_intervals(self, values: dict[str, float], loss_names: Sequence[str]) -> dict[str, Interval]:
         """Make the interval of each result of the pass."""
         count = int((self._chosen < self._seen).sum())
-        draws: list[Indices] = draw_resamples(count, self._plan.resamples, self._plan.seed) if count else []
-        if not draws:
+        if not count:
             return make_intervals(values, {})
+        draws: list[Indices] = [np.arange(count), *draw_resamples(count, self._plan.resamples, self._plan.seed)]
         losses = self._losses.resample(loss_names, count_draws(draws, count))
         resampled = {name: each for name, each in losses.items() if is_mean_of_samples(values[name], each)}
         for _, _, samples in self._groups:
             resampled |= samples.resample(draws)
-        return make_intervals(values, resampled)
+        results = {name: Resampled(each[1:], float(each[0])) for name, each in resampled.items()}
+        return make_intervals(values, results, count / self._seen)
 
 
 def evaluate_samples(

@@ -55,7 +55,6 @@ class KeptPredictions:
             metric.reset()
             metric.update(*tensors)
             found[name] = float(metric.compute())
-            metric.reset()
         return found
 
 
@@ -89,7 +88,6 @@ class SummedStatistics:
         for sums in count_draws(draws, len(states)) @ states:
             _set_state(metric, sums)
             found.append(float(metric.compute()))
-            metric.reset()
         return np.array(found)
 
 

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.data.encoding.encoded_rows import encode_rows
 from dlspec.data.encoding.fitted_table import FittedTable
-from dlspec.data.encoding.stacked_columns import stack_columns
 from dlspec.data.encoding.table_notes import WHAT, join_names
 from dlspec.data.prepare.alphabet import Alphabet
 from dlspec.data.prepare.decoding import CHARACTERS, get_preprocessing_kind
 from dlspec.data.sources.running_text import RunningText
-from dlspec.data.sources.table_dataset import make_split
 from dlspec.data.sources.table_rows import TableRows, add_joined_tables
 from dlspec.data.tables.python_rows import table_from_python
 from dlspec.data.tables.table import TEXT, Column, Table
@@ -28,6 +25,7 @@ from dlspec.inference.input_chunks import iterate_row_chunks
 from dlspec.inference.input_settings import make_input_settings
 from dlspec.inference.loaded_run import LoadedRun
 from dlspec.inference.row_chunk import RowChunk
+from dlspec.inference.row_encoding import encode_chunk
 
 MAX_REASONS = 20  # of rows that are left out, in a message
 CHUNK_ROWS = 50_000  # read at a time
@@ -121,27 +119,14 @@ class _Columns:
 def _encode(run: LoadedRun, table: Table, problems: Mapping[int, str], path: str | None) -> EvaluationData:
     fitted = run.require_preparation()
     _check_columns(run, _Columns(fitted, table), path)
-    table = add_stacks(table, fitted)
-    readable = np.setdiff1d(np.arange(len(table)), np.array(sorted(problems), np.int64), assume_unique=True)
-    encoded = encode_rows(fitted, table.columns, readable)
-    bad = {**problems, **{row: "; ".join(reasons) for row, reasons in encoded.problems.items()}}
-    if encoded.problems:
-        readable = np.setdiff1d(readable, np.array(sorted(encoded.problems), np.int64), assume_unique=True)
-        encoded = encode_rows(fitted, table.columns, readable)
-    reasons = tuple(f"{table.locate(row)}: {bad[row]}" for row in sorted(bad)[:MAX_REASONS])
-    if not len(readable):
+    encoded = encode_chunk(fitted, RowChunk(table.columns, problems=problems, rows=len(table)), with_targets=True)
+    bad = encoded.problems
+    reasons = tuple(f"{table.locate(row)}: {bad[row]}" for row in list(bad)[:MAX_REASONS])
+    if not len(encoded.kept):
         raise UserError(f"no row can be evaluated; {reasons[0] if reasons else 'there are none'}")
-    split = align_split(make_split(encoded), run.data)
+    split = align_split(encoded.split, run.data)
     notes = tuple(_describe_notes(encoded.notes))
-    return EvaluationData(split, None, path, table.take(readable), len(bad), reasons, notes)
-
-
-def add_stacks(table: Table, fitted: FittedTable) -> Table:
-    """Add the columns that are made of several others."""
-    for name, members in fitted.stacks.items():
-        if all(each in table.columns for each in members):
-            table = table.with_column(name, stack_columns(table.columns, members))
-    return table
+    return EvaluationData(split, None, path, table.take(encoded.kept), len(bad), reasons, notes)
 
 
 def _check_columns(run: LoadedRun, columns: _Columns, path: str | None) -> None:

@@ -16,7 +16,10 @@ from dlspec.data.tables.python_rows import table_from_python
 from dlspec.errors import UserError
 from dlspec.inference.answer_columns import AnswerColumns, AnswerOptions, Answers, PredictedRows
 from dlspec.inference.batch_prediction import BatchPredictor
+from dlspec.inference.bootstrap import DEFAULT_RESAMPLES
+from dlspec.inference.evaluation_data import SplitName
 from dlspec.inference.loaded_run import LoadedRun, load_run
+from dlspec.inference.new_data import read_new_files, read_python_rows
 from dlspec.inference.row_chunk import AnswerChunk, RowChunk
 from dlspec.inference.row_encoding import EncodedChunk, complete_columns, encode_chunk
 from dlspec.inference.row_predictions import (
@@ -28,6 +31,7 @@ from dlspec.inference.row_predictions import (
     list_values,
     spread_answers,
 )
+from dlspec.inference.run_evaluation import Evaluation, evaluate_run
 from dlspec.inference.text_prediction import (
     add_empty_targets,
     find_token_targets,
@@ -132,6 +136,32 @@ class Predictor:
                 raise UserError(f"{chunk.locate(position)}: {reason}")
             tensors.append({name: encoded.split.input(name) for name in self.run.inputs})
         return {name: torch.cat([each[name] for each in tensors]) for name in self.run.inputs}
+
+    def evaluate(
+        self, data: Any = None, split: SplitName = "test", by: str | None = None, resamples: int = DEFAULT_RESAMPLES
+    ) -> Evaluation:
+        """Evaluate the run on a split of its own data, or on new rows with their targets.
+
+        Args:
+            data: rows as for `predict`, or a file or list of files; None for the run's own data
+            split: which split of the run's own data: train, validation or test
+            by: a column whose values the results are divided by
+            resamples: how many resamples each interval is computed from; 0 for no intervals
+
+        Returns:
+            The evaluation: `print` shows a table, `.metrics` has the values with their intervals.
+
+        Raises:
+            UserError: if the data can't be opened, or there is no such split or column.
+        """
+        if data is None:
+            return evaluate_run(self.run, split=split, by=by, resamples=resamples)
+        if isinstance(data, Path):
+            data = str(data)
+        is_path = isinstance(data, str) or (isinstance(data, list) and data and isinstance(data[0], str | Path))
+        paths = [str(each) for each in data] if is_path and not isinstance(data, str) else data
+        rows = read_new_files(self.run, paths, {}) if is_path else read_python_rows(self.run, self._name_array(data))
+        return evaluate_run(self.run, rows, by=by, resamples=resamples)
 
     def _iterate_chunks(self, data: Any) -> Iterator[RowChunk]:
         """Divide rows given in Python into chunks."""

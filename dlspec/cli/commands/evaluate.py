@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from dlspec.cli.console_output import print_message
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
+from dlspec.config.saved_run import RUN_FIX
 from dlspec.errors import UserError, format_value, replace_control_characters
 from dlspec.inference.bootstrap import DEFAULT_RESAMPLES
-from dlspec.inference.evaluation import Evaluation, evaluate_run
-from dlspec.inference.evaluation_data import SPLITS, EvaluationData, SplitName, open_own_data
+from dlspec.inference.evaluation_data import SPLITS, SplitName, open_own_data
 from dlspec.inference.evaluation_files import write_evaluation
 from dlspec.inference.loaded_run import LoadedRun, load_run
 from dlspec.inference.new_data import read_new_files
+from dlspec.inference.run_evaluation import Evaluation, evaluate_run
 from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
+from dlspec.jobs.run_resuming import find_run_folder
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 from dlspec.runs.file_names import SPEC_FILE
 
-WORDS = ("split", "checkpoint", "by", "resamples", "pictures", "device")
+WORDS = ("run", "split", "checkpoint", "by", "resamples", "pictures", "device", "imports")
 MAX_RESAMPLES = 100_000  # more take hours and change no digit
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluate the run that the arguments name, and write the results into its folder."""
     arguments = parse_run_arguments("evaluate", argv, WORDS)
-    words = arguments.words
-    split, resamples = _read_split(words), _read_resamples(words)
-    pictures = _read_flag(words, "pictures")
-    run = load_run(
-        arguments.folder,
-        str(words.get("checkpoint", "best")),
-        imports=arguments.imports,
-        device=str(words.get("device") or _find_device(arguments)),
-    )
+    split, resamples = _read_split(arguments), _read_resamples(arguments)
+    pictures = "pictures" not in arguments.words or arguments.get_flag("pictures")
+    run = _load_run(arguments)
     with _show_progress() as report_batch:
         evaluation = _evaluate(run, arguments, split, resamples, report_batch)
     _print_notes(evaluation)
@@ -45,6 +44,25 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_ROWS_LEFT_OUT if evaluation.data.left_out else EXIT_OK
 
 
+def _load_run(arguments: RunArguments) -> LoadedRun:
+    name = arguments.get_text("run")
+    if not name:
+        raise UserError(f"no run given; {RUN_FIX}")
+    folder = find_run_folder(name)
+    return load_run(
+        folder,
+        arguments.get_text("checkpoint") or "best",
+        imports=arguments.get_list("imports") or (),
+        device=arguments.get_text("device") or _find_device(folder),
+    )
+
+
+def _find_device(folder: Path) -> str:
+    """Return the device that the run was trained on, so that results are equal to the last bit."""
+    trainer = load_yaml_file(folder / SPEC_FILE).tree.get("trainer")
+    return str(trainer.get("device", "auto")) if isinstance(trainer, dict) else "auto"
+
+
 def _evaluate(
     run: LoadedRun,
     arguments: RunArguments,
@@ -52,54 +70,48 @@ def _evaluate(
     resamples: int,
     report_batch: Callable[[int, int], None],
 ) -> Evaluation:
-    by = arguments.words.get("by")
-    data = _read_new_data(run, arguments.data) if split is None and "path" in arguments.data else None
-    opened = open_own_data(run, arguments.data) if data is None else None
+    settings = arguments.data
+    is_new = split is None and "path" in settings
+    options = {key: value for key, value in settings.items() if key != "path"}
+    data = read_new_files(run, settings["path"], options) if is_new else None
+    opened = None if is_new else open_own_data(run, {key: _parse_setting(each) for key, each in settings.items()})
     return evaluate_run(
         run,
         data,
         opened=opened,
         split=split or "test",
-        by=None if by is None else str(by),
+        by=arguments.get_text("by"),
         resamples=resamples,
         report_batch=report_batch,
     )
 
 
-def _read_new_data(run: LoadedRun, settings: Mapping[str, Any]) -> EvaluationData:
-    path = settings["path"]
-    paths = [str(each) for each in path] if isinstance(path, list) else str(path)
-    return read_new_files(run, paths, {key: value for key, value in settings.items() if key != "path"})
+def _parse_setting(value: Any) -> Any:
+    """Parse a setting of the run's own data, which may be a number; a text that is no YAML stays as it is."""
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
 
 
-def _find_device(arguments: RunArguments) -> str:
-    """Return the device that the run was trained on, so that results are equal to the last bit."""
-    trainer = load_yaml_file(arguments.folder / SPEC_FILE).tree.get("trainer")
-    return str(trainer.get("device", "auto")) if isinstance(trainer, dict) else "auto"
-
-
-def _read_split(words: Mapping[str, Any]) -> SplitName | None:
-    if "split" not in words:
+def _read_split(arguments: RunArguments) -> SplitName | None:
+    text = arguments.get_text("split")
+    if text is None:
         return None
-    found = next((each for each in SPLITS if each == words["split"]), None)
+    found = next((each for each in SPLITS if each == text), None)
     if found is None:
-        raise UserError(f"split must be {', '.join(SPLITS)}, got {format_value(words['split'])}")
+        raise UserError(f"split must be {', '.join(SPLITS)}, got {format_value(text)}")
     return found
 
 
-def _read_resamples(words: Mapping[str, Any]) -> int:
-    value = words.get("resamples", DEFAULT_RESAMPLES)
-    if type(value) is not int or not 0 <= value <= MAX_RESAMPLES:
-        found = f"resamples must be a whole number from 0 to {MAX_RESAMPLES:,}, got {format_value(value)}"
+def _read_resamples(arguments: RunArguments) -> int:
+    value = arguments.get_number("resamples", int)
+    if value is None:
+        return DEFAULT_RESAMPLES
+    if not 0 <= value <= MAX_RESAMPLES:
+        found = f"resamples must be a whole number from 0 to {MAX_RESAMPLES:,}, got {value:,}"
         raise UserError(f"{found}; 0 computes no intervals")
-    return value
-
-
-def _read_flag(words: Mapping[str, Any], name: str) -> bool:
-    value = words.get(name, True)
-    if not isinstance(value, bool):
-        raise UserError(f"{name} must be true or false, got {format_value(value)}")
-    return value
+    return int(value)
 
 
 @contextmanager

@@ -187,7 +187,7 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> EncodedTable:
     )
     if settings.bucket is not None and not any(each.has_lengths for each in fields):
         raise DataError("bucket", "no input has samples of different length; remove bucket", Code.UNUSED)
-    train, validation, test = map(make_split, encoded)
+    train, validation, test = map(_make_split, encoded)
     dataset = Dataset(
         name, fields, targets, train, validation, test,
         preprocessing={**fitted.to_json(), **_describe_choice(plan), "content": _hash_content(plan)},
@@ -281,8 +281,7 @@ def _make_bad_rows_error(rows: TableRows, problems: Mapping[int, Sequence[str]])
     return DataError("", f"{first} ({found}; {fix})", note="\n".join([*others, *more]))
 
 
-def make_split(encoded: EncodedRows) -> Split:
-    """Make a split of encoded rows."""
+def _make_split(encoded: EncodedRows) -> Split:
     return Split(
         {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in encoded.fields.items()},
         {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in encoded.targets.items()},

@@ -30,6 +30,8 @@ from dlspec.inference.group_results import Group, evaluate_groups
 from dlspec.inference.loaded_run import LoadedRun
 from dlspec.inference.target_results import PositivesCollector, ResultsCollector, list_errors
 
+MAX_GROUP_SAMPLES = 2_000  # of a group, for its intervals: there may be 50 groups
+
 
 class Evaluation(EvaluationResults):
     """The results of a run on some rows. `print` shows them as a table, `to_json()` returns all of them."""
@@ -123,6 +125,7 @@ def select_samples(split: Split, rows: Indices) -> Split:
 
 
 def _evaluate_groups(evaluator: Evaluator, split: Split, cells: NDArray[Any], plan: BootstrapPlan) -> tuple[Group, ...]:
+    plan = replace(plan, max_samples=MAX_GROUP_SAMPLES)
     return tuple(evaluate_groups(cells, lambda rows: evaluate_samples(evaluator, select_samples(split, rows), plan)))
 
 
