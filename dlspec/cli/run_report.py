@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dlspec.cli.console_output import print_message
-from dlspec.cli.run_arguments import parse_run_arguments
+from dlspec.cli.run_arguments import parse_run_arguments, parse_setting
 from dlspec.config.composition import start_hydra
 from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
 from dlspec.errors import UserError, replace_control_characters, replace_in_lines
@@ -57,7 +57,7 @@ def _parse_run_report_arguments(argv: Sequence[str]) -> RunReportArguments:
     return RunReportArguments(
         _find_folder(found.get_text("run") or ""),
         tuple(found.get_list("imports") or ()),
-        found.data,
+        {key: parse_setting(each) for key, each in found.data.items()},
         tuple(each for each in argv if each.startswith(("imports=", "data."))),
         "evaluate" not in found.words or found.get_flag("evaluate"),
     )
