@@ -17,7 +17,7 @@ function targetCard(target) {
     drawErrors(errors, target, cell, () => choose(null));
     if (cell) errors.scrollIntoView({ block: "nearest" });
   };
-  if (target.confusion) parts.push(make("figure", { class: target.classes.length > 8 ? "broad" : null }, make("figcaption", {}, make("b", {}, "Confusion")), confusionOf(target, choose)));
+  if (target.confusion) parts.push(make("figure", { class: target.classes.length > 10 ? "broad" : null }, make("figcaption", {}, make("b", {}, "Confusion")), confusionOf(target, choose)));
   if (target.labels.length) parts.push(make("figure", {}, make("figcaption", {}, make("b", {}, "Labels")), labelTable(target.labels)));
   if (target.calibration.some((each) => each.rows)) parts.push(plotFigure("Calibration", calibrationNote(target), (area) => calibrationPlot(area, target)));
   if (target.scatter.length) parts.push(plotFigure("Predictions against true values", "On the dashed line a prediction is exact.", (area) => scatterPlot(area, target)));
