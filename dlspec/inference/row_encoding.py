@@ -16,7 +16,7 @@ from dlspec.data.encoding.encoded_rows import EncodedRows, encode_rows
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.encoding.stacked_columns import stack_columns
 from dlspec.data.prepare.kinds.cells import list_cells
-from dlspec.errors import Code, DataError, suggest
+from dlspec.errors import Code, DataError, find_closest
 from dlspec.inference.row_chunk import RowChunk
 
 Columns = Mapping[str, NDArray[Any]]
@@ -81,7 +81,9 @@ def _make_missing_error(missing: list[str], columns: Columns) -> DataError:
     more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     found = f"no column '{missing[0]}'{more}, which the run was trained on"
     names = f"the columns are {', '.join(list(columns)[:12])}" if columns else "the rows have no columns"
-    return DataError("", f"{found}; {suggest(missing[0], columns, max_names=0) or names}", Code.UNKNOWN_FIELD)
+    guess = find_closest(missing[0], columns)
+    fix = f"did you mean '{guess}'?" if guess else names
+    return DataError("", f"{found}; {fix}", Code.UNKNOWN_FIELD)
 
 
 def _stack(columns: Columns, members: tuple[str, ...]) -> NDArray[Any]:
