@@ -28,7 +28,7 @@ class PredictedBatch:
 
 
 class BatchPredictor:
-    """Runs a loaded network on batches. Safe in threads: it changes nothing of itself.
+    """Runs a loaded network on batches. Several threads may share it.
 
     Args:
         run: the run

@@ -1,4 +1,4 @@
-"""Some rows of new data on their way to a network, and the answers on their way out."""
+"""Some rows of new data for a network, and its answers."""
 
 from __future__ import annotations
 

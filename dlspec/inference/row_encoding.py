@@ -16,7 +16,7 @@ from dlspec.data.encoding.encoded_rows import EncodedRows, encode_rows
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.encoding.stacked_columns import stack_columns
 from dlspec.data.prepare.kinds.cells import list_cells
-from dlspec.errors import Code, DataError, find_closest
+from dlspec.errors import Code, DataError, suggest
 from dlspec.inference.row_chunk import RowChunk
 
 Columns = Mapping[str, NDArray[Any]]
@@ -59,6 +59,11 @@ def encode_chunk(fitted: FittedTable, chunk: RowChunk, *, with_targets: bool = F
 def complete_columns(fitted: FittedTable, columns: Columns, *, with_targets: bool = False) -> Columns:
     """Add the columns that are made of several others, and those that are named after their field.
 
+    Args:
+        fitted: what the run fitted
+        columns: the cells by column
+        with_targets: whether the targets are needed too
+
     Raises:
         DataError: if a column is missing.
     """
@@ -67,23 +72,17 @@ def complete_columns(fitted: FittedTable, columns: Columns, *, with_targets: boo
         if len(plan.columns) == 1 and plan.name in found:
             found.setdefault(plan.columns[0], found[plan.name])
     wanted = [*fitted.inputs, *(fitted.targets if with_targets else ())]
-    for name in wanted:
-        members = fitted.stacks.get(name, (name,))
-        missing = [member for member in members if member not in found]
-        if name not in found and missing:
-            raise _make_missing_error(missing, columns)
-        if name not in found:
-            found[name] = _stack(found, members)
-    return found
+    needed = {name: fitted.stacks.get(name, (name,)) for name in wanted if name not in found}
+    missing = [member for members in needed.values() for member in members if member not in found]
+    if missing:
+        raise _make_missing_error(missing, columns)
+    return {**found, **{name: _stack(found, members) for name, members in needed.items()}}
 
 
 def _make_missing_error(missing: list[str], columns: Columns) -> DataError:
     more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     found = f"no column '{missing[0]}'{more}, which the run was trained on"
-    names = f"the columns are {', '.join(list(columns)[:12])}" if columns else "the rows have no columns"
-    guess = find_closest(missing[0], columns)
-    fix = f"did you mean '{guess}'?" if guess else names
-    return DataError("", f"{found}; {fix}", Code.UNKNOWN_FIELD)
+    return DataError("", f"{found}; {suggest(missing[0], columns) or 'the rows have no columns'}", Code.UNKNOWN_FIELD)
 
 
 def _stack(columns: Columns, members: tuple[str, ...]) -> NDArray[Any]:

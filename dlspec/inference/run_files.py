@@ -29,7 +29,7 @@ def find_weights_file(folder: Path, checkpoint: str) -> Path:
         checkpoint: `best` (or the last ones, if no best ones were saved) or `last`
 
     Raises:
-        UserError: if there is no such file, or it is a link.
+        UserError: if the file is missing, or a link.
     """
     if checkpoint not in WEIGHTS_OF_CHOICE:
         raise UserError(f"checkpoint must be best or last, got {format_value(checkpoint)}")

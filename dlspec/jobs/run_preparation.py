@@ -224,7 +224,13 @@ def _check_recomputed_patterns(spec: Spec, network: Network, problems: Problems)
 
 
 def add_token_targets(spec: Spec, data: Dataset, fields: Iterable[Field]) -> Dataset:
-    """Add a next-token target for each of the model's token fields that a loss or the data use as a target."""
+    """Add a next-token target for each of the model's token fields that a loss or the data use as a target.
+
+    Args:
+        spec: The spec.
+        data: The data.
+        fields: The fields that the model takes.
+    """
     target_names = {each.target for each in spec.loss or () if isinstance(each.target, str)}
     if not target_names and not data.targets:  # the fields of data without a target are their own targets
         target_names = {each.name for each in data.effective_targets}

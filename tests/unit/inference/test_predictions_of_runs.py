@@ -1,0 +1,87 @@
+"""Predictions of a saved run are those that training computed: for every model of conf/ and kind of data that fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dlspec.inference.loaded_run import load_run
+from dlspec.inference.predictor import Predictor
+from helpers.paths import ROOT
+from helpers.predicted_runs import (
+    CASES,
+    SMALL_MODELS,
+    are_close,
+    find_rows_of_test,
+    join_batches,
+    take_rows,
+    train_and_capture,
+    write_files,
+)
+
+DRAWING = ("vae",)  # draw in eval mode, so that a batch of training and a row are not comparable
+QUICK = [("mlp", "table of two classes"), ("text_gru", "text csv"), ("lenet5", "mnist"), ("gpt_small", "characters")]
+
+
+def check_run(model: str, case: str, folder: Path) -> bool:
+    """Compare a run's predictions with those of its training; False if the model does not fit the data."""
+    run = train_and_capture(model, CASES[case], folder)
+    if run is None:
+        return False
+    loaded = load_run(run.folder)
+    assert not loaded.has_samples
+    predictor = Predictor(loaded)
+    found = [batch.values for batch in predictor.batches.iterate_batches(run.data.test)]
+    others = [batch.values for batch in Predictor(loaded, 5).batches.iterate_batches(run.data.test)]
+    assert len(found) == len(run.batches) > 1 and found[0]
+    if run.batches[0] and "" not in run.batches[0]:
+        if model not in DRAWING:
+            for one, expected in zip(found, run.batches, strict=True):
+                assert one.keys() == expected.keys()
+                assert all(torch.equal(one[name], expected[name]) for name in one)
+        expected_rows, rows = join_batches(found), join_batches(others)
+        assert all(are_close(rows[name], expected_rows[name]) for name in rows)
+    check_rows(case, run, predictor)
+    return True
+
+
+def check_rows(case: str, run, predictor: Predictor) -> None:
+    """Compare the predictions of raw rows with those of the encoded test split."""
+    if CASES[case].rows is None:
+        return
+    rows = CASES[case].rows(Path.cwd())
+    if any(name in (each.name for each in run.data.targets) for name in predictor.run.inputs):
+        assert len(predictor.predict(rows)) >= len(run.data.test)  # written token by token
+        return
+    chosen = find_rows_of_test(predictor.prepare(rows), run.data, predictor.run.inputs)
+    raw = predictor.prepare(take_rows(rows, chosen))
+    assert all(torch.equal(raw[name], run.data.test.input(name)) for name in raw)
+    answers = predictor.predict(take_rows(rows, chosen), probabilities=True)
+    assert not answers.problems
+    assert list(answers.columns)[1:] and len(answers) == len(run.data.test)
+    assert predictor.names == list(predictor.predict(take_rows(rows, chosen[:2])).columns)[1:]
+
+
+@pytest.fixture
+def files(work: Path) -> Path:
+    write_files(work)
+    return work
+
+
+@pytest.mark.parametrize(("model", "case"), QUICK)
+def test_predictions_are_those_of_training(model: str, case: str, files: Path) -> None:
+    assert check_run(model, case, files / "run")
+
+
+def test_every_model_is_small_here() -> None:
+    assert {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")} == set(SMALL_MODELS)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("model", SMALL_MODELS)
+def test_a_model_predicts_as_in_training_on_all_data_that_fit(model: str, files: Path) -> None:
+    fitting = [case for case in CASES if check_run(model, case, files / "runs" / case.replace(" ", "_"))]
+    print(f"{model}: {len(fitting)} of {len(CASES)}: {', '.join(fitting)}")
+    assert fitting
