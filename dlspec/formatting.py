@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Collection, Sequence
 
 from dlspec.errors import CONTROL_CHARACTERS
@@ -15,6 +16,7 @@ COMMANDS = {
     "validate": "check a spec without opening data; lists the checks that need the data",
     "summary": "show layers, parameters, multiply-adds and memory; --depth N groups layers, --graph FILE.svg draws",
     "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml",
+    "predict": "predict new rows: run=FOLDER|latest input=FILE output=FILE; columns=[...] probabilities=true",
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
     "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER",
     "compare": "show how runs differ in spec, environment and results: compare FOLDER FOLDER",
@@ -78,6 +80,16 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right_ali
         for row in (header, *rows)
     ]
     return "\n".join(lines)
+
+
+# The start of cells that a spreadsheet would evaluate, which could even send data away. Some spreadsheets also read
+# full-width forms of these characters (`NFKC` makes them the usual ones), and skip invisible characters before them.
+_SPREADSHEET_FORMULA = re.compile(r"[\s\ufeff\u200b-\u200d\u2060]*[=+\-@|%\u2212]")
+
+
+def quote_spreadsheet_formula(text: str) -> str:
+    """Return the text of a cell, with a quote before it if a spreadsheet would evaluate it."""
+    return f"'{text}" if _SPREADSHEET_FORMULA.match(unicodedata.normalize("NFKC", text[:100])) else text
 
 
 # ---- command lines ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dlspec.formatting import first_line
 
 # Disk space, quota, open files (of the process and of the system), processes.
 _EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
-EXIT_OK, EXIT_FAILED, EXIT_INVALID, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_INVALID, EXIT_ROWS_LEFT_OUT, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def message_and_exit_code(error: BaseException) -> tuple[str, int] | None:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-import unicodedata
 from typing import Any
 
 from dlspec.errors import replace_control_characters
+from dlspec.formatting import quote_spreadsheet_formula
 from dlspec.report.run_table import RunTable, SeedGroup
-
-# The start of cells that a spreadsheet would evaluate, which could even send data away. Some spreadsheets also read
-# full-width forms of these characters (`NFKC` makes them the usual ones), and skip invisible characters before them.
-_SPREADSHEET_FORMULA = re.compile(r"[\s\ufeff\u200b-\u200d\u2060]*[=+\-@|%\u2212]")
 
 
 def format_leaderboard(table: RunTable) -> str:
@@ -45,6 +40,6 @@ def _format_cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        text = replace_control_characters(str(value) if not isinstance(value, bool) else str(value).lower())
-        return f"'{text}" if _SPREADSHEET_FORMULA.match(unicodedata.normalize("NFKC", text[:100])) else text
+        text = str(value) if not isinstance(value, bool) else str(value).lower()
+        return quote_spreadsheet_formula(replace_control_characters(text))
     return repr(value)

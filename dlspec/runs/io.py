@@ -94,7 +94,7 @@ def _open_temporary(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` after it was written completely."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "w+b") as file:
             yield file
         Path(temporary).chmod(_find_default_file_mode())  # mkstemp makes files that only their owner can read
         Path(temporary).replace(path)
@@ -110,6 +110,12 @@ def remove_temporary_files(folder: Path) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if _LEFTOVER_PATTERN.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
+
+
+def find_temporary_files(path: Path) -> list[Path]:
+    """Find the temporary files that replace `path` when they are complete: of a process that writes, or was killed."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}")
+    return [each for each in path.parent.iterdir() if pattern.fullmatch(each.name)]
 
 
 def remove_leftovers_of_run(folder: Path) -> None:

@@ -75,6 +75,11 @@ def is_run_locked(folder: Path) -> bool | None:
         os.close(descriptor)
 
 
+def try_lock_file(descriptor: int) -> bool:
+    """Lock an open file until it is closed; False if another process has locked it, or locks are not supported."""
+    return bool(_try_lock(descriptor))
+
+
 def _acquire_lock(descriptor: int, folder: Path) -> None:
     for _ in range(MAX_TRIES):
         is_ours = _try_lock(descriptor)

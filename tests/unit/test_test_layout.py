@@ -15,7 +15,7 @@ MODULES = sorted(TESTS.rglob("test_*.py"))
 HELPERS = sorted((TESTS / "helpers").glob("*.py"))
 UNIT_ROOMS = set(
     "language parts data network losses metrics optim training analysis plots runs report config jobs sweeps cli "
-    "compat".split()
+    "compat inference".split()
 )
 ROOMS = {"unit", "golden", "cli", "faults", "parity", "docs", "soak"}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import Literal
 
 
@@ -72,11 +73,24 @@ def count_line_breaks(text: str) -> int:
     return len(re.findall(r"\r\n|\r|\n", text))
 
 
+_LOCK = Lock()
+_LIMITS: list[int] = []  # of all readers that are open, after the limit that was there before them
+
+
 @contextmanager
 def set_cell_limit(characters: int) -> Iterator[None]:
-    """Replace the csv module's limit of 131,072 characters per cell, which holds for the whole process."""
-    before = csv.field_size_limit(characters)
+    """Raise the csv module's limit of 131,072 characters per cell, which holds for the whole process.
+
+    Readers may be open at the same time, in several threads: the largest of their limits holds.
+    """
+    with _LOCK:
+        _LIMITS.extend([characters] if _LIMITS else [csv.field_size_limit(), characters])
+        csv.field_size_limit(max(_LIMITS[1:]))
     try:
         yield
     finally:
-        csv.field_size_limit(before)
+        with _LOCK:
+            del _LIMITS[_LIMITS.index(characters, 1)]
+            csv.field_size_limit(max(_LIMITS[1:], default=_LIMITS[0]))
+            if len(_LIMITS) == 1:
+                _LIMITS.clear()

@@ -78,7 +78,15 @@ def _get_name(read_path: Callable[..., Any]) -> str:
 
 
 def _read_path(read_path: Callable[..., Iterable[Row]], path: str, key: str) -> list[Row]:
-    """Collect the rows of a path.
+    """Collect the rows of a path; DataError if there is none."""
+    found = list(iterate_user_rows(read_path, path, key))
+    if not found:
+        raise DataError(key, f"{_get_name(read_path)} yields no row for '{path}'")
+    return found
+
+
+def iterate_user_rows(read_path: Callable[..., Iterable[Row]], path: str, key: str) -> Iterator[Row]:
+    """Yield the rows of a path.
 
     Args:
         read_path: the user's function
@@ -88,24 +96,22 @@ def _read_path(read_path: Callable[..., Iterable[Row]], path: str, key: str) -> 
     Raises:
         DataError: if the function raises an error, or yields something other than rows.
     """
-    found: list[Row] = []
+    count = 0
     try:
         for row in _iterate(read_path(path), read_path, key):
+            count += 1
             if not isinstance(row, Mapping):
                 expected = 'expected a mapping such as {"age": 30, "label": "yes"}'
                 raise DataError(
-                    key, f"{_get_name(read_path)} yields {type(row).__name__} as row {len(found) + 1}; {expected}",
+                    key, f"{_get_name(read_path)} yields {type(row).__name__} as row {count}; {expected}",
                     Code.WRONG_TYPE,
                 )  # fmt: skip
-            found.append(dict(row))  # a copy, as a function may yield one mapping again and again
+            yield dict(row)  # a copy, as a function may yield one mapping again and again
     except DataError:
         raise
     except Exception as error:  # whatever the user's code raises concerns this path
-        where = f"{_locate_error(error, read_path)}, after {len(found):,} rows of '{path}'"
+        where = f"{_locate_error(error, read_path)}, after {count:,} rows of '{path}'"
         raise DataError(key, f"{_get_name(read_path)} raised {type(error).__name__} at {where}: {error}") from error
-    if not found:
-        raise DataError(key, f"{_get_name(read_path)} yields no row for '{path}'")
-    return found
 
 
 def _iterate(returned: object, read_path: Callable[..., Any], key: str) -> Iterator[Any]:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol
 
 from dlspec.data.tables.table import BadRow
 from dlspec.errors import DataError
 
 MAX_LISTED = 20
+
+
+class BadRowCollector(Protocol):
+    """Is given the rows that can't be read, in their order."""
+
+    def add(self, file: Path, line: int, reason: str) -> None:
+        """Note a bad row.
+
+        Args:
+            file: the file
+            line: its first line
+            reason: why it can't be read
+        """
 
 
 class BadRows:
@@ -18,10 +32,16 @@ class BadRows:
         self.first: list[BadRow] = []
         self.count = 0
 
-    def add(self, location: str, reason: str) -> None:
-        """Note a bad row; DataError if it is one too many."""
+    def add(self, file: Path, line: int, reason: str) -> None:
+        """Note a bad row; DataError if it is one too many.
+
+        Args:
+            file: the file
+            line: its first line
+            reason: why it can't be read
+        """
         if len(self.first) < MAX_LISTED:
-            self.first.append(BadRow(location, reason))
+            self.first.append(BadRow(f"{file}:{line}", reason))
         self.count += 1
         if self._action == "refuse" and self.count > MAX_LISTED:
             self.check()

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import methodcaller
 from pathlib import Path
 
 from dlspec.data.files.quoted_cells import describe_quote_problem, find_quote_problem
-from dlspec.data.tables.bad_rows import BadRows
+from dlspec.data.tables.bad_rows import BadRowCollector
 from dlspec.data.tables.delimiter import SAMPLE_CHARACTERS, SAMPLE_LINES, find_delimiter
 from dlspec.data.tables.table import ReadOptions
 from dlspec.data.tables.text_lines import MAX_CELL_CHARACTERS, TextLines
@@ -51,7 +52,44 @@ def _read_sample(file: Path, options: ReadOptions) -> list[str]:
     return sample
 
 
-def read_delimited(lines: TextLines, stream: Iterator[str], dialect: Dialect, bad: BadRows) -> Iterator[NumberedRow]:
+class DelimitedRows:
+    """The rows of a file: one by one, or as the cells of many rows where these are simple."""
+
+    def __init__(self, lines: TextLines, stream: Iterator[str], dialect: Dialect, bad: BadRowCollector) -> None:
+        self._lines, self._dialect = lines, dialect
+        self._rows = read_delimited(lines, stream, dialect, bad)
+
+    def __iter__(self) -> DelimitedRows:
+        return self
+
+    def __next__(self) -> NumberedRow:
+        return next(self._rows)
+
+    def take_cells(self, rows: int, width: int) -> list[str]:
+        """Return the cells of the next rows one after another, if their lines can simply be split; [] otherwise.
+
+        This is several times faster than the csv module with a step in Python for each row.
+
+        Args:
+            rows: the most rows
+            width: how many cells each of them must have, at least two
+        """
+        delimiter = self._dialect.delimiter
+        if delimiter == " ":  # several of them are one
+            return []
+        lines = self._lines.take_plain_lines(rows, self._dialect.quote)
+        if not lines:
+            return []
+        if set(map(methodcaller("count", delimiter), lines)) != {width - 1}:
+            self._lines.return_lines(lines)
+            return []
+        text = "".join(lines).replace("\r\n", "\n").removesuffix("\n")
+        return text.replace("\n", delimiter).split(delimiter)
+
+
+def read_delimited(
+    lines: TextLines, stream: Iterator[str], dialect: Dialect, bad: BadRowCollector
+) -> Iterator[NumberedRow]:
     """Yield the rows, each with the number of its first line; [] for lines of nothing but spaces.
 
     Args:
@@ -103,7 +141,7 @@ def _check_quotes(file: Path, first: int, raw: list[str], dialect: Dialect) -> N
         raise DataError("path", f"{location}: {describe_quote_problem(problem, first)}")
 
 
-def _report_csv_error(lines: TextLines, dialect: Dialect, message: str, bad: BadRows) -> None:
+def _report_csv_error(lines: TextLines, dialect: Dialect, message: str, bad: BadRowCollector) -> None:
     """Note a row that the csv module refuses; DataError if the rows after it can't be trusted."""
     raw = lines.take_row()
     first = lines.line - len(raw) + 1
@@ -111,7 +149,7 @@ def _report_csv_error(lines: TextLines, dialect: Dialect, message: str, bad: Bad
     if dialect.quote is not None:
         problem = find_quote_problem("".join(raw), dialect.delimiter, dialect.quote, strict=True)
     if problem is not None and problem.kind == "rest":
-        bad.add(f"{lines.file}:{first}", describe_quote_problem(problem, first))
+        bad.add(lines.file, first, describe_quote_problem(problem, first))
         return
     if problem is not None:
         raise DataError("path", f"{lines.file}:{first + problem.line}: {describe_quote_problem(problem, first)}")

@@ -25,7 +25,7 @@ def read_file_texts(table: Table, encoding: str = "utf-8") -> Table:
     texts: list[str] = []
     remaining = MAX_DATA_BYTES
     for at in table.file_of_row.tolist():
-        texts.append(_read_text(Path(table.files[at]), encoding))
+        texts.append(read_file_text(Path(table.files[at]), encoding))
         remaining -= len(texts[-1])
         if remaining < 0:
             found = f"the files contain more than {MAX_DATA_BYTES // GIGABYTE} GB of text"
@@ -33,7 +33,8 @@ def read_file_texts(table: Table, encoding: str = "utf-8") -> Table:
     return table.with_column(TEXT_COLUMN, np.array(texts, dtype=TEXT))
 
 
-def _read_text(file: Path, encoding: str) -> str:
+def read_file_text(file: Path, encoding: str = "utf-8") -> str:
+    """Read the text of one file; DataError if it is not text, or too long for a cell."""
     lines, parts, size = TextLines(check_regular_file(file), encoding), [], 0
     with lines.open() as stream:
         for line in stream:

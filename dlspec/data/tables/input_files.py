@@ -35,12 +35,13 @@ _OTHER_FORMATS: Sequence[tuple[bytes, str]] = (
 )
 
 
-def find_input_files(path: str | Sequence[str], base: Path | None = None) -> list[Path]:
+def find_input_files(path: str | Sequence[str], base: Path | None = None, setting: str = "data.path") -> list[Path]:
     """Find the files of a path, a list of paths, or a glob such as `data/*.csv`, sorted by name within a glob.
 
     Args:
         path: what the setting `path` contains
         base: the folder that relative paths start from; None: the working folder
+        setting: the setting that messages suggest
 
     Returns:
         At least one file. Each is a regular file and is listed once.
@@ -50,8 +51,8 @@ def find_input_files(path: str | Sequence[str], base: Path | None = None) -> lis
     """
     paths = [path] if isinstance(path, str) else list(path)
     if not paths:
-        raise DataError("path", "no file is given; write data.path=FILE.csv", Code.MISSING_VALUE)
-    found = [file for each in paths for file in _find_files_of_one(each, base)]
+        raise DataError("path", f"no file is given; write {setting}=FILE.csv", Code.MISSING_VALUE)
+    found = [file for each in paths for file in _find_files_of_one(each, base, setting)]
     seen: set[Path] = set()
     for file in found:
         if file in seen:
@@ -60,7 +61,7 @@ def find_input_files(path: str | Sequence[str], base: Path | None = None) -> lis
     return found
 
 
-def _find_files_of_one(path: str, base: Path | None) -> list[Path]:
+def _find_files_of_one(path: str, base: Path | None, setting: str) -> list[Path]:
     file = expand_home(path)
     file = base / file if base is not None else file
     try:
@@ -71,22 +72,22 @@ def _find_files_of_one(path: str, base: Path | None) -> list[Path]:
             if not matches:
                 raise DataError("path", f"no file matches '{path}'", Code.NO_MATCH)
             return matches
-        return [check_regular_file(file)]
+        return [check_regular_file(file, setting)]
     except (OSError, ValueError) as error:  # a name that is too long or contains NUL
         reason = getattr(error, "strerror", None) or error
         raise DataError("path", f"'{path}' can't be read: {reason}", Code.FILE_UNREADABLE) from None
 
 
-def check_regular_file(file: Path) -> Path:
+def check_regular_file(file: Path, setting: str = "data.path") -> Path:
     """Return the file; DataError if it does not exist, or is a folder, pipe or device, which could block forever."""
     file = find_normal_form(file)
     if not file.exists():
         siblings = [each.name for each in file.parent.iterdir()] if file.parent.is_dir() else []
         guess = find_closest(file.name, siblings[:10_000])
-        fix = f"did you mean '{file.parent / guess}'?" if guess else "write data.path=FILE.csv"
+        fix = f"did you mean '{file.parent / guess}'?" if guess else f"write {setting}=FILE.csv"
         raise DataError("path", f"no file '{file}'; {fix}", Code.FILE_UNREADABLE)
     if file.is_dir():
-        fix = f"write data.path='{file}/*.csv' for all its CSV files"
+        fix = f"write {setting}='{file}/*.csv' for all its CSV files"
         raise DataError("path", f"'{file}' is a folder; {fix}", Code.FILE_UNREADABLE)
     if not stat.S_ISREG(file.stat().st_mode):
         raise DataError("path", f"'{file}' must be a regular file, not a pipe or device", Code.FILE_UNREADABLE)

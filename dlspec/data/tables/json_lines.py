@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from unicodedata import normalize
 
-from dlspec.data.tables.bad_rows import BadRows
+from dlspec.data.tables.bad_rows import BadRowCollector
 from dlspec.data.tables.column_names import MAX_COLUMNS, normalize_name
-from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CHUNK_CELLS, CellReader, TableBuilder, make_list_column
+from dlspec.data.tables.table import Column, ReadOptions
+from dlspec.data.tables.table_builder import CHUNK_CELLS, CellReader, TableChunk, make_list_column
 from dlspec.data.tables.text_lines import MAX_CELL_CHARACTERS, TextLines
 from dlspec.errors import Code, DataError, format_value
 
@@ -29,15 +29,15 @@ class _Number(str):
 
 
 class JsonLinesReader:
-    """Puts JSON lines into a table, in chunks. Rows may lack keys; their cells are missing."""
+    """Reads JSON lines, in chunks. Rows may lack keys; their cells are missing."""
 
-    def __init__(self, builder: TableBuilder, options: ReadOptions, bad: BadRows) -> None:
-        self.builder, self.bad = builder, bad
+    def __init__(self, options: ReadOptions, bad: BadRowCollector, max_rows: int | None = None) -> None:
+        self.bad, self.max_rows = bad, max_rows
         self._cells = CellReader(options.missing)
         self._names: dict[str, None] = {}
 
-    def read(self, lines: TextLines, stream: Iterator[str]) -> ReadNotes:
-        """Read all rows of one file."""
+    def read(self, lines: TextLines, stream: Iterator[str]) -> Iterator[TableChunk]:
+        """Yield all rows of one file, in chunks."""
         rows: list[dict[str, Any]] = []
         numbers: list[int] = []
         size = 0
@@ -48,37 +48,63 @@ class JsonLinesReader:
             try:
                 rows.append(parse_row(line))
             except BadJson as error:
-                self.bad.add(f"{lines.file}:{lines.line}", str(error))
+                self.bad.add(lines.file, lines.line, str(error))
                 continue
             numbers.append(lines.line)
             size += len(rows[-1]) + len(line) // 100
-            if size >= CHUNK_CELLS:
-                self._flush(lines, rows, numbers)
+            if size >= CHUNK_CELLS or len(rows) == self.max_rows:
+                yield self._make_chunk(lines, rows, numbers)
                 rows, numbers, size = [], [], 0
-        self._flush(lines, rows, numbers)
-        return ReadNotes()
+        yield self._make_chunk(lines, rows, numbers)
 
-    def _flush(self, lines: TextLines, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> None:
+    def _make_chunk(self, lines: TextLines, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> TableChunk:
         names = dict.fromkeys(name for row in rows for name in row)
         self._names.update(names)
         if len(self._names) > MAX_COLUMNS:
             found = f"'{lines.file}' has more than {MAX_COLUMNS:,} different keys"
             raise DataError("path", f"{found}; write the same keys in each row", Code.TOO_LARGE)
-        columns = {name: self._make_column(lines, name, rows, numbers) for name in names}
-        items = sum(len(cell) for column in columns.values() if column.dtype == object for cell in column if cell)
-        self.builder.add_chunk(columns, numbers, list_items=items)
+        shares = {name: _compute_list_share(row.get(name) for row in rows) for name in names}
+        lists = {name for name, share in shares.items() if share >= 0.5}
+        mixed = [name for name, share in shares.items() if 0 < share < 1]
+        if mixed:
+            rows, numbers = self._leave_out_mixed_rows(lines, rows, numbers, {name: name in lists for name in mixed})
+        columns = {name: self._make_column([row.get(name) for row in rows], name in lists) for name in names}
+        items = sum(len(cell) for name in lists for cell in columns[name] if cell)
+        return TableChunk(columns, numbers, items)
 
-    def _make_column(
-        self, lines: TextLines, name: str, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]
-    ) -> Column:
-        cells = [row.get(name) for row in rows]
-        if not any(isinstance(cell, list) for cell in cells):
-            return self._cells.clean_values(cells)
-        for cell, number in zip(cells, numbers, strict=True):
-            if cell is not None and not isinstance(cell, list):
-                found = f"{lines.file}:{number}: '{name}' must be a list as in other rows, got {format_value(cell)}"
-                raise DataError("path", found, Code.WRONG_TYPE)
-        return make_list_column(cells)
+    def _make_column(self, cells: Sequence[Any], has_lists: bool) -> Column:
+        return make_list_column(cells) if has_lists else self._cells.clean_values(cells)
+
+    def _leave_out_mixed_rows(
+        self, lines: TextLines, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int], mixed: Mapping[str, bool]
+    ) -> tuple[Sequence[Mapping[str, Any]], Sequence[int]]:
+        """Leave out rows with a text where most rows have a list, and the other way round.
+
+        Args:
+            lines: the file
+            rows: the rows
+            numbers: their lines
+            mixed: whether most cells are lists, for columns with both
+        """
+        kept: list[int] = []
+        for position, row in enumerate(rows):
+            name = next((each for each, is_list in mixed.items() if _is_other(row.get(each), is_list)), None)
+            if name is None:
+                kept.append(position)
+                continue
+            expected = f"'{name}' must {'' if mixed[name] else 'not '}be a list, as in most rows"
+            self.bad.add(lines.file, numbers[position], f"{expected}; got {format_value(row[name])}")
+        return [rows[position] for position in kept], [numbers[position] for position in kept]
+
+
+def _compute_list_share(cells: Iterable[Any]) -> float:
+    """Return which share of the filled cells are lists."""
+    are_lists = [isinstance(cell, list) for cell in cells if cell is not None]
+    return sum(are_lists) / len(are_lists) if are_lists else 0.0
+
+
+def _is_other(cell: Any, is_list: bool) -> bool:
+    return cell is not None and isinstance(cell, list) != is_list
 
 
 def parse_row(line: str) -> dict[str, Any]:

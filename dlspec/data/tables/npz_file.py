@@ -5,41 +5,38 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
-from dlspec.data.tables.bad_rows import BadRows
 from dlspec.data.tables.column_names import normalize_name
-from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CellReader, TableBuilder, format_dates
+from dlspec.data.tables.table import Column, ReadOptions
+from dlspec.data.tables.table_builder import CellReader, TableChunk, format_dates
 from dlspec.errors import Code, DataError
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
 _DAMAGE = (ValueError, EOFError, KeyError, SyntaxError, RuntimeError, zlib.error, zipfile.BadZipFile, OSError)
 
 
-def read_npz_files(files: Sequence[Path], options: ReadOptions, builder: TableBuilder, bad: BadRows) -> ReadNotes:
-    """Read every array of the files as a column.
+class NpzReader:
+    """Reads npz files: every array is a column. All files must have arrays of the same names."""
 
-    Args:
-        files: the files, whose arrays must have the same names
-        options: the options of reading, of which `missing` applies to arrays of text
-        builder: receives the columns
-        bad: unused: no row of an npz file is bad by itself
-    """
-    names: list[str] | None = None
-    for file in files:
-        arrays = {name: _to_column(array, options) for name, array in _read_arrays(file).items()}
-        names = names or sorted(arrays)
-        if sorted(arrays) != names:
-            raise DataError("path", f"'{file}' has other arrays than '{files[0]}'", Code.CONFLICT)
-        builder.start_file(str(file))
-        builder.add_chunk(arrays, np.arange(1, 1 + _count_rows(file, arrays)))
-    return ReadNotes()
+    def __init__(self, options: ReadOptions) -> None:
+        self.options = options  # of which `missing` applies to arrays of text
+        self._first_file: Path | None = None
+        self._names: list[str] = []
+
+    def read(self, file: Path) -> Iterator[TableChunk]:
+        """Yield the rows of one file, as one chunk."""
+        arrays = {name: _to_column(array, self.options) for name, array in _read_arrays(file).items()}
+        if self._first_file is None:
+            self._first_file, self._names = file, sorted(arrays)
+        if sorted(arrays) != self._names:
+            raise DataError("path", f"'{file}' has other arrays than '{self._first_file}'", Code.CONFLICT)
+        yield TableChunk(arrays, np.arange(1, 1 + _count_rows(file, arrays)))
 
 
 def _count_rows(file: Path, arrays: dict[str, Column]) -> int:

@@ -9,54 +9,47 @@ from typing import Any
 
 import numpy as np
 
-from dlspec.data.tables.bad_rows import BadRows
 from dlspec.data.tables.column_names import check_unique, normalize_name
-from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CellReader, TableBuilder, get_chunk_rows, make_list_column
+from dlspec.data.tables.column_use import ALL_COLUMNS, ColumnUse
+from dlspec.data.tables.table import Column, ReadOptions
+from dlspec.data.tables.table_builder import CellReader, TableChunk, get_chunk_rows, make_list_column
 from dlspec.errors import Code, DataError
 from dlspec.formatting import first_line
 
 _ZERO_FRACTION = re.compile(r"\.0+(?=Z?$)")  # of a second
 
 
-def read_parquet_files(files: Sequence[Path], options: ReadOptions, builder: TableBuilder, bad: BadRows) -> ReadNotes:
-    """Read the columns of Parquet files.
+class ParquetReader:
+    """Reads Parquet files, in chunks that are parts of their row groups."""
 
-    Args:
-        files: the files
-        options: the options of reading, of which `missing` applies
-        builder: receives the columns
-        bad: unused: no row of a Parquet file is bad by itself
+    def __init__(self, options: ReadOptions, max_rows: int | None = None, use: ColumnUse = ALL_COLUMNS) -> None:
+        self.max_rows, self.use = max_rows, use
+        self._cells = CellReader(options.missing)
 
-    Raises:
-        DataError: if pyarrow is not installed, or a file can't be read.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        fix = "pip install 'dlspec[tables]'"
-        raise DataError("path", f"reading '{files[0]}' needs pyarrow: {fix}", Code.NOT_INSTALLED) from None
-    for file in files:
-        builder.start_file(str(file))
+    def read(self, file: Path) -> Iterator[TableChunk]:
+        """Yield the rows of one file, in chunks; DataError if pyarrow is not installed, or the file is damaged."""
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            fix = "pip install 'dlspec[tables]'"
+            raise DataError("path", f"reading '{file}' needs pyarrow: {fix}", Code.NOT_INSTALLED) from None
         try:
             with pyarrow.parquet.ParquetFile(file) as opened:
-                count = get_chunk_rows(len(opened.schema_arrow))
-                _read_batches(file, opened.iter_batches(batch_size=count), options, builder)
+                count = self.max_rows or get_chunk_rows(len(opened.schema_arrow))
+                yield from self._read_batches(file, opened.iter_batches(batch_size=count))
         except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
             found = f"'{file}' can't be read as Parquet: {first_line(error)}"
             raise DataError("path", found, Code.FILE_UNREADABLE) from None
-    return ReadNotes()
 
+    def _read_batches(self, file: Path, batches: Iterator[Any]) -> Iterator[TableChunk]:
+        import pyarrow
 
-def _read_batches(file: Path, batches: Iterator[Any], options: ReadOptions, builder: TableBuilder) -> None:
-    import pyarrow
-
-    cells, row = CellReader(options.missing), 1
-    for batch in batches:
-        columns = read_arrow_table(pyarrow.Table.from_batches([batch]), str(file), cells)
-        builder.add_chunk(columns, np.arange(row, row + batch.num_rows), list_items=_count_items(columns))
-        row += batch.num_rows
+        row = 1
+        for batch in batches:
+            columns = read_arrow_table(pyarrow.Table.from_batches([batch]), str(file), self._cells, self.use)
+            yield TableChunk(columns, np.arange(row, row + batch.num_rows), _count_items(columns))
+            row += batch.num_rows
 
 
 def _count_items(columns: dict[str, Column]) -> int:
@@ -64,21 +57,40 @@ def _count_items(columns: dict[str, Column]) -> int:
     return sum(len(cell) for column in lists for cell in column if cell is not None)
 
 
-def read_arrow_table(table: Any, name: str, cells: CellReader) -> dict[str, Column]:
+def read_arrow_table(table: Any, name: str, cells: CellReader, use: ColumnUse = ALL_COLUMNS) -> dict[str, Column]:
     """Return the columns of a pyarrow.Table as text and lists; those of structs as `struct.field`.
 
     Args:
         table: the pyarrow.Table
         name: what messages call it
         cells: cleans the texts
+        use: which columns are needed, and which contain numbers
     """
     import pyarrow
 
     while any(pyarrow.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
     names = check_unique([normalize_name(each) for each in table.column_names], "path", f"'{name}'")
-    arrays = zip(names, table.columns, strict=True)
-    return {each: _read_arrow_column(column, each, name, cells) for each, column in arrays}
+    arrays, use = zip(names, table.columns, strict=True), use.choose(names)
+    return {
+        each: _read_numbers(column)
+        if each in use.numbers and _is_exact(column.type) and not cells.has_missing_numbers
+        else _read_arrow_column(column, each, name, cells)
+        for each, column in arrays
+        if use.is_needed(each)
+    }
+
+
+def _is_exact(kind: Any) -> bool:
+    """Whether numbers of a type are those of their texts; the short text of a float32 is another float64."""
+    import pyarrow
+
+    return bool(pyarrow.types.is_integer(kind) or pyarrow.types.is_float64(kind))
+
+
+def _read_numbers(column: Any) -> Column:
+    """Return numbers, NaN where missing."""
+    return np.asarray(column.to_numpy(), np.float64)
 
 
 def _read_arrow_column(column: Any, name: str, file: str, cells: CellReader) -> Column:

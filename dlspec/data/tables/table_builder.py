@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from unicodedata import is_normalized, normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.data.tables.column_use import contains_only_digits, parse_plain_numbers
 from dlspec.data.tables.table import TEXT, Column, Table
 from dlspec.data.tables.text_column import TextColumn
 from dlspec.errors import Code, DataError
@@ -17,6 +19,15 @@ MAX_CELLS = MAX_DATA_BYTES // TEXT.itemsize  # what 16 bytes a cell allow
 CHUNK_CELLS = 200_000  # Python strings of one chunk: about 15 MB
 MIN_CHUNK_ROWS = 64
 TextCells = list[str | None]  # clean cells of a column, None where missing
+
+
+@dataclass(frozen=True)
+class TableChunk:
+    """Some consecutive rows of one file."""
+
+    columns: Mapping[str, Column | TextCells]  # (N, ...) by name; text also as a list of clean cells
+    lines: Sequence[int] | Column  # the line of each row (N,)
+    list_items: int = 0  # how many items the lists in the columns have
 
 
 def get_chunk_rows(columns: int) -> int:
@@ -29,6 +40,8 @@ class CellReader:
 
     def __init__(self, missing: Iterable[str]) -> None:
         self._missing: Mapping[str, None] = dict.fromkeys(normalize("NFC", each).strip() for each in missing)
+        # Whether something like -999 is a missing cell, so that a column of numbers may have missing cells.
+        self.has_missing_numbers = any(each and contains_only_digits([each]) for each in self._missing)
 
     def clean(self, cell: str) -> str | None:
         """Clean one cell."""
@@ -48,6 +61,24 @@ class CellReader:
         if is_ascii:  # this line takes a fifth of the time of reading
             return [get(bare := cell.strip(), bare) for cell in cells]
         return [self.clean(cell) for cell in cells]
+
+    def clean_numbers(self, cells: list[str], is_ascii: bool) -> Column | TextCells:
+        """Read a column of plain numbers, NaN where missing; clean cells if one of them is something else.
+
+        Args:
+            cells: the cells as written
+            is_ascii: whether all are ASCII
+        """
+        values = None if self.has_missing_numbers else parse_plain_numbers(cells, b" \t")
+        if values is not None:
+            return values
+        clean = self.clean_cells(cells, is_ascii)
+        filled = parse_plain_numbers([cell for cell in clean if cell is not None])
+        if filled is None:
+            return clean
+        values = np.full(len(clean), np.nan)
+        values[[cell is not None for cell in clean]] = filled
+        return values
 
     def clean_values(self, values: Iterable[str | None]) -> Column:
         """Return a column of clean cells, TEXT, where None is missing as well."""
@@ -72,18 +103,11 @@ class TableBuilder:
         """Begin a file: the following chunks are from it."""
         self._files.append(file)
 
-    def add_chunk(
-        self, columns: Mapping[str, Column | TextCells], lines: Sequence[int] | Column, list_items: int = 0
-    ) -> None:
-        """Add rows of the current file; DataError if the table becomes too large.
-
-        Args:
-            columns: the columns (N, ...) by name; text also as a list of clean cells
-            lines: the line of each row (N,)
-            list_items: how many items the lists in the columns have
-        """
+    def add_chunk(self, chunk: TableChunk) -> None:
+        """Add rows of the current file; DataError if the table becomes too large."""
+        columns, lines = chunk.columns, chunk.lines
         self._names.update(dict.fromkeys(columns))
-        self._check_size(self.rows + len(lines), list_items)
+        self._check_size(self.rows + len(lines), chunk.list_items)
         for name, column in columns.items():
             if isinstance(column, list) or (column.dtype == TEXT and column.ndim == 1):
                 text = self._texts.setdefault(name, TextColumn())

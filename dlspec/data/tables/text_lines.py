@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import codecs
 import io
+import sys
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from dlspec.data.files.quoted_cells import count_line_breaks
-from dlspec.data.tables.input_files import open_binary
+from dlspec.data.tables.input_files import open_binary, report_read_errors
 from dlspec.errors import Code, DataError
 
 MAX_CELL_CHARACTERS = 16_000_000
 MAX_LINE_CHARACTERS = 4 * MAX_CELL_CHARACTERS
+BLOCK_LINES = 256  # that are read ahead at once
+BLOCK_CHARACTERS = 4_000_000  # of all lines that are read ahead
 _BLOCK_BYTES = 1 << 16
 # Byte order marks, longer ones first: that of UTF-32 begins with that of UTF-16.
 _MARKS = (
@@ -41,6 +47,8 @@ class TextLines:
         self.is_ascii = True  # whether all lines since the last reset are ASCII
         self._comment = comment
         self._row_lines: list[str] = []
+        self._text: TextIO = io.StringIO()
+        self._pending: deque[str] = deque()  # lines that were read ahead
 
     def take_row(self) -> list[str]:
         """Return the lines since the last call."""
@@ -51,12 +59,15 @@ class TextLines:
     def open(self) -> Iterator[Iterator[str]]:
         """Open the file and yield an iterator over its lines."""
         try:
-            with open_binary(self.file) as stream:
+            with self._open_bytes() as stream:
                 self._choose_codec(stream.peek(4)[:4])
-                with io.TextIOWrapper(stream, encoding=self.codec, newline="") as text:
-                    yield self._iterate(text)
+                with io.TextIOWrapper(stream, encoding=self.codec, newline="") as self._text:
+                    yield self._iterate()
         except UnicodeError:
             raise self._make_encoding_error() from None
+
+    def _open_bytes(self) -> AbstractContextManager[io.BufferedReader]:
+        return open_binary(self.file)
 
     def skip(self, lines: Iterator[str], count: int) -> None:
         """Leave out lines at the start; DataError if there are not more."""
@@ -80,8 +91,43 @@ class TextLines:
             found = f"'{self.file}' begins with the byte order mark of {name}, but data.encoding is {self.codec}"
             raise DataError("encoding", f"{found}; write data.encoding={name}", Code.CONFLICT)
 
-    def _iterate(self, text: TextIO) -> Iterator[str]:
-        while line := text.readline(MAX_LINE_CHARACTERS + 1):
+    def take_plain_lines(self, count: int, quote: str | None) -> list[str]:
+        """Return the next lines if no line needs a closer look, and count them; [] otherwise, and at the end.
+
+        Such lines are rows by themselves: without quotes, comments and single carriage returns.
+
+        Args:
+            count: the most lines to return
+            quote: the character that a line must not contain; None for none
+        """
+        if self._pending or self._comment is not None:
+            return []
+        read, lines, size = partial(self._text.readline, MAX_LINE_CHARACTERS + 1), list[str](), 0
+        while len(lines) < count and size < BLOCK_CHARACTERS:
+            block = list(islice(iter(read, ""), min(count - len(lines), BLOCK_LINES)))
+            lines += block
+            size += sum(map(len, block))
+            if len(block) < BLOCK_LINES:
+                break
+        text = "".join(lines)
+        has_other_ends = "\r" in text and text.count("\r") != text.count("\r\n")
+        if size > MAX_CELL_CHARACTERS or "\0" in text or has_other_ends or (quote is not None and quote in text):
+            self._pending.extend(lines)
+            return []
+        self.line += len(lines)
+        self.is_ascii = self.is_ascii and text.isascii()
+        return lines
+
+    def return_lines(self, lines: list[str]) -> None:
+        """Put back what `take_plain_lines` has returned: rows that must be read one by one."""
+        self.line -= len(lines)
+        self._pending.extend(lines)
+
+    def _read_line(self) -> str:
+        return self._pending.popleft() if self._pending else self._text.readline(MAX_LINE_CHARACTERS + 1)
+
+    def _iterate(self) -> Iterator[str]:
+        while line := self._read_line():
             self.line += 1
             if len(line) > MAX_LINE_CHARACTERS:
                 found = f"{self.file}:{self.line}: the line has more than {MAX_LINE_CHARACTERS // 10**6} MB"
@@ -101,10 +147,40 @@ class TextLines:
         return DataError("path", f"{self.file}:{self.line}: contains a NUL character; {fix}", Code.FILE_UNREADABLE)
 
     def _make_encoding_error(self) -> DataError:
-        line, byte = _find_undecodable_byte(self.file, self.codec)
+        line, byte = self._find_undecodable_byte()
         found = f"{self.file}:{line}: {byte} not valid {self.codec.removesuffix('-sig')}"
         fix = "write data.encoding=cp1252 (Windows), latin-1, or what the file was saved in"
         return DataError("encoding", f"{found}; {fix}", Code.FILE_UNREADABLE)
+
+    def _find_undecodable_byte(self) -> tuple[int, str]:
+        return _find_undecodable_byte(self.file, self.codec)
+
+
+class StandardInputLines(TextLines):
+    """The lines of standard input, each as soon as it is there."""
+
+    def __init__(self, encoding: str = "utf-8", comment: str | None = None) -> None:
+        super().__init__(Path("standard input"), encoding, comment)
+
+    @contextmanager
+    def _open_bytes(self) -> Iterator[io.BufferedReader]:
+        raw: Any = _StandardInput()
+        with report_read_errors(self.file), io.BufferedReader(raw) as stream:
+            yield stream
+
+    def _find_undecodable_byte(self) -> tuple[int, str]:
+        return self.line + 1, "a byte in or after this line is"  # it can't be read again
+
+
+class _StandardInput(io.RawIOBase):
+    """The bytes of standard input. Closing this leaves standard input open."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        source: Any = sys.stdin.buffer
+        return int(source.readinto1(buffer))
 
 
 def _find_undecodable_byte(file: Path, codec: str) -> tuple[int, str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlspec.data.tables.bad_rows import BadRows
+from dlspec.data.tables.bad_rows import BadRowCollector
 from dlspec.data.tables.column_names import (
     REST,
     check_unique,
@@ -16,9 +16,10 @@ from dlspec.data.tables.column_names import (
     number_columns,
     suggest_header,
 )
-from dlspec.data.tables.delimited_rows import NumberedRow
+from dlspec.data.tables.column_use import ALL_COLUMNS, ColumnUse
+from dlspec.data.tables.delimited_rows import DelimitedRows, NumberedRow
 from dlspec.data.tables.table import Column, ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CellReader, TableBuilder, TextCells, get_chunk_rows, make_list_column
+from dlspec.data.tables.table_builder import CellReader, TableChunk, TextCells, get_chunk_rows, make_list_column
 from dlspec.data.tables.text_lines import TextLines
 from dlspec.errors import Code, DataError, format_value
 
@@ -81,41 +82,75 @@ def _check_first_row(file: Path, line: int, cells: list[str], options: ReadOptio
         raise DataError("header", f"{found}; write data.header=false, or data.header=true if these are names")
 
 
-class TextRowsReader:
-    """Puts the rows of text files into a table, in chunks. The first file's columns are the table's."""
+@dataclass
+class _RowCells:
+    """The cells of some rows."""
 
-    def __init__(self, builder: TableBuilder, options: ReadOptions, bad: BadRows) -> None:
-        self.builder, self.options, self.bad = builder, options, bad
+    cells: list[str] = field(default_factory=list)  # of all rows, one after another, without the remaining cells
+    rests: list[list[str | None]] = field(default_factory=list)  # the remaining cells of each row, if a column has them
+    lines: list[int] = field(default_factory=list)  # of each row
+
+
+class TextRowsReader:
+    """Reads the rows of text files, in chunks. The columns of all files are those of the first."""
+
+    def __init__(
+        self, options: ReadOptions, bad: BadRowCollector, max_rows: int | None = None, use: ColumnUse = ALL_COLUMNS
+    ) -> None:
+        self.options, self.bad, self.max_rows, self.use = options, bad, max_rows, use
         self.cells = CellReader(options.missing)
         self.empty_lines = 0
         self.made_names: tuple[str, ...] = ()
         self._first_file: Path | None = None
         self._names: list[str] = []
+        self._rows = 0  # of all chunks
 
-    def read(self, lines: TextLines, rows: Iterator[NumberedRow]) -> ReadNotes:
-        """Read the header and all rows of one file, and return the notes about all files so far."""
+    @property
+    def notes(self) -> ReadNotes:
+        """The notes about all files so far."""
+        return ReadNotes(named_columns=self.made_names, empty_lines=self.empty_lines)
+
+    def read(self, lines: TextLines, rows: Iterator[NumberedRow]) -> Iterator[TableChunk]:
+        """Read the header of one file, and yield its rows in chunks."""
         header = read_header(lines, rows, self.options)
         self._check_columns(lines.file, header.columns)
         self.made_names = self.made_names or header.made
-        chunk: list[list[str]] = []
-        numbers: list[int] = []
-        size, count = get_chunk_rows(len(header.names)), len(header.names)
-        for line, cells in self._prepend(header.first_row, rows):
-            if len(cells) != count and not (header.has_rest and len(cells) >= count - 1):
-                self._add_bad_row(lines.file, line, cells, header, numbers)
-                continue
-            chunk.append(cells)
-            numbers.append(line)
-            if len(chunk) >= size:
-                self._flush(lines, header, chunk, numbers)
-                chunk, numbers = [], []
-        self._flush(lines, header, chunk, numbers)
-        return ReadNotes(named_columns=self.made_names, empty_lines=self.empty_lines)
+        size, chunk = self.max_rows or get_chunk_rows(len(header.names)), _RowCells()
+        if header.first_row is not None:
+            self._add_row(lines.file, *header.first_row, header, chunk)
+        while True:
+            if not self._add_simple_rows(lines, rows, header, chunk, size):
+                row = next(rows, None)
+                if row is None:
+                    break
+                self._add_row(lines.file, *row, header, chunk)
+            if len(chunk.lines) >= size:
+                yield self._make_chunk(lines, header, chunk)
+                chunk = _RowCells()
+        yield self._make_chunk(lines, header, chunk)
 
-    def _prepend(self, first: NumberedRow | None, rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
-        if first is not None:
-            yield first
-        yield from rows
+    def _add_simple_rows(
+        self, lines: TextLines, rows: Iterator[NumberedRow], header: Header, chunk: _RowCells, size: int
+    ) -> bool:
+        """Add rows that can simply be split, and return whether there were some."""
+        width = len(header.names)
+        if width < 2 or header.has_rest or not isinstance(rows, DelimitedRows):
+            return False
+        cells = rows.take_cells(size - len(chunk.lines), width)
+        chunk.cells += cells
+        chunk.lines.extend(range(lines.line - len(cells) // width + 1, lines.line + 1))
+        return bool(cells)
+
+    def _add_row(self, file: Path, line: int, cells: list[str], header: Header, chunk: _RowCells) -> None:
+        count = len(header.names)
+        if len(cells) != count and not (header.has_rest and len(cells) >= count - 1):
+            self._add_bad_row(file, line, cells, header, chunk.lines)
+            return
+        if header.has_rest:
+            chunk.rests.append(self._clean_rest(cells[count - 1 :]))
+            cells = cells[: count - 1]
+        chunk.cells += cells
+        chunk.lines.append(line)
 
     def _check_columns(self, file: Path, names: list[str]) -> None:
         if self._first_file is None:
@@ -133,12 +168,12 @@ class TextRowsReader:
         if not cells:
             self.empty_lines += 1
             return
-        if len(cells) == len(header.names) + 1 and header.last_line and not self.builder.rows and not numbers:
+        if len(cells) == len(header.names) + 1 and header.last_line and not self._rows and not numbers:
             self._refuse_short_header(file, line, cells, header)
         count = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
         expected = "the first row" if self.options.header is False else "the header"
         expected = "data.header" if isinstance(self.options.header, list) else expected
-        self.bad.add(f"{file}:{line}", f"{count}, but {expected} has {len(header.names)}")
+        self.bad.add(file, line, f"{count}, but {expected} has {len(header.names)}")
 
     def _refuse_short_header(self, file: Path, line: int, cells: list[str], header: Header) -> None:
         """Refuse a file whose first row has a cell more than its header: R leaves out the name of the first column."""
@@ -147,23 +182,22 @@ class TextRowsReader:
         found = f"{file}:{line}: the first row has {len(cells)} cells, but the header has {len(header.names)}"
         raise DataError("header", f"{found}; if a column has no name, {fix}")
 
-    def _flush(self, lines: TextLines, header: Header, chunk: list[list[str]], numbers: list[int]) -> None:
-        columns = self._make_columns(header, chunk, lines.is_ascii)
-        lines.is_ascii = True
-        self.builder.add_chunk(columns, numbers)
-
-    def _make_columns(self, header: Header, chunk: list[list[str]], is_ascii: bool) -> dict[str, Column | TextCells]:
-        names, count = header.columns, len(header.names)
-        rest = [self._clean_rest(cells[count - 1 :]) for cells in chunk] if header.has_rest else []
-        if header.has_rest:
-            chunk, count = [cells[: count - 1] for cells in chunk], count - 1
-        cells = zip(*chunk, strict=True) if chunk else iter([()] * count)
-        columns: dict[str, Column | TextCells] = {
-            name: self.cells.clean_cells(column, is_ascii) for name, column in zip(names, cells, strict=False)
+    def _make_chunk(self, lines: TextLines, header: Header, chunk: _RowCells) -> TableChunk:
+        names, width = header.columns, len(header.names) - header.has_rest
+        use = self.use.choose(names)
+        columns = {
+            name: self._make_column(chunk.cells[at::width], lines.is_ascii, name in use.numbers)
+            for at, name in enumerate(names[:width])
+            if use.is_needed(name)
         }
         if header.has_rest:
-            columns[names[-1]] = make_list_column(rest)
-        return columns
+            columns[names[-1]] = make_list_column(chunk.rests)
+        lines.is_ascii = True
+        self._rows += len(chunk.lines)
+        return TableChunk(columns, chunk.lines)
+
+    def _make_column(self, cells: list[str], is_ascii: bool, has_numbers: bool) -> Column | TextCells:
+        return self.cells.clean_numbers(cells, is_ascii) if has_numbers else self.cells.clean_cells(cells, is_ascii)
 
     def _clean_rest(self, cells: list[str]) -> list[str | None]:
         found = [self.cells.clean(cell) for cell in cells]

@@ -8,11 +8,11 @@ from functools import lru_cache
 from itertools import chain
 from unicodedata import normalize
 
-from dlspec.data.tables.bad_rows import BadRows
+from dlspec.data.tables.bad_rows import BadRowCollector
 from dlspec.data.tables.column_names import check_unique, expand_header, name_columns, number_columns
 from dlspec.data.tables.delimited_rows import NumberedRow
-from dlspec.data.tables.table import ReadNotes, ReadOptions
-from dlspec.data.tables.table_builder import CHUNK_CELLS, TableBuilder, make_list_column
+from dlspec.data.tables.table import Column, ReadOptions
+from dlspec.data.tables.table_builder import CHUNK_CELLS, TableChunk, TextCells, make_list_column
 from dlspec.data.tables.text_lines import TextLines
 from dlspec.errors import DataError
 
@@ -25,7 +25,9 @@ def _compile_word(quote: str) -> re.Pattern[str]:
     return re.compile(rf"{mark}((?:[^{mark}]|{mark}{mark})*+){mark}(?!\S)|(?!{mark})(\S+)|(\S+)")
 
 
-def read_words(lines: TextLines, stream: Iterator[str], options: ReadOptions, bad: BadRows) -> Iterator[NumberedRow]:
+def read_words(
+    lines: TextLines, stream: Iterator[str], options: ReadOptions, bad: BadRowCollector
+) -> Iterator[NumberedRow]:
     """Yield rows of cells between spaces and tabs; a cell in quotes may contain spaces.
 
     Args:
@@ -42,24 +44,24 @@ def read_words(lines: TextLines, stream: Iterator[str], options: ReadOptions, ba
             continue
         found = [match.groups() for match in _compile_word(quote).finditer(line)]
         if any(wrong is not None for _, _, wrong in found):
-            bad.add(f"{lines.file}:{lines.line}", "the quotes around a cell are not closed, or text follows them")
+            bad.add(lines.file, lines.line, "the quotes around a cell are not closed, or text follows them")
             continue
         yield lines.line, [plain if plain is not None else text.replace(quote * 2, quote) for text, plain, _ in found]
 
 
 class BlocksReader:
-    """Puts blocks into a table: each block of lines is a row, and each of its columns a list of cells.
+    """Reads blocks: each block of lines is a row, and each of its columns a list of cells.
 
     Cells are kept as they are: the word `null` of a sentence is not a missing value.
     """
 
-    def __init__(self, builder: TableBuilder, options: ReadOptions, bad: BadRows) -> None:
-        self.builder, self.options, self.bad = builder, options, bad
+    def __init__(self, options: ReadOptions, bad: BadRowCollector, max_rows: int | None = None) -> None:
+        self.options, self.bad, self.max_rows = options, bad, max_rows
         self._names: list[str] = []
         self._words: dict[str, str] = {}  # equal words are stored once
 
-    def read(self, lines: TextLines, stream: Iterator[str]) -> ReadNotes:
-        """Read all blocks of one file."""
+    def read(self, lines: TextLines, stream: Iterator[str]) -> Iterator[TableChunk]:
+        """Yield all blocks of one file, in chunks."""
         blocks = _split_blocks(lines, stream, self.options.delimiter)
         chunk: list[Block] = []
         cells = 0
@@ -68,15 +70,14 @@ class BlocksReader:
             if wrong is not None:
                 number = line + rows.index(wrong)
                 expected = f"{len(self._names)} are expected"
-                self.bad.add(f"{lines.file}:{number}", f"{len(wrong)} cells in this line of a block, but {expected}")
+                self.bad.add(lines.file, number, f"{len(wrong)} cells in this line of a block, but {expected}")
                 continue
             chunk.append((line, rows))
             cells += len(rows) * len(self._names)
-            if cells >= CHUNK_CELLS:
-                self._flush(chunk, cells)
+            if cells >= CHUNK_CELLS or len(chunk) == self.max_rows:
+                yield self._make_chunk(chunk, cells)
                 chunk, cells = [], 0
-        self._flush(chunk, cells)
-        return ReadNotes()
+        yield self._make_chunk(chunk, cells)
 
     def _read_names(self, lines: TextLines, blocks: Iterator[Block]) -> Iterator[Block]:
         """Take the names from the options or the first line, and return the remaining blocks."""
@@ -96,13 +97,13 @@ class BlocksReader:
         self._names = names
         return chain([(line, rows)] if rows else [], blocks)
 
-    def _flush(self, chunk: Sequence[Block], cells: int) -> None:
+    def _make_chunk(self, chunk: Sequence[Block], cells: int) -> TableChunk:
         share = self._words.setdefault
-        columns = {}
+        columns: dict[str, Column | TextCells] = {}
         for at, name in enumerate(self._names):
             lists = [[share(row[at], row[at]) for row in rows] for _, rows in chunk]
             columns[name] = make_list_column(lists)
-        self.builder.add_chunk(columns, [line for line, _ in chunk], list_items=cells)
+        return TableChunk(columns, [line for line, _ in chunk], cells)
 
 
 def _split_blocks(lines: TextLines, stream: Iterator[str], delimiter: str | None) -> Iterator[Block]:

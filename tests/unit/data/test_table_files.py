@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import re
 import shlex
 from pathlib import Path
@@ -161,7 +163,7 @@ REFUSED: dict[str, tuple[str | bytes, str, dict[str, Any], Code, int, int]] = {
     "JSON list": ('[{"a": 1}]\n', "in.jsonl", {}, Code.BAD_DATA, 1, 0),
     "JSON that is not valid": ('{"a": 1}\n{"a": }\n', "in.jsonl", {}, Code.BAD_DATA, 2, 1),
     "key twice": ('{"a": 1, "a": 2}\n{"a": 1}', "in.jsonl", {}, Code.BAD_DATA, 1, 1),
-    "lists and text": ('{"a": [1]}\n{"a": 1}\n', "in.jsonl", {}, Code.WRONG_TYPE, 2, 0),
+    "lists and text": ('{"a": [1]}\n{"a": 1}\n', "in.jsonl", {}, Code.BAD_DATA, 2, 1),
     "words with an open quote": ('a b\n1 "x\n1 2\n', "in.txt", {"format": "words"}, Code.BAD_DATA, 2, 1),
     "uneven block": ("a b\nc d\n\ne f g\n", "in.conll", {}, Code.BAD_DATA, 4, 1),
 }
@@ -354,3 +356,17 @@ def test_wrong_headers(header: list[str], tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(tmp_path, "1,2\n", header=header)
     assert caught.value.key == "header"
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_rows_that_can_simply_be_split_are_read_as_the_csv_module_reads_them(tmp_path: Path, line_end: str) -> None:
+    """Blocks of simple rows, with rows among them that need a closer look."""
+    rows = [[str(row), f" v{row} ", str(row / 8)] for row in range(1000)]
+    rows[300] = ["300", '"two\nlines, and ""quotes"""', "1"]
+    rows[700] = ["700", "", "NA"]
+    text = line_end.join(",".join(row) for row in [["id", "name", "x"], *rows])
+    table, _ = read(tmp_path, text)
+    expected = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))[1:]
+    assert table.columns["id"].tolist() == [row[0] for row in expected]
+    assert table.columns["name"].tolist() == [row[1].strip() or None for row in expected]
+    assert table.line_of_row[[299, 300, 301, 999]].tolist() == [301, 302, 304, 1002]

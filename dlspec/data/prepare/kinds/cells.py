@@ -13,6 +13,8 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.data.tables.column_use import parse_plain_numbers
+
 Cells = list[str | None]  # None is a missing cell
 Floats = NDArray[np.float64]
 
@@ -107,19 +109,11 @@ def read_numbers(column: NDArray[Any], read: CellFormat = PLAIN, strip: str = ""
 
 def _parse_numbers(cells: Sequence[str], read: CellFormat, strip: str) -> Floats:
     """Parse filled cells; NaN for one that is not a number."""
-    if not strip and read == PLAIN and _has_only_digits(cells):
-        try:
-            return np.fromiter(map(float, cells), np.float64, len(cells))
-        except ValueError:
-            pass  # such as `1-2`: read each cell by itself
+    plain = parse_plain_numbers(cells) if not strip and read == PLAIN else None
+    if plain is not None:
+        return plain
     pattern = _compile_pattern(read, is_strict=False)
     return np.fromiter((_parse_number(cell, pattern, read, strip) for cell in cells), np.float64, len(cells))
-
-
-def _has_only_digits(cells: Sequence[str]) -> bool:
-    """Whether the cells contain only characters of plain numbers: float() would accept `nan` and `1_000` too."""
-    joined = "".join(cells)
-    return joined.isascii() and not joined.encode().translate(None, b"0123456789+-.eE")
 
 
 def _parse_number(cell: str, pattern: re.Pattern[str], read: CellFormat, strip: str) -> float:

@@ -1,0 +1,112 @@
+"""Arguments of commands that use a finished run: words such as `input=FILE`, and options of reading, `data.*=`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from dlspec.errors import UserError, format_value, replace_control_characters, suggest
+
+DATA_PREFIX = "data."
+Value = str | list[str]
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """The words of a command, as the user writes them."""
+
+    words: Mapping[str, Value]
+    data: Mapping[str, Any]  # options of reading, by name without `data.`
+
+    def get_text(self, name: str) -> str | None:
+        """Return a word's text, None if it is not given."""
+        value = self.words.get(name)
+        if isinstance(value, list):
+            raise UserError(f"{name} must be one value, got a list")
+        return value
+
+    def get_list(self, name: str) -> list[str] | None:
+        """Return the items of a word, which may be a list in brackets; None if it is not given."""
+        value = self.words.get(name)
+        return [value] if isinstance(value, str) else value
+
+    def get_flag(self, name: str) -> bool:
+        """Return whether a word is true; UserError if it is neither true nor false."""
+        text = self.get_text(name) or "false"
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{name} must be true or false, got {format_value(text)}")
+        return text.lower() == "true"
+
+    def get_number(self, name: str, convert: Callable[[str], float] = float) -> Any:
+        """Return a word as a number, None if it is not given.
+
+        Args:
+            name: the word
+            convert: `float` or `int`
+        """
+        text = self.get_text(name)
+        try:
+            return None if text is None else convert(text)
+        except ValueError:
+            kind = "a whole number" if convert is int else "a number"
+            raise UserError(f"{name} must be {kind}, got {format_value(text)}") from None
+
+
+def parse_run_arguments(command: str, argv: Sequence[str], words: Sequence[str]) -> RunArguments:
+    """Parse the arguments of a command.
+
+    Args:
+        command: its name
+        argv: the arguments after it
+        words: the words that it takes
+
+    Raises:
+        UserError: if an argument is none of them.
+    """
+    found: dict[str, Value] = {}
+    data: dict[str, Any] = {}
+    for argument in argv:
+        name, equals, text = argument.partition("=")
+        shown = replace_control_characters(argument)
+        if not equals:
+            fix = f"write {words[0]}={shown}" if words else ""
+            raise UserError(f"{command} takes words such as {words[0]}=FOLDER, got '{shown}'; {fix}")
+        if name.startswith(DATA_PREFIX):
+            data[name.removeprefix(DATA_PREFIX)] = _parse_option(text)
+        elif name not in words:
+            choices = f"choose among {', '.join(words)}, or data.OPTION of reading"
+            raise UserError(f"{command} has no '{replace_control_characters(name)}'; {suggest(name, words) or choices}")
+        elif name in found:
+            raise UserError(f"{name} is given twice; leave one of them out")
+        else:
+            found[name] = _parse_word(text)
+    return RunArguments(found, data)
+
+
+def _parse_word(text: str) -> Value:
+    """Parse `[a, b]` as a list; remove quotes around a text. All else is taken as it is: names of files need none."""
+    if text.startswith("[") and text.endswith("]"):
+        items = _parse_yaml(text)
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            return items
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return text
+
+
+def _parse_option(text: str) -> Any:
+    if text == "null":
+        return None
+    value = _parse_yaml(text) if text[:1] in ("[", '"', "'") and len(text) > 1 else text
+    return text if value is None else value
+
+
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML in which every scalar is a text; None if it is not valid."""
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None

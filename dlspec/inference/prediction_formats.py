@@ -1,0 +1,238 @@
+"""The formats of prediction files. Each writes chunk by chunk, so memory does not grow with the rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Protocol
+
+from dlspec.errors import UserError
+from dlspec.formatting import first_line, quote_spreadsheet_formula
+from dlspec.inference.number_formats import list_values
+
+PROBLEM = "problem"  # the column with the reason why a row has no answer
+PredictionColumns = Mapping[str, Sequence[Any]]
+Reasons = Sequence[str | None]
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")  # its sign does not make it a formula
+COPIED_ROWS = 10_000  # at once
+MAX_WAITING = 64  # chunks that are held until every column has a type
+
+
+class FormatWriter(Protocol):
+    """Writes chunks of columns in one format."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody reads the output any more."""
+
+    def write(self, columns: PredictionColumns, reasons: Reasons | None) -> None:
+        """Write some rows; `reasons` are None where all rows of this chunk have answers."""
+
+    def close(self) -> None:
+        """Write what is left; the file itself stays open."""
+
+
+class JsonLinesFormat:
+    """An object for each row. `problem` is a key of those rows alone that have no answer."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody reads the output any more."""
+        return getattr(self._file, "error", None) is not None
+
+    def write(self, columns: PredictionColumns, reasons: Reasons | None) -> None:
+        names = list(columns)
+        rows: Iterable[dict[str, Any]] = (
+            dict(zip(names, values, strict=True)) for values in zip(*map(list_values, columns.values()), strict=True)
+        )
+        if reasons is not None:
+            rows = _add_reasons(rows, reasons)
+        encode = _JSON.encode
+        text = "".join(f"{encode(row)}\n" for row in rows)
+        self._file.write(text.encode(errors="backslashreplace"))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+def _add_reasons(rows: Iterable[dict[str, Any]], reasons: Reasons) -> Iterator[dict[str, Any]]:
+    for row, reason in zip(rows, reasons, strict=True):
+        yield row if reason is None else {**row, PROBLEM: reason}
+
+
+class DelimitedFormat:
+    """CSV or TSV. Text that a spreadsheet would evaluate gets a quote before it; lists are written as JSON."""
+
+    is_closed = False
+
+    def __init__(self, file: BinaryIO, delimiter: str = ",") -> None:
+        self._file, self._delimiter = file, delimiter
+        self._names: list[str] = []
+        self._has_problems = False
+
+    def write(self, columns: PredictionColumns, reasons: Reasons | None) -> None:
+        if not self._names:
+            self._names = list(columns)
+            self._has_problems = reasons is not None
+            head = [*self._names, PROBLEM] if self._has_problems else self._names
+            self._write_rows([[quote_spreadsheet_formula(name) for name in head]])
+        elif reasons is not None and not self._has_problems:
+            self._add_problem_column()
+        cells = [_format_cells(list_values(values)) for values in columns.values()]
+        if self._has_problems:
+            cells.append(_format_cells(list(reasons or [None] * len(cells[0]))))
+        self._write_rows(zip(*cells, strict=True))
+
+    def _write_rows(self, rows: Iterable[Sequence[Any]]) -> None:
+        text = io.StringIO()
+        csv.writer(text, delimiter=self._delimiter, lineterminator="\n").writerows(rows)
+        self._file.write(text.getvalue().encode(errors="backslashreplace"))
+
+    def _add_problem_column(self) -> None:
+        """Write all rows so far again, with an empty cell for the problem."""
+        with tempfile.TemporaryFile() as copy:
+            copy_content(self._file, copy)
+            copy.seek(0)
+            self._file.seek(0)
+            self._file.truncate()
+            with io.TextIOWrapper(copy, encoding="utf-8", newline="") as lines:
+                reader = csv.reader(lines, delimiter=self._delimiter)
+                self._write_rows([[*next(reader), PROBLEM]])
+                for rows in _take_chunks(reader):
+                    self._write_rows([*cells, ""] for cells in rows)
+        self._has_problems = True
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+def copy_content(source: BinaryIO, target: BinaryIO) -> None:
+    """Copy a file that was written so far into another one."""
+    import shutil
+
+    source.flush()
+    source.seek(0)
+    shutil.copyfileobj(source, target)
+
+
+def _take_chunks(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:
+    from itertools import islice
+
+    while chunk := list(islice(rows, COPIED_ROWS)):
+        yield chunk
+
+
+def _format_cells(values: list[Any]) -> list[Any]:
+    """Format the cells of a column; numbers are left to the csv module, which writes them as `repr` does."""
+    kinds = set(map(type, values))
+    if kinds <= {int, float, type(None)}:
+        return values
+    if kinds <= {str, type(None)}:
+        return [value if not value or value[0].isalnum() else _quote(value) for value in values]
+    return [_format_cell(value) for value in values]
+
+
+def _quote(text: str) -> str:
+    return text if _NUMBER.fullmatch(text) else quote_spreadsheet_formula(text)
+
+
+def _format_cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _quote(value)
+    return _JSON.encode(value) if isinstance(value, list | dict) else value
+
+
+class ParquetFormat:
+    """Parquet, a row group for each chunk. The column `problem` is always there: columns are fixed at the start."""
+
+    is_closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        import_pyarrow()
+        self._file = file
+        self._writer: Any = None
+        self._waiting: list[Any] = []  # tables before the first whose columns all have a type
+
+    def write(self, columns: PredictionColumns, reasons: Reasons | None) -> None:
+        import pyarrow
+
+        arrays = {name: self._make_array(name, values) for name, values in columns.items()}
+        count = len(next(iter(columns.values()), ()))
+        arrays[PROBLEM] = pyarrow.array(list(reasons or [None] * count), pyarrow.string())
+        table = pyarrow.table(arrays)
+        if self._writer is not None:
+            self._write_table(table)
+            return
+        self._waiting.append(table)
+        if not any(pyarrow.types.is_null(each.type) for each in table.schema) or len(self._waiting) >= MAX_WAITING:
+            self._start(table.schema)
+
+    def _make_array(self, name: str, values: Sequence[Any]) -> Any:
+        import pyarrow
+
+        try:
+            return pyarrow.array(list_values(values))
+        except (pyarrow.ArrowException, UnicodeError, OverflowError) as error:
+            found = f"'{name}' can't be written as Parquet: {first_line(error)}"
+            raise UserError(f"{found}; write output=FILE.jsonl") from None
+
+    def _start(self, schema: Any) -> None:
+        """Open the file with the types of a table; columns that are still empty contain text."""
+        import pyarrow
+        import pyarrow.parquet
+
+        types = [(each.name, pyarrow.string() if pyarrow.types.is_null(each.type) else each.type) for each in schema]
+        self._writer = pyarrow.parquet.ParquetWriter(self._file, pyarrow.schema(types))
+        waiting, self._waiting = self._waiting, []
+        for table in waiting:
+            self._write_table(table)
+
+    def _write_table(self, table: Any) -> None:
+        import pyarrow
+
+        assert self._writer is not None  # `_start` has opened it
+        try:
+            self._writer.write_table(table.cast(self._writer.schema))
+        except (pyarrow.ArrowException, ValueError) as error:
+            found = f"the rows have values of different types, which Parquet can't contain: {first_line(error)}"
+            raise UserError(f"{found}; write output=FILE.jsonl") from None
+
+    def close(self) -> None:
+        if self._waiting:
+            self._start(self._waiting[-1].schema)
+        if self._writer is not None:
+            self._writer.close()
+
+
+def import_pyarrow() -> None:
+    """Check that pyarrow is installed; UserError with the fix if it is not."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise UserError("writing Parquet needs pyarrow: pip install 'dlspec[tables]'") from None
+
+
+def _open_tsv(file: BinaryIO) -> FormatWriter:
+    return DelimitedFormat(file, "\t")
+
+
+FORMATS: Mapping[str, Callable[[BinaryIO], FormatWriter]] = {
+    ".csv": DelimitedFormat,
+    ".tsv": _open_tsv,
+    ".jsonl": JsonLinesFormat,
+    ".ndjson": JsonLinesFormat,
+    ".parquet": ParquetFormat,
+}
