@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dlspec.data.dataset import Target
 from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.prepare.kinds.array_column import FittedArray
 from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.errors import UserError, format_value
 from dlspec.inference.text_prediction import TokenTargets, name_token
@@ -146,7 +147,8 @@ class AnswerColumns:
         if not plans or plans[0].form != "own" or self.fitted is None:
             return None
         column = self.fitted.inputs[plans[0].columns[0]]
-        return None if type(column).invert is FittedColumn.invert else column
+        is_plain = isinstance(column, FittedArray) and column.divisor == 1
+        return None if is_plain or type(column).invert is FittedColumn.invert else column
 
     # ---- tokens ----------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,13 @@ def _get_states(device: torch.device) -> list[Tensor]:
 
 @contextmanager
 def seed_row(seed: int, row: int, device: torch.device) -> Iterator[None]:
-    """Seed PyTorch's generators for one row inside the context, for draws that `RowDraws` does not replace."""
+    """Seed PyTorch's generators for one row inside the context, for draws that `RowDraws` does not replace.
+
+    Args:
+        seed: the seed of the run
+        row: the number of the row in the data
+        device: where the network computes
+    """
     with _generators_in_use, preserve_random_state(device):
         torch.manual_seed(make_row_seed(seed, row))
         yield

@@ -49,10 +49,13 @@ def encode_chunk(fitted: FittedTable, chunk: RowChunk, *, with_targets: bool = F
         DataError: if a column is missing.
     """
     columns = complete_columns(fitted, chunk.columns, with_targets=with_targets)
-    rows = np.array([row for row in range(len(chunk)) if row not in chunk.problems], np.int64)
+    rows = np.arange(len(chunk))
+    rows = rows[np.isin(rows, list(chunk.problems), invert=True)] if chunk.problems else rows
     encoded = encode_rows(fitted, columns, rows, with_targets=with_targets)
+    if not encoded.problems:
+        return EncodedChunk(_make_split(encoded), rows, chunk.problems, encoded.notes)
     problems = {**chunk.problems, **{row: "; ".join(reasons) for row, reasons in encoded.problems.items()}}
-    is_kept = np.array([row not in encoded.problems for row in rows.tolist()], np.bool_)
+    is_kept = np.isin(rows, list(encoded.problems), invert=True)
     return EncodedChunk(_make_split(encoded, is_kept), rows[is_kept], dict(sorted(problems.items())), encoded.notes)
 
 
@@ -72,21 +75,17 @@ def complete_columns(fitted: FittedTable, columns: Columns, *, with_targets: boo
         if len(plan.columns) == 1 and plan.name in found:
             found.setdefault(plan.columns[0], found[plan.name])
     wanted = [*fitted.inputs, *(fitted.targets if with_targets else ())]
-    for name in wanted:
-        members = fitted.stacks.get(name, (name,))
-        missing = [member for member in members if member not in found]
-        if name not in found and missing:
-            raise _make_missing_error(missing, columns)
-        if name not in found:
-            found[name] = _stack(found, members)
-    return found
+    needed = {name: fitted.stacks.get(name, (name,)) for name in wanted if name not in found}
+    missing = [member for members in needed.values() for member in members if member not in found]
+    if missing:
+        raise _make_missing_error(missing, columns)
+    return {**found, **{name: _stack(found, members) for name, members in needed.items()}}
 
 
 def _make_missing_error(missing: list[str], columns: Columns) -> DataError:
     more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     found = f"no column '{missing[0]}'{more}, which the run was trained on"
-    names = f"the columns are {', '.join(list(columns)[:12])}" if columns else "the rows have no columns"
-    return DataError("", f"{found}; {suggest(missing[0], columns, max_names=0) or names}", Code.UNKNOWN_FIELD)
+    return DataError("", f"{found}; {suggest(missing[0], columns) or 'the rows have no columns'}", Code.UNKNOWN_FIELD)
 
 
 def _stack(columns: Columns, members: tuple[str, ...]) -> NDArray[Any]:
@@ -96,9 +95,9 @@ def _stack(columns: Columns, members: tuple[str, ...]) -> NDArray[Any]:
     return np.array([list_cells(columns[name]) for name in members], object).T
 
 
-def _make_split(encoded: EncodedRows, is_kept: NDArray[np.bool_]) -> Split:
+def _make_split(encoded: EncodedRows, is_kept: NDArray[np.bool_] | None = None) -> Split:
     def convert(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
-        kept = arrays if is_kept.all() else {name: values[is_kept] for name, values in arrays.items()}
+        kept = arrays if is_kept is None else {name: values[is_kept] for name, values in arrays.items()}
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in kept.items()}
 
     return Split(convert(encoded.fields), convert(encoded.targets))

@@ -117,6 +117,10 @@ class FittedArray(FittedColumn):
         _add_problems(problems, wrong, f"expected whole numbers from 0 to {(self.tokens or 0) - 1:,}")
         return np.where(wrong, 0, values).astype(np.int64), lengths, problems
 
+    def invert(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Convert numbers (N, ...) to their own unit, in double precision."""
+        return np.asarray(values, np.float64) * self.divisor
+
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": self.kind, "shape": list(self.shape), "layout": self.layout, "tokens": self.tokens,
