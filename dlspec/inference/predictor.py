@@ -156,7 +156,7 @@ class Predictor:
             The evaluation: `print` shows a table, `.metrics` has the values with their intervals.
 
         Raises:
-            UserError: if the data can't be opened, or there is no such split or column.
+            UserError: if the data can't be opened, or the split or column is unknown.
         """
         if data is None:
             return evaluate_run(self.run, split=split, by=by, resamples=resamples)

@@ -180,9 +180,9 @@ def test_wrong_requests_are_refused_with_a_fix(folder: Path, run: LoadedRun) -> 
         read_new_files(run, str(path), {})
     with pytest.raises(UserError, match="no column 'age', which the run needs"):
         read_python_rows(run, [{"plan": "pro", "churned": "yes"}])
-    with pytest.raises(UserError, match=r"no column 'land'.*choose one of customer, age, plan, country, churned"):
+    with pytest.raises(UserError, match=r"unknown column 'land'.*choose one of customer, age, plan, country, churned"):
         evaluate_run(run, by="land", resamples=0)
-    with pytest.raises(UserError, match=r"there is no split 'tset'"):
+    with pytest.raises(UserError, match=r"unknown split 'tset'"):
         evaluate_run(run, split="tset", resamples=0)  # type: ignore[arg-type]
 
 
