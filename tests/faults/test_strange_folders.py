@@ -78,7 +78,8 @@ def test_every_name_is_attacked() -> None:
 FILES = tuple(
     each
     for each in RUN_NAMES
-    if each not in ("spec.yaml", "lock", "checkpoints", ".hydra", "checkpoints/step-000000006.safetensors")
+    if each
+    not in ("spec.yaml", "lock", "checkpoints", ".hydra", "evaluations", "checkpoints/step-000000006.safetensors")
 )
 
 
