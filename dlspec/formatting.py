@@ -16,6 +16,7 @@ COMMANDS = {
     "validate": "check a spec without opening data; lists the checks that need the data",
     "summary": "show layers, parameters, multiply-adds and memory; --depth N groups layers, --graph FILE.svg draws",
     "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml",
+    "predict": "predict new rows: run=FOLDER|latest input=FILE output=FILE; columns=[...] probabilities=true",
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
     "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER;"
     " or write the page of one run, run.html: run=FOLDER",

@@ -87,7 +87,7 @@ def parse_run_arguments(command: str, argv: Sequence[str], words: Sequence[str])
 
 
 def parse_setting(value: Any) -> Any:
-    """Parse a setting of the run's own data, which may be a number; a text that is no YAML stays as it is."""
+    """Parse a setting of the run's own data, which may be a number; text that can't be parsed stays as it is."""
     try:
         return yaml.safe_load(value) if isinstance(value, str) else value
     except yaml.YAMLError:

@@ -18,7 +18,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A result with the interval in which it lies for most resamples; None where there is no interval."""
+    """A result with the interval in which it lies for most resamples; None where it has none."""
 
     value: float
     low: float | None = None
@@ -33,14 +33,32 @@ Intervals = dict[str, Interval]
 
 
 def choose_samples(count: int, at_most: int, seed: int) -> Indices:
-    """Draw at most `at_most` of `count` samples by seed, in their order."""
+    """Draw some samples, in their order.
+
+    Args:
+        count: the number of samples
+        at_most: how many to draw at most
+        seed: seed of the draw
+
+    Returns:
+        The indices of the drawn samples.
+    """
     if count <= at_most:
         return np.arange(count)
     return np.sort(np.random.default_rng([seed, 0]).choice(count, at_most, replace=False))
 
 
 def draw_resamples(count: int, resamples: int, seed: int) -> list[Indices]:
-    """Draw `count` samples with replacement, `resamples` times."""
+    """Draw as many samples as there are, with replacement, several times.
+
+    Args:
+        count: the number of samples
+        resamples: how many times
+        seed: seed of the draws
+
+    Returns:
+        The indices of each resample (count,).
+    """
     generator = np.random.default_rng([seed, 1])
     return [generator.integers(0, count, count) for _ in range(resamples)]
 

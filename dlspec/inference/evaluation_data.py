@@ -53,10 +53,10 @@ class OpenedData:
             description: the data as the run has them: a field of tokens may be its own target
 
         Raises:
-            UserError: if there is no such split, or it is empty.
+            UserError: if the split is unknown or empty.
         """
         if name not in SPLITS:
-            raise UserError(f"there is no split {format_value(name)}; choose {', '.join(SPLITS)}")
+            raise UserError(f"unknown split {format_value(name)}; choose {', '.join(SPLITS)}")
         split = align_split(getattr(self.dataset, name), description)
         if not len(split):
             others = [each for each in SPLITS if len(getattr(self.dataset, each))]
@@ -127,10 +127,10 @@ def find_group_cells(data: EvaluationData, description: Dataset, column: str) ->
     Args:
         data: the samples
         description: the run's data set
-        column: a column of the table, also one that is no input; or a target
+        column: a column of the table, which may be left out of the inputs; or a target
 
     Raises:
-        UserError: if there is no such column.
+        UserError: if the column is unknown.
     """
     if data.table is not None and column in data.table.columns:
         return data.table.columns[column]
@@ -141,7 +141,7 @@ def find_group_cells(data: EvaluationData, description: Dataset, column: str) ->
             cells: NDArray[Any] = classes[data.split.targets[target.name].cpu().numpy()]
             return cells
     names = [each.name for each in targets] if data.table is None else list(data.table.columns)
-    found = f"there is no column {format_value(column)} to divide the results by"
+    found = f"unknown column {format_value(column)} to divide the results by"
     if not names:
         raise UserError(f"{found}; the run's data are not a table, so leave by out")
     raise UserError(f"{found}; choose one of {_join(names)}")

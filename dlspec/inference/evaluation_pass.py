@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,13 +20,14 @@ from dlspec.inference.bootstrap import (
     draw_resamples,
     make_intervals,
 )
+from dlspec.inference.evaluated_batch import EvaluatedBatch
 from dlspec.inference.metric_resampling import MetricSamples, make_metric_samples
 from dlspec.inference.row_samples import count_rows, has_row_per_sample
-from dlspec.inference.sample_losses import SampleLosses, is_mean_of_samples, select_rows
+from dlspec.inference.sample_losses import SampleLosses, is_mean_of_samples
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.batch_factory import BatchFactory
 from dlspec.training.components import Model, TrainingData
-from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets
+from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups
 from dlspec.training.evaluation.prediction_view import PredictionView, evaluation_mode
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.runtime.randomness import preserve_generators, seed_generators
@@ -38,8 +39,8 @@ ReportBatch = Callable[[int, int], None]  # called with the number of finished b
 class Observer(Protocol):
     """Collects something from the batches of a pass."""
 
-    def add(self, output: Any, targets: Targets, count: int) -> None:
-        """Add a batch: the network's output, the targets, and the number of samples."""
+    def add(self, batch: EvaluatedBatch) -> None:
+        """Add a batch."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Evaluator:
                 output, loss = step(inputs, targets)
                 scores.add(output, loss, targets, size)
                 for observer in observers:
-                    observer.add(output, targets, size)
+                    observer.add(EvaluatedBatch(output, targets, size))
                 self.report_batch(index + 1, len(batches))
             return scores.results()
 
@@ -134,22 +135,24 @@ class SampleCollector:
             samples = make_metric_samples(group, len(self._chosen), has_one_row=has_one_row)
             self._groups.append((predicted, has_one_row, samples))
 
-    def add(self, output: Any, targets: Targets, count: int) -> None:
+    def add(self, batch: EvaluatedBatch) -> None:
         """Add the chosen samples of a batch."""
-        rows = self._chosen[(self._chosen >= self._seen) & (self._chosen < self._seen + count)] - self._seen
-        self._seen += count
+        rows = self._chosen[(self._chosen >= self._seen) & (self._chosen < self._seen + batch.count)] - self._seen
+        self._seen += batch.count
         if not len(rows):
             return
-        if len(rows) < count:
-            output, targets = select_rows((output, targets), rows, count)
-        self._losses.add(output, targets, len(rows))
-        if not self._groups:
-            return
-        pairs = self._criterion.make_metric_pairs(output, targets)
+        if len(rows) < batch.count:
+            batch = batch.select(rows)
+        self._losses.add(batch)
+        if self._groups:
+            self._add_metric_samples(batch)
+
+    def _add_metric_samples(self, batch: EvaluatedBatch) -> None:
+        pairs = self._criterion.make_metric_pairs(batch.output, batch.targets)
         for (predicted, has_one_row, samples), tensors in zip(self._groups, pairs, strict=True):
-            counts = np.ones(len(rows), np.int64)
+            counts = np.ones(batch.count, np.int64)
             if not has_one_row:
-                counts = count_rows(self._criterion, output, targets, predicted)
+                counts = count_rows(self._criterion, batch, predicted)
             samples.add(tensors, counts)
 
     def make_intervals(self, values: dict[str, float], loss_names: Sequence[str]) -> dict[str, Interval]:

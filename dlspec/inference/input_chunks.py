@@ -35,7 +35,13 @@ class BadRowList:
     rows: list[tuple[int, str]] = field(default_factory=list)  # first line, reason
 
     def add(self, file: Path, line: int, reason: str) -> None:
-        """Note a bad row, which begins in this line."""
+        """Note a bad row.
+
+        Args:
+            file: the file
+            line: its first line
+            reason: why it can't be read
+        """
         self.rows.append((line, reason))
 
     def take(self) -> list[tuple[int, str]]:
@@ -44,18 +50,21 @@ class BadRowList:
         return rows
 
 
-def iterate_row_chunks(source: str | Sequence[str], settings: InputSettings, max_rows: int) -> Iterator[RowChunk]:
+def iterate_row_chunks(
+    source: str | Sequence[str] | InputFiles, settings: InputSettings, max_rows: int
+) -> Iterator[RowChunk]:
     """Yield the rows of new data in their order.
 
     Args:
-        source: a file, a list of files, a glob, a folder, or `-` for JSON lines from standard input
+        source: a file, a list of files, a glob, a folder, or `-` for JSON lines from standard input; or files that were
+            found already
         settings: how files are read
         max_rows: the most rows of a chunk
 
     Raises:
         DataError: if a file can't be read, or is damaged so that its further rows can't be trusted.
     """
-    inputs, bad = find_inputs(source, settings), BadRowList()
+    inputs, bad = source if isinstance(source, InputFiles) else find_inputs(source, settings), BadRowList()
     names, first_row = _ColumnNames(), 0
     for file, chunk in _read_chunks(inputs, settings, bad, max_rows):
         merged, problems = insert_bad_rows(chunk, bad.take())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.category import FittedCategory
+from dlspec.data.prepare.kinds.kind import FittedColumn
+from dlspec.data.prepare.kinds.numeric_cells import NumericCells
 from dlspec.data.sources.file_rows import FileSource
 from dlspec.data.sources.labelled_text import TextCsv
 from dlspec.data.sources.source import DataSource
@@ -33,7 +35,7 @@ class InputSettings:
     """How the rows of new files become the columns of a run."""
 
     options: ReadOptions = DEFAULT_OPTIONS  # of the training files
-    trained_format: RowFormat | None = None  # of the training files; None if they were no files of rows
+    trained_format: RowFormat | None = None  # of the training files; None if they did not contain rows
     written: Mapping[str, Any] = field(default_factory=dict)  # options that the user writes for the new files
     extract: Mapping[str, str] = field(default_factory=dict)
     source: DataSource | None = None
@@ -71,7 +73,9 @@ class InputSettings:
         return choose_format(file, DEFAULT_OPTIONS)
 
 
-def make_input_settings(source: DataSource, fitted: FittedTable, written: Mapping[str, Any]) -> InputSettings:
+def make_input_settings(
+    source: DataSource, fitted: FittedTable, written: Mapping[str, Any], *, keep: bool = False
+) -> InputSettings:
     """Make the settings for new files of a run.
 
     Settings that choose rows of the training files (`where`, `limit`, splits, `missing: drop`) do not apply: every new
@@ -81,6 +85,7 @@ def make_input_settings(source: DataSource, fitted: FittedTable, written: Mappin
         source: the source that the run was trained on
         fitted: what was fitted to its columns
         written: options of reading that the user writes, such as `delimiter`
+        keep: whether all columns are needed as they are written
     """
     _check_names(written)
     options = DEFAULT_OPTIONS
@@ -93,8 +98,24 @@ def make_input_settings(source: DataSource, fitted: FittedTable, written: Mappin
         trained = options.format or _find_trained_format(source)
     return InputSettings(
         options, trained, dict(written), getattr(source, "extract", {}), source, _find_text_column(source, fitted),
-        *_find_array_column(fitted),
+        *_find_array_column(fitted), ALL_COLUMNS if keep else _choose_columns(source, fitted),
     )  # fmt: skip
+
+
+def _choose_columns(source: DataSource, fitted: FittedTable) -> ColumnUse:
+    """Choose the columns that predictions need: inputs, what they are made of, and what identifies a row."""
+    members = {name: fitted.stacks.get(name, (name,)) for name in fitted.inputs}
+    inputs = {each for names in members.values() for each in names}
+    texts = {fitted.id, *getattr(source, "extract", {})}
+    others = {*members, *texts, *(plan.name for plan in fitted.fields)}
+    numbers = {each for name, names in members.items() if _is_plain_number(fitted.inputs[name]) for each in names}
+    return ColumnUse(frozenset(inputs | others), frozenset(numbers - texts), frozenset(inputs))
+
+
+def _is_plain_number(column: FittedColumn) -> bool:
+    """Whether a column reads its cells as numbers, without marks, thousands or an order of values."""
+    cells = getattr(column, "cells", None)
+    return isinstance(cells, NumericCells) and replace(cells, low=None, high=None) == NumericCells()
 
 
 def _check_names(written: Mapping[str, Any]) -> None:

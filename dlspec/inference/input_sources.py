@@ -16,7 +16,7 @@ from dlspec.errors import Code, DataError
 from dlspec.inference.input_settings import InputSettings
 
 STANDARD_INPUT = "-"
-SETTING = "input"  # what messages tell the user to write
+SETTING = "input"  # the setting that messages suggest
 # rows: tables; lines: a text in each line; texts: a text in each file; idx: images; user: the user's own function
 InputKind = Literal["stdin", "rows", "lines", "texts", "idx", "user"]
 _TEXT_ENDINGS = (".txt",)
@@ -45,7 +45,7 @@ def find_inputs(source: str | Sequence[str], settings: InputSettings) -> InputFi
         settings: how files are read
 
     Raises:
-        DataError: if there is no such file, or its format is unknown.
+        DataError: if a file is missing, or its format is unknown.
     """
     paths = [source] if isinstance(source, str) else list(source)
     if STANDARD_INPUT in paths:
@@ -63,7 +63,7 @@ def find_inputs(source: str | Sequence[str], settings: InputSettings) -> InputFi
 
 
 def _list_folder(path: str, settings: InputSettings) -> list[str]:
-    """Return the files of a folder that can be read, or the path itself if it is no folder."""
+    """Return the files of a folder that can be read, or the path itself if it is a file or a pattern."""
     folder = expand_home(path)
     try:
         if not folder.is_dir():

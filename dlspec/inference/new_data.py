@@ -23,6 +23,7 @@ from dlspec.formatting import quote_for_shell
 from dlspec.inference.evaluation_data import EvaluationData, align_split
 from dlspec.inference.input_chunks import iterate_row_chunks
 from dlspec.inference.input_settings import make_input_settings
+from dlspec.inference.input_sources import find_inputs
 from dlspec.inference.loaded_run import LoadedRun
 from dlspec.inference.row_chunk import RowChunk
 from dlspec.inference.row_encoding import encode_chunk
@@ -47,8 +48,8 @@ def read_new_files(run: LoadedRun, path: str | Sequence[str], written: Mapping[s
     source = run.spec.data
     if isinstance(source, RunningText):
         return _read_running_text(run, source, shown, written)
-    settings = make_input_settings(source, run.require_preparation(), written)
-    chunks = list(iterate_row_chunks(path, settings, CHUNK_ROWS))
+    settings = make_input_settings(source, run.require_preparation(), written, keep=True)
+    chunks = list(iterate_row_chunks(find_inputs(path, settings), settings, CHUNK_ROWS))
     table, problems = _join_chunks(chunks)
     table = add_joined_tables(TableRows(table), getattr(source, "join", [])).table
     return _encode(run, table, problems, shown)

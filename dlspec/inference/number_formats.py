@@ -32,10 +32,16 @@ def shorten_float32(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def list_values(values: Any) -> list[Any]:
-    """Return the values of a column as Python's own types."""
-    if not isinstance(values, np.ndarray):
-        return list(values)
-    if values.dtype == np.float32 and values.ndim == 1:
-        values = shorten_float32(values)
-    listed: list[Any] = values.tolist()
-    return listed
+    """Return the values of a column as Python's own types: floats with few digits, None for nan and infinities."""
+    listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if {float} != set(map(type, listed)) - {type(None)}:
+        return listed
+    numbers = np.array(listed, np.float64)  # None becomes nan
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = numbers.astype(np.float32)
+        is_narrow = bool(((narrow == numbers) | np.isnan(numbers)).all())
+    short: list[Any] = shorten_float32(narrow).tolist() if is_narrow else listed
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        short = [value if is_finite else None for value, is_finite in zip(short, finite.tolist(), strict=True)]
+    return short

@@ -17,7 +17,7 @@ from dlspec.inference.number_formats import list_values
 PROBLEM = "problem"  # the column with the reason why a row has no answer
 PredictionColumns = Mapping[str, Sequence[Any]]
 Reasons = Sequence[str | None]
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")  # signs of numbers are no formulas
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")  # its sign does not make it a formula
 COPIED_ROWS = 10_000  # at once
 MAX_WAITING = 64  # chunks that are held until every column has a type
 

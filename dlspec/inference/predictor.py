@@ -18,6 +18,9 @@ from dlspec.inference.answer_columns import AnswerColumns, AnswerOptions, Answer
 from dlspec.inference.batch_prediction import BatchPredictor
 from dlspec.inference.bootstrap import DEFAULT_RESAMPLES
 from dlspec.inference.evaluation_data import SplitName
+from dlspec.inference.input_chunks import iterate_row_chunks
+from dlspec.inference.input_settings import make_input_settings
+from dlspec.inference.input_sources import find_inputs
 from dlspec.inference.loaded_run import LoadedRun, load_run
 from dlspec.inference.new_data import read_new_files, read_python_rows
 from dlspec.inference.row_chunk import AnswerChunk, RowChunk
@@ -100,8 +103,9 @@ class Predictor:
         """Predict rows.
 
         Args:
-            data: a list of mappings, a frame of pandas, polars or pyarrow, a mapping of columns or arrays, or one array
-                for a run with one input; columns that the run does not need are ignored
+            data: a list of mappings, a frame of pandas, polars or pyarrow, a mapping of columns or arrays, one array
+                for a run with one input, or files: a path, a list of paths, a glob, or a folder. Columns that the run
+                does not need are ignored
             probabilities: whether to return the probability of each class
             threshold: of two classes, the probability from which on the positive one is predicted; None for 0.5
             columns: the output columns, in their order; None for all
@@ -114,7 +118,7 @@ class Predictor:
             UserError: if the data lack a column, or an argument does not fit the run.
         """
         options = AnswerOptions(probabilities, threshold, columns, keep)
-        chunks = list(self.predict_chunks(self._iterate_chunks(data), options))
+        chunks = list(self.predict_chunks(self._iterate_chunks(data, keep=keep), options))
         return join_chunks(chunks)
 
     def prepare(self, data: Any) -> dict[str, Tensor]:
@@ -152,21 +156,21 @@ class Predictor:
             The evaluation: `print` shows a table, `.metrics` has the values with their intervals.
 
         Raises:
-            UserError: if the data can't be opened, or there is no such split or column.
+            UserError: if the data can't be opened, or the split or column is unknown.
         """
         if data is None:
             return evaluate_run(self.run, split=split, by=by, resamples=resamples)
-        if isinstance(data, Path):
-            data = str(data)
-        is_path = isinstance(data, str) or (isinstance(data, list) and data and isinstance(data[0], str | Path))
-        paths = [str(each) for each in data] if is_path and not isinstance(data, str) else data
-        rows = read_new_files(self.run, paths, {}) if is_path else read_python_rows(self.run, self._name_array(data))
+        paths = list_paths(data)
+        rows = read_new_files(self.run, paths, {}) if paths else read_python_rows(self.run, data)
         return evaluate_run(self.run, rows, by=by, resamples=resamples)
 
-    def _iterate_chunks(self, data: Any) -> Iterator[RowChunk]:
-        """Divide rows given in Python into chunks."""
-        if isinstance(data, str | Path) or (isinstance(data, list) and data and isinstance(data[0], str | Path)):
-            raise UserError("files can't be predicted from Python yet; read them first, as in pandas.read_csv(FILE)")
+    def _iterate_chunks(self, data: Any, *, keep: bool = False) -> Iterator[RowChunk]:
+        """Divide rows into chunks; `keep` reads the columns of files that the run does not need, too."""
+        paths = list_paths(data)
+        if paths:
+            settings = make_input_settings(self.run.spec.data, self.run.require_preparation(), {}, keep=keep)
+            yield from iterate_row_chunks(find_inputs(paths, settings), settings, self.chunk_rows)
+            return
         table = table_from_python(self._name_array(data))
         for start in range(0, len(table), self.chunk_rows):
             part = slice(start, start + self.chunk_rows)
@@ -276,6 +280,15 @@ class Predictor:
                 self.run.require_preparation(), chunk, is_file_a_row=self.run.spec.data.source_name == "files"
             )
         return {**{name: each for name, each in own.items() if name not in answers}, **answers}
+
+
+def list_paths(data: Any) -> list[str]:
+    """List the files that data in Python name; [] if they are rows."""
+    if isinstance(data, str | Path):
+        return [str(data)]
+    if isinstance(data, list | tuple) and data and all(isinstance(each, str | Path) for each in data):
+        return list(map(str, data))
+    return []
 
 
 def predictor(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
 from dlspec.inference.bootstrap import Indices
-from dlspec.training.criterion_interface import CriterionProtocol, Targets
+from dlspec.inference.evaluated_batch import EvaluatedBatch
+from dlspec.training.criterion_interface import CriterionProtocol
 
 
 def has_row_per_sample(predicted: Target, target: Target) -> bool:
@@ -23,13 +22,12 @@ def has_row_per_sample(predicted: Target, target: Target) -> bool:
     return predicted.shape == target.shape
 
 
-def count_rows(criterion: CriterionProtocol, output: Any, targets: Targets, predicted: Target) -> Indices:
+def count_rows(criterion: CriterionProtocol, batch: EvaluatedBatch, predicted: Target) -> Indices:
     """Count the rows of each sample in the tensors that metrics take; padding has none.
 
     Args:
         criterion: all loss terms
-        output: the network's output for a batch
-        targets: the batch's targets
+        batch: the batch
         predicted: the target whose rows are counted
 
     Returns:
@@ -37,14 +35,14 @@ def count_rows(criterion: CriterionProtocol, output: Any, targets: Targets, pred
     """
     numbered = tuple(
         _number_samples(each, predicted) if name == predicted.name else each
-        for name, each in zip(criterion.target_names, targets, strict=True)
+        for name, each in zip(criterion.target_names, batch.targets, strict=True)
     )
     position = [each.name for each in criterion.predicted_targets].index(predicted.name)
-    rows = criterion.make_metric_pairs(output, numbered)[position][1].double()
+    rows = criterion.make_metric_pairs(batch.output, numbered)[position][1].double()
     if predicted.kind == "numbers" and predicted.scale is not None:  # results are in the target's unit
         rows = (rows - predicted.scale[0]) / predicted.scale[1]
     samples = rows.reshape(len(rows), -1)[:, 0].round().long()
-    return np.bincount(samples.cpu().numpy(), minlength=len(targets[0]))
+    return np.bincount(samples.cpu().numpy(), minlength=batch.count)
 
 
 def _number_samples(target: Tensor, predicted: Target) -> Tensor:

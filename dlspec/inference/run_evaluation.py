@@ -69,7 +69,7 @@ def evaluate_run(
         report_batch: called after each batch, to show progress
 
     Raises:
-        UserError: if the run's data can't be opened, or there is no such split or column.
+        UserError: if the run's data can't be opened, or the split or column is unknown.
     """
     if data is None:
         opened = opened or open_own_data(run)

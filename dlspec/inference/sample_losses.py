@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.tensor_tree import map_tensors
 from dlspec.inference.bootstrap import Numbers
-from dlspec.training.criterion_interface import CriterionProtocol, Targets
+from dlspec.inference.evaluated_batch import EvaluatedBatch
+from dlspec.training.criterion_interface import CriterionProtocol
 
-TOLERANCE = 1e-3  # relative difference between a loss and the mean over its samples: larger means it is no mean
+TOLERANCE = 1e-3  # relative difference between a loss and the mean over its samples: larger means that it is not a mean
 
 
 @dataclass
@@ -25,9 +24,9 @@ class SampleLosses:
     losses: list[Numbers] = field(default_factory=list)  # of each batch (N, 1), or (N, 1 + terms)
     weights: list[Numbers] = field(default_factory=list)  # (N, terms); empty if all samples count equally
 
-    def add(self, output: Any, targets: Targets, count: int) -> None:
-        """Add the samples of a batch: the network's output for them, their targets, and their number."""
-        losses, weights = compute_sample_losses(self.criterion, output, targets, count), self.criterion.weigh(targets)
+    def add(self, batch: EvaluatedBatch) -> None:
+        """Add the samples of a batch."""
+        losses, weights = compute_sample_losses(self.criterion, batch), self.criterion.weigh(batch.targets)
         if weights is not None:
             self.weights.append(weights.double().cpu().numpy())
         self.losses.append(losses.double().cpu().numpy())
@@ -67,33 +66,8 @@ def is_mean_of_samples(value: float, resampled: Numbers | None) -> bool:
     return bool(low - slack <= value <= high + slack)
 
 
-def compute_sample_losses(criterion: CriterionProtocol, output: Any, targets: Targets, count: int) -> Tensor:
-    """Compute the loss of each sample of a batch as if it were a batch of its own.
-
-    Args:
-        criterion: all loss terms
-        output: the network's output for the batch
-        targets: the batch's targets
-        count: the number of samples
-
-    Returns:
-        The losses, (N, 1), or with multiple terms (N, 1 + terms).
-    """
+def compute_sample_losses(criterion: CriterionProtocol, batch: EvaluatedBatch) -> Tensor:
+    """Compute the loss of each sample as if it were a batch of its own: (N, 1), with several terms (N, 1 + terms)."""
     # One by one: importing torch.vmap takes longer than 10,000 calls.
-    losses = [criterion(*select_rows((output, targets), slice(row, row + 1), count)) for row in range(count)]
-    return torch.stack(losses).reshape(count, -1)
-
-
-def select_rows(values: Any, rows: Tensor | slice, count: int) -> Any:
-    """Select some samples of nested tensors; tensors without samples, such as a penalty, are kept.
-
-    Args:
-        values: tensors in tuples, lists and mappings
-        rows: indices of the samples, or a slice of them
-        count: the number of samples
-    """
-    return map_tensors(lambda each: _select(each, rows) if each.dim() and len(each) == count else each, values)
-
-
-def _select(tensor: Tensor, rows: Tensor | slice) -> Tensor:
-    return tensor[rows.to(tensor.device) if isinstance(rows, Tensor) else rows]
+    samples = [batch.select_one(row) for row in range(batch.count)]
+    return torch.stack([criterion(each.output, each.targets) for each in samples]).reshape(batch.count, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,10 +14,10 @@ from dlspec.data.dataset import Target
 from dlspec.inference.bootstrap import Indices, choose_samples
 from dlspec.inference.calibration import CalibrationBins
 from dlspec.inference.decision_threshold import Positives
+from dlspec.inference.evaluated_batch import EvaluatedBatch
 from dlspec.inference.evaluation_pass import Evaluator
 from dlspec.inference.row_samples import count_rows, has_row_per_sample
 from dlspec.inference.worst_errors import SampleError, WorstErrors
-from dlspec.training.criterion_interface import Targets
 
 MAX_CLASSES = 100  # more are too many for a matrix that a reader can look at
 MAX_POINTS = 1000  # of a scatter of true and predicted numbers
@@ -24,19 +25,22 @@ MAX_SHOWN_STEPS = 50  # of a sequence, in an error
 MAX_SHOWN_NUMBERS = 8  # of a vector, in an error
 
 
+@dataclass(frozen=True)
+class TargetRows:
+    """What a batch says about one target."""
+
+    tensors: Sequence[Tensor]  # predictions, true values and, where samples do not count equally, weights
+    rows: Indices | None  # how many rows of the tensors each sample has; None if each has one
+    start: int  # position of the batch's first sample in the split
+
+
 class TargetResults(Protocol):
     """Collects the results of one target."""
 
     errors: WorstErrors
 
-    def add(self, tensors: Sequence[Tensor], rows: Indices | None, start: int) -> None:
-        """Add a batch.
-
-        Args:
-            tensors: predictions and true values as metrics take them
-            rows: how many rows of the tensors each sample has; None if each has one
-            start: position of the batch's first sample in the split
-        """
+    def add(self, batch: TargetRows) -> None:
+        """Add a batch."""
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values, without the errors."""
@@ -51,14 +55,14 @@ class ResultsCollector:
         self.results = {predicted.name: _make_results(predicted, target, count) for predicted, target in self._targets}
         self._seen = 0
 
-    def add(self, output: Any, targets: Targets, count: int) -> None:
+    def add(self, batch: EvaluatedBatch) -> None:
         """Add a batch."""
-        pairs = self._criterion.make_metric_pairs(output, targets)
+        pairs = self._criterion.make_metric_pairs(batch.output, batch.targets)
         for (predicted, target), tensors in zip(self._targets, pairs, strict=True):
             has_one = has_row_per_sample(predicted, target)
-            rows = None if has_one else count_rows(self._criterion, output, targets, predicted)
-            self.results[predicted.name].add([each.cpu() for each in tensors], rows, self._seen)
-        self._seen += count
+            rows = None if has_one else count_rows(self._criterion, batch, predicted)
+            self.results[predicted.name].add(TargetRows([each.cpu() for each in tensors], rows, self._seen))
+        self._seen += batch.count
 
 
 def _make_results(predicted: Target, target: Target, count: int) -> TargetResults:
@@ -75,7 +79,8 @@ class ClassResults:
         count = len(target.classes)
         self._confusion = np.zeros((count, count), np.int64) if count <= MAX_CLASSES else None
 
-    def add(self, tensors: Sequence[Tensor], rows: Indices | None, start: int) -> None:
+    def add(self, batch: TargetRows) -> None:
+        tensors, rows, start = batch.tensors, batch.rows, batch.start
         probabilities, truth = tensors[0].float().numpy(), tensors[1].numpy()
         predicted, confidence = choose_classes(probabilities)
         counted = find_counted(tensors)
@@ -140,7 +145,8 @@ class LabelResults:
         self.target, self.errors, self.calibration = target, WorstErrors(), CalibrationBins()
         self._counts = np.zeros((len(target.labels), 4), np.int64)
 
-    def add(self, tensors: Sequence[Tensor], rows: Indices | None, start: int) -> None:
+    def add(self, batch: TargetRows) -> None:
+        tensors, start = batch.tensors, batch.start
         probabilities, truth = tensors[0].float().numpy(), tensors[1].numpy() > 0
         predicted = probabilities > 0.5
         self.calibration.add(probabilities.ravel(), truth.ravel())
@@ -181,7 +187,8 @@ class NumberResults:
         self._chosen = set(choose_samples(count, MAX_POINTS, 0).tolist())
         self._points: list[list[float]] = []
 
-    def add(self, tensors: Sequence[Tensor], rows: Indices | None, start: int) -> None:
+    def add(self, batch: TargetRows) -> None:
+        tensors, rows, start = batch.tensors, batch.rows, batch.start
         predictions, truth = (each.double().numpy() for each in tensors[:2])
         samples = len(truth) if rows is None else len(rows)
         counts = np.ones(samples, np.int64) if rows is None else rows
@@ -258,11 +265,11 @@ class PositivesCollector:
             predicted.name: [] for predicted, target in evaluator.targets if takes_threshold(predicted, target)
         }
 
-    def add(self, output: Any, targets: Targets, count: int) -> None:
+    def add(self, batch: EvaluatedBatch) -> None:
         """Add a batch."""
         if not self._parts:
             return
-        pairs = self._criterion.make_metric_pairs(output, targets)
+        pairs = self._criterion.make_metric_pairs(batch.output, batch.targets)
         for predicted, tensors in zip(self._criterion.predicted_targets, pairs, strict=True):
             if predicted.name in self._parts:
                 self._parts[predicted.name].append(_make_positives(tensors))

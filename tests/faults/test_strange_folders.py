@@ -76,8 +76,12 @@ def test_every_name_is_attacked() -> None:
 
 # ---- a sample --------------------------------------------------------------------------------------------------------
 
-KEPT = ("spec.yaml", "lock", "checkpoints", "evaluations", ".hydra", "checkpoints/step-000000006.safetensors")
-FILES = tuple(each for each in RUN_NAMES if each not in KEPT)
+FILES = tuple(
+    each
+    for each in RUN_NAMES
+    if each
+    not in ("spec.yaml", "lock", "checkpoints", ".hydra", "evaluations", "checkpoints/step-000000006.safetensors")
+)
 
 
 @pytest.mark.parametrize("how", ["dangling link", "pipe", "hard link"])

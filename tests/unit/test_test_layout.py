@@ -14,8 +14,8 @@ from helpers.paths import TESTS
 MODULES = sorted(TESTS.rglob("test_*.py"))
 HELPERS = sorted((TESTS / "helpers").glob("*.py"))
 UNIT_ROOMS = set(
-    "language parts data network losses metrics optim training analysis plots runs report config jobs inference sweeps "
-    "cli compat".split()
+    "language parts data network losses metrics optim training analysis plots runs report config jobs sweeps cli "
+    "compat inference".split()
 )
 ROOMS = {"unit", "golden", "cli", "faults", "parity", "docs", "soak"}
 

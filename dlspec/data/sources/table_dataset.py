@@ -49,12 +49,21 @@ class EncodedTable:
     """A data set with the rows that it was made of."""
 
     dataset: Dataset
-    table: Table  # the raw rows, also columns that are no inputs
+    table: Table  # the raw rows, with the columns that are left out
     parts: SplitIndices  # which of these rows each split has, in the order of its samples
 
 
 def make_table_dataset(settings: TableSettings, loaded: TableRows, name: str) -> Dataset:
-    """Make the data set of a source of rows; the arguments and errors are those of `encode_table`."""
+    """Make the data set of a source of rows.
+
+    Args:
+        settings: the source's settings
+        loaded: the rows of its files, or rows given in Python
+        name: name of the data set
+
+    Raises:
+        DataError: if the settings do not fit the table, or a cell can't be used.
+    """
     return encode_table(settings, loaded, name).dataset
 
 

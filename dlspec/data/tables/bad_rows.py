@@ -15,7 +15,13 @@ class BadRowCollector(Protocol):
     """Is given the rows that can't be read, in their order."""
 
     def add(self, file: Path, line: int, reason: str) -> None:
-        """Note a bad row, which begins in this line."""
+        """Note a bad row.
+
+        Args:
+            file: the file
+            line: its first line
+            reason: why it can't be read
+        """
 
 
 class BadRows:
@@ -27,7 +33,13 @@ class BadRows:
         self.count = 0
 
     def add(self, file: Path, line: int, reason: str) -> None:
-        """Note a bad row; DataError if it is one too many."""
+        """Note a bad row; DataError if it is one too many.
+
+        Args:
+            file: the file
+            line: its first line
+            reason: why it can't be read
+        """
         if len(self.first) < MAX_LISTED:
             self.first.append(BadRow(f"{file}:{line}", reason))
         self.count += 1

@@ -17,6 +17,11 @@ class ColumnUse:
 
     needed: frozenset[str] | None = None  # None: all
     numbers: frozenset[str] = frozenset()  # columns that are read as plain numbers, and nothing else
+    required: frozenset[str] = frozenset()  # without one of these, all columns are read: a message lists them
+
+    def choose(self, columns: Collection[str]) -> ColumnUse:
+        """Return how the columns of a file are used that has these."""
+        return self if self.required <= set(columns) else ALL_COLUMNS
 
     def is_needed(self, name: str) -> bool:
         """Whether a column is used."""

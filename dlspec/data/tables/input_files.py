@@ -41,7 +41,7 @@ def find_input_files(path: str | Sequence[str], base: Path | None = None, settin
     Args:
         path: what the setting `path` contains
         base: the folder that relative paths start from; None: the working folder
-        setting: what messages tell the user to write
+        setting: the setting that messages suggest
 
     Returns:
         At least one file. Each is a regular file and is listed once.

@@ -71,7 +71,7 @@ def read_arrow_table(table: Any, name: str, cells: CellReader, use: ColumnUse = 
     while any(pyarrow.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
     names = check_unique([normalize_name(each) for each in table.column_names], "path", f"'{name}'")
-    arrays = zip(names, table.columns, strict=True)
+    arrays, use = zip(names, table.columns, strict=True), use.choose(names)
     return {
         each: _read_numbers(column)
         if each in use.numbers and _is_exact(column.type) and not cells.has_missing_numbers

@@ -184,10 +184,11 @@ class TextRowsReader:
 
     def _make_chunk(self, lines: TextLines, header: Header, chunk: _RowCells) -> TableChunk:
         names, width = header.columns, len(header.names) - header.has_rest
+        use = self.use.choose(names)
         columns = {
-            name: self._make_column(name, chunk.cells[at::width], lines.is_ascii)
+            name: self._make_column(chunk.cells[at::width], lines.is_ascii, name in use.numbers)
             for at, name in enumerate(names[:width])
-            if self.use.is_needed(name)
+            if use.is_needed(name)
         }
         if header.has_rest:
             columns[names[-1]] = make_list_column(chunk.rests)
@@ -195,10 +196,8 @@ class TextRowsReader:
         self._rows += len(chunk.lines)
         return TableChunk(columns, chunk.lines)
 
-    def _make_column(self, name: str, cells: list[str], is_ascii: bool) -> Column | TextCells:
-        if name in self.use.numbers:
-            return self.cells.clean_numbers(cells, is_ascii)
-        return self.cells.clean_cells(cells, is_ascii)
+    def _make_column(self, cells: list[str], is_ascii: bool, has_numbers: bool) -> Column | TextCells:
+        return self.cells.clean_numbers(cells, is_ascii) if has_numbers else self.cells.clean_cells(cells, is_ascii)
 
     def _clean_rest(self, cells: list[str]) -> list[str | None]:
         found = [self.cells.clean(cell) for cell in cells]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +181,9 @@ def test_wrong_requests_are_refused_with_a_fix(folder: Path, run: LoadedRun) -> 
         read_new_files(run, str(path), {})
     with pytest.raises(UserError, match="no column 'age', which the run needs"):
         read_python_rows(run, [{"plan": "pro", "churned": "yes"}])
-    with pytest.raises(UserError, match=r"no column 'land'.*choose one of customer, age, plan, country, churned"):
+    with pytest.raises(UserError, match=r"unknown column 'land'.*choose one of customer, age, plan, country, churned"):
         evaluate_run(run, by="land", resamples=0)
-    with pytest.raises(UserError, match=r"there is no split 'tset'"):
+    with pytest.raises(UserError, match=r"unknown split 'tset'"):
         evaluate_run(run, split="tset", resamples=0)  # type: ignore[arg-type]
 
 
@@ -222,6 +223,15 @@ def test_the_command_refuses_what_it_does_not_know(folder: Path) -> None:
         said = run_in_this_process("evaluate", *words)
         assert said.code == 2 and expected in said.err, (words, said)
         assert said.out == ""
+
+
+def test_nothing_is_written_through_a_link(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "run/evaluations").symlink_to(tmp_path / "outside")
+    said = run_in_this_process("evaluate", f"run={tmp_path / 'run'}", "resamples=0")
+    assert said.code == 2 and "evaluations' is a symbolic link" in said.err
+    assert not any((tmp_path / "outside").iterdir())
 
 
 def test_words_of_the_command_are_no_keys_of_a_spec() -> None:

@@ -65,6 +65,17 @@ def test_rows_frames_and_columns_are_predicted_alike(churn: dlspec.Predictor, fo
     assert repr(churn) == "Predictor(runs/table_of_two_classes: age, plan, spend, joined -> churned)"
 
 
+def test_files_are_read_as_those_of_the_training(churn: dlspec.Predictor, folder: Path, tmp_path: Path) -> None:
+    wanted = churn.predict(read_rows(folder))
+    assert churn.predict("rows.csv").columns == wanted.columns
+    read_rows(folder)[:30].to_csv(tmp_path / "a.csv", index=False)
+    read_rows(folder)[30:].to_csv(tmp_path / "b.csv", index=False)
+    for data in (str(tmp_path / "*.csv"), [tmp_path / "a.csv", tmp_path / "b.csv"]):
+        assert churn.predict(data).columns == wanted.columns
+    with pytest.raises(dlspec.UserError, match=r"nothing\.csv"):
+        churn.predict("nothing.csv")
+
+
 def test_the_network_gets_what_prepare_returns(churn: dlspec.Predictor, folder: Path) -> None:
     frame = read_rows(folder)
     prepared = churn.prepare(frame)["features"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dlspec.inference.evaluated_batch import EvaluatedBatch
 from dlspec.inference.sample_losses import SampleLosses, compute_sample_losses, is_mean_of_samples
 
 
@@ -31,7 +32,7 @@ class ToyCriterion:
 def test_losses_of_samples_are_those_of_pytorch() -> None:
     output, truth = torch.randn(6, 3), torch.randint(0, 3, (6,))
     criterion: Any = ToyCriterion()
-    found = compute_sample_losses(criterion, output, (truth,), 6)
+    found = compute_sample_losses(criterion, EvaluatedBatch(output, (truth,), 6))
     assert torch.allclose(found[:, 0], functional.cross_entropy(output, truth, reduction="none"))
 
 
@@ -40,8 +41,8 @@ def test_weighted_losses_of_a_resample_equal_the_loss_of_its_rows() -> None:
     criterion.class_weights = torch.tensor([1.0, 5.0, 0.5])
     output, truth = torch.randn(8, 3), torch.randint(0, 3, (8,))
     losses = SampleLosses(criterion)
-    losses.add(output[:5], (truth[:5],), 5)
-    losses.add(output[5:], (truth[5:],), 3)
+    losses.add(EvaluatedBatch(output[:5], (truth[:5],), 5))
+    losses.add(EvaluatedBatch(output[5:], (truth[5:],), 3))
     rows = torch.tensor([0, 0, 3, 7, 7, 7, 2, 1])
     counts = np.bincount(rows.numpy(), minlength=8)[None].astype(float)
     expected = float(criterion(output[rows], (truth[rows],)))

@@ -1,0 +1,80 @@
+"""What `predict` tells on stderr: progress, the rows that are left out, and cells that training did not have."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from dlspec.data.encoding.table_notes import WHAT, join_names
+from dlspec.errors import replace_in_lines
+from dlspec.inference.row_chunk import AnswerChunk, RowChunk
+
+SECONDS_BEFORE = 2.0  # until progress is shown
+SECONDS_BETWEEN = 0.5
+SECONDS_BETWEEN_LINES = 30.0  # where the line can't be replaced
+MAX_LISTED = 5
+
+
+class PredictionProgress:
+    """Counts the rows of a command and shows them."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._next = self._start + SECONDS_BEFORE
+        self._is_shown = False
+        self._chunk = RowChunk({})
+        self.rows = self.left_out = 0
+        self._reasons: list[str] = []
+        self._notes: Counter[tuple[str, str]] = Counter()
+
+    def watch(self, chunks: Iterable[RowChunk]) -> Iterator[RowChunk]:
+        """Yield the chunks, and remember where their rows were read."""
+        for self._chunk in chunks:
+            yield self._chunk
+
+    def add(self, answers: AnswerChunk) -> None:
+        """Count the rows of the last chunk."""
+        self.rows += len(self._chunk)
+        self.left_out += len(answers.problems)
+        self._notes += answers.notes
+        for position in sorted(answers.problems)[: MAX_LISTED - len(self._reasons)]:
+            self._reasons.append(f"{self._chunk.locate(position)}: {answers.problems[position]}")
+        self._show()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        line = f"{self.rows:,} rows, {self.rows / (now - self._start):,.0f} rows/s"
+        is_terminal = sys.stderr.isatty()
+        self._next = now + (SECONDS_BETWEEN if is_terminal else SECONDS_BETWEEN_LINES)
+        self._is_shown = is_terminal
+        print(f"\r{line}\033[K" if is_terminal else line, end="" if is_terminal else "\n", file=sys.stderr, flush=True)
+
+    def finish(self) -> None:
+        """Tell what was unknown or missing, and which rows have no prediction."""
+        if self._is_shown:
+            print("\r\033[K", end="", file=sys.stderr)
+        lines = [*describe_notes(self._notes), *self._describe_left_out()]
+        if lines:
+            print(replace_in_lines("\n".join(lines)), file=sys.stderr, flush=True)
+
+    def _describe_left_out(self) -> Iterator[str]:
+        if not self.left_out:
+            return
+        have = "rows have" if self.left_out > 1 else "row has"
+        yield f"{self.left_out:,} {have} no prediction, as they can't be read; the first:"
+        yield from (f"    {reason}" for reason in self._reasons)
+
+
+def describe_notes(notes: Counter[tuple[str, str]]) -> Iterator[str]:
+    """Yield one line about the cells that training did not have, if there were some."""
+    found = []
+    for what, text in WHAT.items():
+        counts = [f"{name} {count:,}" for (each, name), count in notes.items() if each == what and count]
+        if counts:
+            found.append(f"{text}: {join_names(counts)}")
+    if found:
+        yield f"the rows have {'; '.join(found)}"
