@@ -51,6 +51,9 @@ def describe_target(name: str, target: FittedColumn, otherwise: str | None) -> s
     if classes and not target.shape:
         found = f"target {name}: {len(classes)} classes, {join_names(classes, MAX_CLASSES)}"
         found += f" ({classes[1]} is positive)" if len(classes) == 2 else ""
+    labels = tuple(getattr(target, "labels", ()))
+    if labels:
+        found = f"target {name}: {len(labels)} labels, {join_names(labels, MAX_CLASSES)}"
     return f"{found}; to change that, write {otherwise}" if otherwise else found
 
 
