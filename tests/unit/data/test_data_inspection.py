@@ -58,6 +58,13 @@ def test_columns_are_those_that_pandas_counts(frame: pd.DataFrame, churn: Path) 
     assert "an id" in found["customer"].reason
 
 
+def test_numbers_are_compared_as_numbers_and_shown_in_full(tmp_path: Path) -> None:
+    (tmp_path / "houses.csv").write_text("price,size\n34063,5\n34063.0,5.0\n1250000,7.25\n")
+    price, size = dlspec.inspect(str(tmp_path / "houses.csv")).columns
+    assert (price.distinct, price.values) == (2, "34063 to 1250000, median 34063")
+    assert (size.distinct, size.values) == (2, "5 to 7.25, median 5")
+
+
 def test_a_frame_and_its_file_are_inspected_alike(frame: pd.DataFrame, churn: Path) -> None:
     of_file, of_frame = dlspec.inspect(str(churn), target="churned"), dlspec.inspect(frame, target="churned")
     assert (of_file.splits, of_file.balance, of_file.notices) == (of_frame.splits, of_frame.balance, of_frame.notices)
