@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dlspec.data.dataset import Dataset
 from dlspec.data.encoding.column_choice import ColumnChoice, choose_columns
 from dlspec.data.encoding.stacked_columns import find_stacks
+from dlspec.data.inspection.column_notices import find_exact_sum, find_rare_categories
 from dlspec.data.inspection.column_summary import ColumnSummary, summarize_column
 from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.inspection.model_suggestion import suggest_model
@@ -40,6 +41,9 @@ def inspect_table(settings: TableSettings, loaded: TableRows, name: str) -> Insp
     kinds = {each: kind.name for each, kind in choice.inputs.items()}
     for target, kind in choice.targets.items():
         notices += find_telling_columns(rows.table.columns, kinds, target, kind.name, read)
+        if kind.name == "value":
+            notices += find_exact_sum(rows.table.columns, kinds, target, read)
+    notices += find_rare_categories(rows.table.columns, kinds)
     if not settings.list_targets():
         notes = (*rows.notes, "no target is named: write data.target=COLUMN to see the splits and check the target")
         return Inspection(len(rows.table), columns, notes=notes, notices=tuple(notices))
