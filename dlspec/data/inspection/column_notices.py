@@ -48,7 +48,7 @@ def find_exact_sum(columns: Columns, kinds: Mapping[str, str], target: str, read
 
 
 def _find_summands(inputs: Floats, target: Floats) -> list[int]:
-    """List the columns whose weighted sum is the target; [] if there is no such sum."""
+    """List the columns whose weighted sum is the target; [] if no sum is."""
     spread = inputs.std(axis=0)
     varying = np.flatnonzero(spread > 0)
     standard = (inputs[:, varying] - inputs[:, varying].mean(axis=0)) / spread[varying]
