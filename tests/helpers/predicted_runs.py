@@ -241,10 +241,6 @@ CASES: Mapping[str, DataCase] = {
         ["loss=CrossEntropyLoss"],
         _make_arrays(x=RNG.random((60, 5), np.float32), target=RNG.dirichlet(np.ones(3), 60).astype(np.float32)),
     ),
-    "arrays of signs": DataCase(
-        ["loss=SoftMarginLoss"],
-        _make_arrays(x=RNG.random((60, 5), np.float32), target=RNG.choice([-1.0, 1.0], 60).astype(np.float32)),
-    ),
     "arrays of vectors": DataCase(
         arrays=_make_arrays(x=RNG.random((60, 5), np.float32), target=RNG.random((60, 3), np.float32))
     ),
