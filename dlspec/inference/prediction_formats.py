@@ -139,7 +139,8 @@ def _format_cells(values: list[Any]) -> list[Any]:
     if kinds <= {int, float, type(None)}:
         return values
     if kinds <= {str, type(None)}:
-        return [value if not value or value[0].isalnum() else _quote(value) for value in values]
+        quoted = {value: _quote(value) for value in set(values) if value and not value[0].isalnum()}
+        return [quoted.get(value, value) for value in values] if quoted else values
     return [_format_cell(value) for value in values]
 
 

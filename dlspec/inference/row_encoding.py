@@ -49,10 +49,12 @@ def encode_chunk(fitted: FittedTable, chunk: RowChunk, *, with_targets: bool = F
         DataError: if a column is missing.
     """
     columns = complete_columns(fitted, chunk.columns, with_targets=with_targets)
-    rows = np.array([row for row in range(len(chunk)) if row not in chunk.problems], np.int64)
+    is_read = np.ones(len(chunk), np.bool_)
+    is_read[list(chunk.problems)] = False
+    rows = np.flatnonzero(is_read)
     encoded = encode_rows(fitted, columns, rows, with_targets=with_targets)
     problems = {**chunk.problems, **{row: "; ".join(reasons) for row, reasons in encoded.problems.items()}}
-    is_kept = np.array([row not in encoded.problems for row in rows.tolist()], np.bool_)
+    is_kept = ~np.isin(rows, list(encoded.problems))
     return EncodedChunk(_make_split(encoded, is_kept), rows[is_kept], dict(sorted(problems.items())), encoded.notes)
 
 
