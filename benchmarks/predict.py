@@ -25,8 +25,7 @@ os.environ |= ONE_THREAD
 FEATURES = 10
 NAMES = [f"x{at}" for at in range(FEATURES)]
 MODEL = {"layers": ["Flatten", {"Linear": 128}, "ReLU", {"Linear": 128}, "ReLU", {"Linear": "${data.num_outputs}"}]}
-BATCH = 256
-QUIET: dict[str, Any] = {"progress": "none", "epochs": 1, "device": "cpu", "eval_batch_size": BATCH}
+QUIET: dict[str, Any] = {"progress": "none", "epochs": 1, "device": "cpu"}
 MEMORY_ROWS = (100_000, 2_000_000)
 
 
@@ -67,7 +66,7 @@ def train_resnet(folder: Path) -> Path:
 
     generator = np.random.default_rng(0)
     images = make_images(128)
-    trainer = {**QUIET, "limit_batches": 2, "eval_batch_size": 32}
+    trainer = {**QUIET, "limit_batches": 2}
     spec = {"model": "resnet18", "trainer": trainer}
     result = dlspec.train(spec, data=(images, generator.integers(0, 10, 128)), folder=folder)
     assert result.folder is not None
@@ -145,7 +144,8 @@ def compare_csv(folder: Path, rows: int, rounds: int) -> None:
     source, ours, theirs = folder / "new.csv", folder / "dlspec.csv", folder / "pandas.csv"
     write_table(source, rows)
     network = dlspec.load(run)
-    fitted = dlspec.predictor(run).run.require_preparation().inputs
+    model = dlspec.predictor(run)
+    fitted, batch = model.run.require_preparation().inputs, model.batches.batch_size
     scales = [fitted[name].to_json()["scale"] for name in NAMES]
     mean, deviation = (np.ravel([each[key] for each in scales]) for key in ("shift", "divisor"))
 
@@ -153,7 +153,7 @@ def compare_csv(folder: Path, rows: int, rounds: int) -> None:
         frame = pandas.read_csv(source)
         scaled = ((frame[NAMES].to_numpy() - mean) / deviation).astype(np.float32)
         with torch.inference_mode():
-            found = torch.cat([network(each) for each in torch.from_numpy(scaled).split(BATCH)]).sigmoid()[:, 0].numpy()
+            found = torch.cat([network(each) for each in torch.from_numpy(scaled).split(batch)]).sigmoid()[:, 0].numpy()
         labels = np.array(["no", "yes"], object)[(found > 0.5).astype(int)]
         table = {"row": np.arange(1, rows + 1), "label": labels, "label.yes": found}
         pandas.DataFrame(table).to_csv(theirs, index=False)

@@ -39,6 +39,7 @@ class BatchPredictor:
     def __init__(self, run: LoadedRun, batch_size: int | None = None, seed: int | None = None) -> None:
         self.run, self.seed = run, run.spec.seed if seed is None else seed
         self.batch_size = batch_size or run.settings.eval_batch_size or self._choose_batch_size()
+        self._names = [each.name for each in run.criterion.predicted_targets]
         self._forward = run.backend.precision.wrap_forward(run.network)
         zeros = self._make_batches(run.data.train)
         inputs = next(zeros.iterate_in_order())[0]
@@ -105,7 +106,7 @@ class BatchPredictor:
             return self._run(inputs)
 
     def _convert_output(self, output: object) -> dict[str, Tensor]:
-        names = [each.name for each in self.run.criterion.predicted_targets]
+        names = self._names
         with torch.inference_mode():
             found = self.run.criterion.predict(output) if names else output
             found = map_tensors(Tensor.cpu, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
     if source is None:
         raise UserError(f"no input is given; write for example {EXAMPLE}")
     model = load_predictor(arguments)
+    gc.enable()  # the command line disables it for its imports
     progress = _predict_files(model, source, arguments, options, output)
     progress.finish()
     if output != STANDARD_OUTPUT:

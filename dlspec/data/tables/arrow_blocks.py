@@ -14,7 +14,7 @@ import numpy as np
 from dlspec.data.tables.column_use import ColumnUse
 from dlspec.data.tables.table import Column
 
-MIN_ROWS = 50_000  # of a file before pyarrow is imported, which takes as long as reading these in Python
+MIN_CELLS = 200_000  # of numbers before pyarrow is imported, which takes as long as reading these in Python
 
 
 @cache

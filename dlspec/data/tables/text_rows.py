@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlspec.data.tables.arrow_blocks import MIN_ROWS, read_block
+from dlspec.data.tables.arrow_blocks import MIN_CELLS, read_block
 from dlspec.data.tables.bad_rows import BadRowCollector
 from dlspec.data.tables.column_names import (
     REST,
@@ -145,7 +145,8 @@ class TextRowsReader:
     ) -> TableChunk | None:
         """Read the lines of a long file by pyarrow; None if that is not possible."""
         use = self.use.choose(header.columns)
-        if not simple or not use.numbers or self._rows < MIN_ROWS or not isinstance(rows, DelimitedRows):
+        is_short = self._rows * len(use.numbers) < MIN_CELLS
+        if not simple or is_short or not use.numbers or not isinstance(rows, DelimitedRows):
             return None
         found = None
         if not self.cells.has_missing_numbers:
