@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,32 @@ def list_group_files(group: str, folders: Iterable[Path] | None = None) -> list[
     searched = list_conf_folders() if folders is None else folders
     names = {name for folder in searched for name in _list_file_names(folder / group)}
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def explain_misplaced_file(group: str, name: str) -> str:
+    """Return the command that moves a file to where its group looks for it; "" without such a file.
+
+    Such a file ends in `.yml`, or is in the folder of another group, in `conf/` itself or in the working directory.
+
+    Args:
+        group: the group that has no file of this name
+        name: the name that was chosen
+    """
+    folder = find_user_conf() or Path("conf")
+    wanted, found = folder / group / f"{name}.yaml", _find_misplaced_file(folder, group, name)
+    if found is None:
+        return ""
+    parent, source, target = (shlex.quote(format_file_path(each)) for each in (wanted.parent, found, wanted))
+    make_folder = "" if wanted.parent.is_dir() else f"mkdir -p {parent} && "
+    return f"only {target} is read: {make_folder}mv {source} {target}"
+
+
+def _find_misplaced_file(folder: Path, group: str, name: str) -> Path | None:
+    if not name.isidentifier():
+        return None
+    folders = [folder / group, *(folder / each for each in GROUPS if each != group), folder, Path()]
+    paths = [each / f"{name}{ending}" for each in folders for ending in (".yml", ".yaml")]
+    return next((each for each in paths if each.is_file()), None)
 
 
 def _list_file_names(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.default_element import ResultDefault
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
-from dlspec.config.conf_files import SINGLE_CHOICE_GROUPS
+from dlspec.config.conf_files import SINGLE_CHOICE_GROUPS, explain_misplaced_file
 from dlspec.config.config_sources import ConfFiles
 from dlspec.config.model_merging import MergeConflict
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError, suggest
@@ -106,9 +106,8 @@ def problem_from_missing_config(error: MissingConfigException, find_file: FindFi
     files = [each for each in map(find_file, [*([parent] if parent else []), *names]) if each is not None]
     location = next((found for file in files if (found := _find_entry_location(file, name)) is not None), None)
     choices = error.options or [each.stem for each in files[0].parent.glob("*.yaml")] if files else ()
-    return Problem(
-        Code.DEFAULTS_LIST, group, f"unknown name '{name}' in a defaults list", suggest(name, choices), location
-    )
+    fix = explain_misplaced_file(group, name) or suggest(name, choices)
+    return Problem(Code.DEFAULTS_LIST, group, f"unknown name '{name}' in a defaults list", fix, location)
 
 
 def find_surplus_choice(defaults: Sequence[ResultDefault]) -> str | None:

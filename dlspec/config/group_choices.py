@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from dlspec.config.conf_files import PART_GROUPS, SINGLE_CHOICE_GROUPS
+from dlspec.config.conf_files import PART_GROUPS, SINGLE_CHOICE_GROUPS, explain_misplaced_file
 from dlspec.config.launchers import EXTRAS_BY_CHOICE
 from dlspec.config.overrides import value_location
 from dlspec.errors import UNKNOWN_PART_CODES, Code, Problem, format_value, suggest
@@ -23,7 +23,7 @@ def check_choice(override: Override, available: Sequence[str]) -> list[Problem]:
         return []
     chosen = override.value()
     names = [str(each) for each in (chosen if isinstance(chosen, list) else [chosen])]
-    unknown = [each for each in names if each not in available and not (group in PART_GROUPS and each.isidentifier())]
+    unknown = [each for each in names if each not in available and not _may_be_part(group, each)]
     if len(names) > 1 and group in SINGLE_CHOICE_GROUPS and not unknown:
         return [_multiple_choices_problem(override, names)]
     noun, location = f"unknown {'data set' if group == 'data' else group}", value_location(override)
@@ -35,6 +35,23 @@ def check_choice(override: Override, available: Sequence[str]) -> list[Problem]:
         else Problem(code, group, f"{noun} '{each}'", _suggest_choice(group, each, available), location)
         for each in unknown
     ]
+
+
+def _may_be_part(group: str, name: str) -> bool:
+    """Whether the name of a part may be meant, which is looked up later: no file in a wrong place has this name."""
+    if group not in PART_GROUPS or not name.isidentifier():
+        return False
+    return not explain_misplaced_file(group, name) or name in _list_parts(group)
+
+
+def _list_parts(group: str) -> Collection[str]:
+    """List the parts of a group. This imports PyTorch."""
+    from dlspec.parts.torch.torch_metrics import metric_registry
+    from dlspec.parts.torch.torch_parts import LOSSES, OPTIMIZERS, SCHEDULERS
+
+    if group == "metrics":
+        return metric_registry()
+    return {"loss": LOSSES, "optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}[group]
 
 
 def _find_planned_sources() -> Mapping[str, str]:
@@ -76,7 +93,7 @@ def check_installed(override: Override, available: Collection[str]) -> list[Prob
 def _suggest_choice(group: str, chosen: str, available: Sequence[str]) -> str:
     """Suggest a name: the nearest one or, for a file's path, how to choose that file by its name."""
     if not chosen.endswith((".yaml", ".yml")) and "/" not in chosen:
-        return suggest(chosen, available, max_names=20)
+        return explain_misplaced_file(group, chosen) or suggest(chosen, available, max_names=20)
     name = Path(chosen).name.removesuffix(".yaml").removesuffix(".yml")
     if name in available:
         return f"write only its name: {group}={name}"

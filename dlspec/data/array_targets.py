@@ -14,7 +14,9 @@ from dlspec.limits import MAX_CLASSES
 ArraysByName = dict[str, NDArray[Any]]
 
 
-def infer_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName) -> Target:
+def infer_target(
+    name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName, class_names: tuple[str, ...] = ()
+) -> Target:
     """Describe the target that an array contains.
 
     Args:
@@ -22,6 +24,7 @@ def infer_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths:
         values: its array, (N, ...)
         inputs: the input arrays by name, to recognize next tokens
         lengths: the arrays named `NAME_lengths`
+        class_names: names of the classes by index, if they are not their numbers
 
     Returns:
         The target.
@@ -33,9 +36,12 @@ def infer_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths:
         return Target(name, "numbers", values.shape[1:], lengths=_find_lengths_field(name, values, inputs, lengths))
     lengths_field = _find_lengths_field(name, values, inputs, lengths)
     if values.dtype.kind == "b" and values.ndim == 2 and values.shape[1] > 1 and not lengths_field:
-        return Target(name, "numbers", values.shape[1:], labels=_make_class_names(values.shape[1]))
+        return Target(name, "numbers", values.shape[1:], labels=make_class_names(values.shape[1]))
+    if class_names:
+        lengths_field = _find_lengths_field(name, values, inputs, lengths) if values.ndim > 1 else ""
+        return Target(name, "classes", values.shape[1:], class_names, lengths=lengths_field)
     if values.ndim == 1:
-        return Target(name, "classes", (), _make_class_names(_count_classes(name, values)))
+        return Target(name, "classes", (), make_class_names(_count_classes(name, values)))
     return _read_step_target(name, values, inputs, lengths)
 
 
@@ -83,7 +89,7 @@ def _read_step_target(name: str, values: NDArray[Any], inputs: ArraysByName, len
     if count == 1:
         raise DataError(name, f"'{name}' has only one class; there is nothing to learn")
     return Target(
-        name, "classes", values.shape[1:], _make_class_names(count), next_of=source,
+        name, "classes", values.shape[1:], make_class_names(count), next_of=source,
         lengths=_find_lengths_field(name, values, inputs, lengths, source),
     )  # fmt: skip
 
@@ -114,7 +120,8 @@ def _find_lengths_field(
     return of_same_length[0] if len(of_same_length) == 1 and values.shape[1] > 1 else ""
 
 
-def _make_class_names(count: int) -> tuple[str, ...]:
+def make_class_names(count: int) -> tuple[str, ...]:
+    """Return the names of classes that have only numbers."""
     return tuple(str(index) for index in range(count))
 
 

@@ -11,7 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from dlspec.data.array_splits import make_splits
-from dlspec.data.array_targets import ArraysByName, infer_target, read_multi_label_target
+from dlspec.data.array_targets import ArraysByName, infer_target, make_class_names, read_multi_label_target
+from dlspec.data.class_arrays import (
+    describe_one_hot,
+    is_one_hot,
+    is_text_array,
+    number_class_names,
+    refuse_other_objects,
+)
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.split_indices import SplitPlan, split_rows
 from dlspec.errors import Code, DataError, find_closest, format_value, suggest
@@ -38,8 +45,9 @@ def dataset_from_arrays(
     Inputs are floats (N, C) for features, (N, T, C) for a sequence or (N, C, H, W) for channels-first images, or
     integers (N, T) for tokens. Integers (N,) named `NAME_lengths` are the number of real steps in each sample of
     NAME; the rest is padding. Integer targets are classes 0 to K-1: (N,) one for each sample, (N, T) one for each
-    step, (N, H, W) one for each pixel. Bool targets (N, L) are labels, of which each sample may have several. Float
-    targets (N, ...) are numbers.
+    step, (N, H, W) one for each pixel; texts of these shapes are names of classes. Integers (N, K) with a single 1 in
+    each row are one-hot classes. Bool targets (N, L) are labels, of which each sample may have several. Float targets
+    (N, ...) are numbers; `CrossEntropyLoss` takes floats (N, K) as probabilities of K classes.
 
     Args:
         arrays: the inputs and the target, by name
@@ -63,13 +71,19 @@ def dataset_from_arrays(
             "split_seed", f"split_seed must be a whole number >= 0, got {format_value(split_seed)}", Code.WRONG_VALUE
         )
     inputs, outputs = _separate_targets(arrays, target)
+    outputs, class_names = _number_classes(outputs)
     label_names = [labels] if isinstance(labels, str) else list(labels)
     outputs |= {name: read_multi_label_target(name, outputs) for name in label_names}
     _check_rows(inputs | outputs)
     lengths = {key: inputs.pop(key) for key in _find_lengths(inputs, outputs)}
+    one_hot = [key for key in outputs if key not in label_names and is_one_hot(outputs[key], _list_steps(inputs))]
+    notes = [describe_one_hot(key, outputs[key]) for key in one_hot]
+    class_names |= {key: make_class_names(outputs[key].shape[1]) for key in one_hot}
+    outputs |= {key: outputs[key].argmax(1) for key in one_hot}
     fields = [_make_field(key, values, f"{key}{LENGTHS_SUFFIX}" in lengths) for key, values in inputs.items()]
     targets = [
-        infer_target(key, values, inputs, {} if key in label_names else lengths) for key, values in outputs.items()
+        infer_target(key, values, inputs, {} if key in label_names else lengths, class_names.get(key, ()))
+        for key, values in outputs.items()
     ]
     fields = [_copy_vocab_size_from_target(each, targets) for each in fields]
     stored = {each.name: _convert_inputs(inputs[each.name], each) for each in fields}
@@ -80,7 +94,8 @@ def dataset_from_arrays(
     )
     origin: dict[str, Any] = {"validation": validation, "test": test, "split_seed": split_seed}
     origin |= {"labels": label_names} if label_names else {}
-    return Dataset(name, tuple(fields), tuple(targets), *make_splits(stored, found, parts), origin=origin)
+    splits = make_splits(stored, found, parts)
+    return Dataset(name, tuple(fields), tuple(targets), *splits, origin=origin, notes=tuple(notes))
 
 
 def _separate_targets(arrays: Mapping[str, Any], target: str) -> tuple[ArraysByName, ArraysByName]:
@@ -109,11 +124,33 @@ def _separate_targets(arrays: Mapping[str, Any], target: str) -> tuple[ArraysByN
             raise DataError(
                 str(key), f"{format_value(key)} can't be a field's name: use letters, digits and _", Code.INVALID_NAME
             )
-    return _as_arrays(given), _as_arrays(labels)
+    return _as_arrays(given), {key: _as_target_array(key, values) for key, values in labels.items()}
 
 
 def _as_arrays(given: Mapping[str, Any]) -> ArraysByName:
     return {key: _as_array(key, values) for key, values in given.items()}
+
+
+def _as_target_array(key: str, values: Any) -> NDArray[Any]:
+    """Convert a target to an array: of numbers as inputs are, or of class names."""
+    if not isinstance(values, torch.Tensor):
+        array = np.asarray(values)
+        if is_text_array(array):
+            return array
+        refuse_other_objects(key, array)
+    return _as_array(key, values)
+
+
+def _number_classes(targets: ArraysByName) -> tuple[ArraysByName, dict[str, tuple[str, ...]]]:
+    """Number the classes of targets that are texts; return all targets, and the names of those classes."""
+    numbered = {key: number_class_names(key, each) for key, each in targets.items() if is_text_array(each)}
+    arrays = {key: numbered[key][0] if key in numbered else each for key, each in targets.items()}
+    return arrays, {key: names for key, (_, names) in numbered.items()}
+
+
+def _list_steps(inputs: ArraysByName) -> set[int]:
+    """List the numbers of steps of the inputs that may have steps: (N, T) integers and (N, T, ...)."""
+    return {each.shape[1] for each in inputs.values() if each.ndim > 2 or (each.ndim == 2 and each.dtype.kind in "iu")}
 
 
 def _is_lengths_key(key: str, given: Mapping[str, Any]) -> bool:

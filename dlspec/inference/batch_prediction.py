@@ -106,13 +106,12 @@ class BatchPredictor:
             return self._run(inputs)
 
     def _convert_output(self, output: object) -> dict[str, Tensor]:
-        names = self._names
         with torch.inference_mode():
-            found = self.run.criterion.predict(output) if names else output
+            found = self.run.criterion.predict(output) if self._names else output
             found = map_tensors(Tensor.cpu, found)
         if isinstance(found, Mapping):
             return dict(found)
-        return {(names or list(self.run.built.outputs))[0]: found}
+        return {(self._names or list(self.run.built.outputs))[0]: found}
 
     def _make_batches(self, split: Split) -> BatchLoader:
         run = self.run

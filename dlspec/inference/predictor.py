@@ -16,6 +16,9 @@ from dlspec.data.tables.python_rows import table_from_python
 from dlspec.errors import UserError
 from dlspec.inference.answer_columns import AnswerColumns, AnswerOptions, Answers, PredictedRows
 from dlspec.inference.batch_prediction import BatchPredictor
+from dlspec.inference.input_chunks import iterate_row_chunks
+from dlspec.inference.input_settings import make_input_settings
+from dlspec.inference.input_sources import find_inputs
 from dlspec.inference.loaded_run import LoadedRun, load_run
 from dlspec.inference.row_chunk import AnswerChunk, RowChunk
 from dlspec.inference.row_encoding import EncodedChunk, complete_columns, encode_chunk
@@ -96,8 +99,9 @@ class Predictor:
         """Predict rows.
 
         Args:
-            data: a list of mappings, a frame of pandas, polars or pyarrow, a mapping of columns or arrays, or one array
-                for a run with one input; columns that the run does not need are ignored
+            data: a list of mappings, a frame of pandas, polars or pyarrow, a mapping of columns or arrays, one array
+                for a run with one input, or files: a path, a list of paths, a glob, or a folder. Columns that the run
+                does not need are ignored
             probabilities: whether to return the probability of each class
             threshold: of two classes, the probability from which on the positive one is predicted; None for 0.5
             columns: the output columns, in their order; None for all
@@ -110,7 +114,7 @@ class Predictor:
             UserError: if the data lack a column, or an argument does not fit the run.
         """
         options = AnswerOptions(probabilities, threshold, columns, keep)
-        chunks = list(self.predict_chunks(self._iterate_chunks(data), options))
+        chunks = list(self.predict_chunks(self._iterate_chunks(data, keep=keep), options))
         return join_chunks(chunks)
 
     def prepare(self, data: Any) -> dict[str, Tensor]:
@@ -133,10 +137,13 @@ class Predictor:
             tensors.append({name: encoded.split.input(name) for name in self.run.inputs})
         return {name: torch.cat([each[name] for each in tensors]) for name in self.run.inputs}
 
-    def _iterate_chunks(self, data: Any) -> Iterator[RowChunk]:
-        """Divide rows given in Python into chunks."""
-        if isinstance(data, str | Path) or (isinstance(data, list) and data and isinstance(data[0], str | Path)):
-            raise UserError("files can't be predicted from Python yet; read them first, as in pandas.read_csv(FILE)")
+    def _iterate_chunks(self, data: Any, *, keep: bool = False) -> Iterator[RowChunk]:
+        """Divide rows into chunks; `keep` reads the columns of files that the run does not need, too."""
+        paths = list_paths(data)
+        if paths:
+            settings = make_input_settings(self.run.spec.data, self.run.require_preparation(), {}, keep=keep)
+            yield from iterate_row_chunks(find_inputs(paths, settings), settings, self.chunk_rows)
+            return
         table = table_from_python(self._name_array(data))
         for start in range(0, len(table), self.chunk_rows):
             part = slice(start, start + self.chunk_rows)
@@ -246,6 +253,15 @@ class Predictor:
                 self.run.require_preparation(), chunk, is_file_a_row=self.run.spec.data.source_name == "files"
             )
         return {**{name: each for name, each in own.items() if name not in answers}, **answers}
+
+
+def list_paths(data: Any) -> list[str]:
+    """List the files that data in Python name; [] if they are rows."""
+    if isinstance(data, str | Path):
+        return [str(data)]
+    if isinstance(data, list | tuple) and data and all(isinstance(each, str | Path) for each in data):
+        return list(map(str, data))
+    return []
 
 
 def predictor(

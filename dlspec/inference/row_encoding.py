@@ -49,12 +49,13 @@ def encode_chunk(fitted: FittedTable, chunk: RowChunk, *, with_targets: bool = F
         DataError: if a column is missing.
     """
     columns = complete_columns(fitted, chunk.columns, with_targets=with_targets)
-    is_read = np.ones(len(chunk), np.bool_)
-    is_read[list(chunk.problems)] = False
-    rows = np.flatnonzero(is_read)
+    rows = np.arange(len(chunk))
+    rows = rows[np.isin(rows, list(chunk.problems), invert=True)] if chunk.problems else rows
     encoded = encode_rows(fitted, columns, rows, with_targets=with_targets)
+    if not encoded.problems:
+        return EncodedChunk(_make_split(encoded), rows, chunk.problems, encoded.notes)
     problems = {**chunk.problems, **{row: "; ".join(reasons) for row, reasons in encoded.problems.items()}}
-    is_kept = ~np.isin(rows, list(encoded.problems))
+    is_kept = np.isin(rows, list(encoded.problems), invert=True)
     return EncodedChunk(_make_split(encoded, is_kept), rows[is_kept], dict(sorted(problems.items())), encoded.notes)
 
 
@@ -94,9 +95,9 @@ def _stack(columns: Columns, members: tuple[str, ...]) -> NDArray[Any]:
     return np.array([list_cells(columns[name]) for name in members], object).T
 
 
-def _make_split(encoded: EncodedRows, is_kept: NDArray[np.bool_]) -> Split:
+def _make_split(encoded: EncodedRows, is_kept: NDArray[np.bool_] | None = None) -> Split:
     def convert(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
-        kept = arrays if is_kept.all() else {name: values[is_kept] for name, values in arrays.items()}
+        kept = arrays if is_kept is None else {name: values[is_kept] for name, values in arrays.items()}
         return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in kept.items()}
 
     return Split(convert(encoded.fields), convert(encoded.targets))

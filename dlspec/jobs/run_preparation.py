@@ -22,6 +22,7 @@ from dlspec.jobs.optimizer_setup import build_optimizer, build_schedule, freeze_
 from dlspec.jobs.spec import Spec
 from dlspec.jobs.spec_reading import read_spec, settle_spec
 from dlspec.jobs.spec_saving import losses_to_spec, metrics_to_spec, part_to_spec
+from dlspec.jobs.trial_step import try_training_step
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.spec_versions import LABELS_OF_BOOLS, SPEC_VERSION
@@ -181,6 +182,8 @@ class Preparation:
         schedule = build_schedule(spec, optimizer, data, self.trained, problems)
         raise_problems(problems, self.make_source_map)
         assert criterion is not None  # otherwise a problem was raised
+        try_training_step(spec, data, network, criterion, problems)
+        raise_problems(problems, self.make_source_map)
         resolved_spec = _make_resolved_spec(spec, data, criterion, metrics)
         if self.data is not None:  # the data were given in Python, so the spec can't name their source
             resolved_spec["data"] = {"type": "arrays", **data.origin, **data.resolved}

@@ -6,7 +6,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 # Keys that an entry may have next to its layer's name or among the layer's settings.
-ENTRY_KEYS = ("name", "from", "repeat", "if", "tie", "share", "parametrize", "layout", "lengths_of")
+FIRST_ENTRY_KEYS = ("name", "from", "repeat", "if", "tie", "share", "parametrize", "layout")
+# Keys added after version 0.1.0: a setting of this name of a user's own layer takes its place.
+LATER_ENTRY_KEYS = ("lengths_of",)
+ENTRY_KEYS = (*FIRST_ENTRY_KEYS, *LATER_ENTRY_KEYS)
+OWN_SETTINGS: dict[str, frozenset[str]] = {}  # by layer: the keys of `LATER_ENTRY_KEYS` that are settings of it
 # Keys of containers whose value is one entry or a list of entries.
 _NESTED_ENTRY_KEYS = ("body", "shortcut", "if_unequal", "merge")
 # Keys whose value contains entries, by index or by name.
@@ -21,6 +25,11 @@ def is_entry(path: Sequence[Hashable]) -> bool:
     return (
         last in _NESTED_ENTRY_KEYS or parent in _ENTRY_COLLECTION_KEYS or (isinstance(last, int) and parent != "repeat")
     )
+
+
+def is_entry_key(key: Hashable, layer: str = "") -> bool:
+    """Whether a key belongs to the entry, and is not a setting of its layer."""
+    return key in ENTRY_KEYS and key not in OWN_SETTINGS.get(layer, ())
 
 
 def find_layer_name(entry: Any) -> tuple[str, str] | None:

@@ -75,7 +75,8 @@ def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:
     rule, loss, target, path = match.rule, match.term.type, match.target, match.term.where("target")
     if not isinstance(target, Target):
         return
-    if target.kind == "numbers" and rule.numbers == "none":
+    is_no_class = rule.numbers == "none" or (rule.numbers == "probabilities" and not _may_be_probabilities(target))
+    if target.kind == "numbers" and is_no_class:
         fix = "use BCEWithLogitsLoss" if target.labels else "use MSELoss, L1Loss, SmoothL1Loss or HuberLoss"
         problems.add(
             Code.WRONG_TARGET, path, f"{loss} expects classes, but '{target.name}' {_describe_target(target)}", fix
@@ -102,6 +103,8 @@ def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) ->
     target, expected, loss = match.target, match.rule.numbers, match.term.type
     if isinstance(target, int | float):
         _check_constant_target(match, target, problems)
+    elif target is not None and target.kind == "numbers" and expected == "probabilities":
+        _check_probabilities(match, target, data, problems)
     elif target is not None and target.kind == "numbers" and expected in ("unit", "signs"):
         values = data.train.get_loss_target(target.name)
         if _has_allowed_values(values, expected):
@@ -109,6 +112,30 @@ def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) ->
         numbers, fix = _EXPECTED_NUMBERS[expected]
         found_range = f"'{target.name}' ranges from {values.min().item():g} to {values.max().item():g}"
         problems.add(Code.WRONG_TARGET, match.term.where("target"), f"{loss} expects {numbers}, but {found_range}", fix)
+
+
+def _may_be_probabilities(target: Target) -> bool:
+    """Whether the numbers of a target can be the probabilities of at least two classes."""
+    return bool(target.shape) and target.shape[0] > 1 and not target.labels and target.scale is None
+
+
+MAX_SUM_ERROR = 1e-3  # of the probabilities of a sample
+
+
+def _check_probabilities(match: LossMatch, target: Target, data: Dataset, problems: Problems) -> None:
+    """Check that each sample's numbers, (K) or (K, ...), are the probabilities of K classes."""
+    values, path = data.train.get_loss_target(target.name), match.term.where("target")
+    fix = "use MSELoss, or BCEWithLogitsLoss if a sample may have several classes"
+    sums = values.sum(1)
+    if values.min() < 0 or (sums - 1).abs().max() > MAX_SUM_ERROR:
+        found = f"those of '{target.name}' sum to {sums.min().item():g} to {sums.max().item():g}"
+        found = f"its smallest number is {values.min().item():g}" if values.min() < 0 else found
+        expected = f"{match.term.type} expects classes, or probabilities that sum to 1"
+        problems.add(Code.WRONG_TARGET, path, f"{expected}, but {found}", fix)
+    elif match.main.value.layout not in ("features", "channels-first"):
+        found = f"{match.term.type} expects the probabilities of classes in dimension 1"
+        fix = "use a target of classes, or an output that is channels-first: Permute: [0, 2, 1] after the last layer"
+        problems.add(Code.WRONG_LAYOUT, path, f"{found}, but the output is {match.main.value}", fix)
 
 
 _EXPECTED_NUMBERS = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
-from dlspec.losses.loss_rules import LossRule, find_loss_rule
+from dlspec.losses.loss_rules import LossRule, compare_with_probabilities, find_loss_rule
 from dlspec.parts.specs.loss_spec import LossArguments, LossTerm, LossTerms, inspect_loss_arguments
 from dlspec.parts.torch.torch_parts import LOSSES
 
@@ -108,7 +108,10 @@ def _match_loss(term: LossTerm, network: Network, data: Dataset, problems: Probl
     if names is None or (loss_arguments.target and target is None):
         return None
     outputs = {key: network.outputs[name] for key, name in names.items()}
-    return LossMatch(term, names, outputs, target, find_loss_rule(term.schema, term.settings), loss_arguments)
+    rule = find_loss_rule(term.schema, term.settings)
+    if rule.numbers == "probabilities" and isinstance(target, Target) and target.kind == "numbers":
+        rule = compare_with_probabilities(rule)
+    return LossMatch(term, names, outputs, target, rule, loss_arguments)
 
 
 def _find_output_names(

@@ -31,8 +31,9 @@ class LossRule:
     refused_last_layers: tuple[str, ...] = ()
     required_last_layers: tuple[str, ...] = ()
     fix: str = ""
-    # Which numbers a target may have: any, from 0 to 1 ("unit"), -1 and 1 ("signs"), or none: it must have classes.
-    numbers: Literal["any", "unit", "signs", "none"] = "any"
+    # Which numbers a target may have: any, from 0 to 1 ("unit"), -1 and 1 ("signs"), the probability of each class
+    # ("probabilities"), or none: it must have classes.
+    numbers: Literal["any", "unit", "signs", "probabilities", "none"] = "any"
     # Whether a target may have classes.
     classes: bool = True
     # Whether classes are passed as -1 and 1 instead of 0 and 1.
@@ -72,8 +73,8 @@ _SIGNED_LAYERS = tuple(
 )
 
 LOSS_RULES: Mapping[str, LossRule] = {
-    "CrossEntropyLoss": LossRule(_softmax, True, _PROBABILITY_LAYERS, fix=_REMOVE_ACTIVATION_FIX, numbers="none",
-                                 is_cross_entropy=True),
+    "CrossEntropyLoss": LossRule(_softmax, True, _PROBABILITY_LAYERS, fix=_REMOVE_ACTIVATION_FIX,
+                                 numbers="probabilities", is_cross_entropy=True),
     "NLLLoss": LossRule(torch.exp, True, required_last_layers=("LogSoftmax",), numbers="none", is_cross_entropy=True,
                         fix="end with a LogSoftmax: {dim: 1}, or use CrossEntropyLoss"),
     "MultiMarginLoss": LossRule(_softmax, True, _PROBABILITY_LAYERS, numbers="none",
@@ -104,6 +105,11 @@ LOSS_RULES: Mapping[str, LossRule] = {
 }  # fmt: skip
 DEFAULT_LOSS_RULE = LossRule(clamp_to_unit)
 SOFTMAX_LAYERS = ("Softmax", "LogSoftmax", "Softmin")
+
+
+def compare_with_probabilities(rule: LossRule) -> LossRule:
+    """Return the rule of a cross-entropy whose target has the probability of each class, which ignores no class."""
+    return replace(rule, takes_class_numbers=False, is_cross_entropy=False)
 
 
 def find_loss_rule(schema: Schema, settings: Mapping[str, Any]) -> LossRule:

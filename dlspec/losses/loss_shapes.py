@@ -96,7 +96,7 @@ def _make_converters_for_class_per_step(
     encode_classes = _make_class_encoder(loss_rule, output_info.channels)
     return ShapeConverters(
         make_row_flattener(output_info),
-        lambda _, targets: encode_classes(targets[target_index].flatten()),
+        _make_target_function(encode_classes, target_index, flattens=True),
         torch.flatten,
     )
 
@@ -134,10 +134,15 @@ def _make_mask_reshaper(output_info: TensorInfo) -> TensorFunction:
     return (lambda mask: mask.unsqueeze(1)) if output_info.layout == "channels-first" else identity
 
 
-def _make_target_function(transform: TensorFunction, target_index: int) -> TargetFunction:
+def _make_target_function(transform: TensorFunction, target_index: int, *, flattens: bool = False) -> TargetFunction:
     if transform is identity:
-        return lambda _, targets: targets[target_index]
-    return lambda _, targets: transform(targets[target_index])
+        return lambda _, targets: targets[target_index].flatten() if flattens else targets[target_index]
+
+    def convert_target(output: Tensor, targets: TargetTensors) -> Tensor:
+        target = targets[target_index].flatten() if flattens else targets[target_index]
+        return transform(target).to(output.dtype)  # BCELoss refuses another type: float64 with `precision: 64`
+
+    return convert_target
 
 
 def _make_class_encoder(rule: LossRule, count: int) -> TensorFunction:

@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from torch import nn, optim
+
+from dlspec.parts.own_classes import check_own_class, check_own_layer, check_own_loss
+from dlspec.parts.specs.loss_spec import LOSS_KEYS
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
 C = TypeVar("C", bound=type)
@@ -40,8 +44,10 @@ def layer(cls: C) -> C:
     - `rule = Rule(...)`, from `dlspec.parts.layers.rule`, declares the input and output layouts and checks the inputs.
 
     Raises:
+        TypeError: it is not such a class, or an argument of its constructor has the name of an entry's key.
         ValueError: another layer has this name.
     """
+    check_own_layer(cls, nn.Module)
     return LAYERS.register(cls)
 
 
@@ -52,14 +58,17 @@ def loss(cls: C) -> C:
     classes). With the class attribute `takes_class_numbers = True` they are int64 of shape (N,). Define a method
     `predict(output)` that returns probabilities if the network's output is something else, such as logits.
     """
+    check_own_loss(cls, nn.Module, LOSS_KEYS)
     return LOSSES.register(cls)
 
 
 def optimizer(cls: C) -> C:
     """Register a `torch.optim.Optimizer` under its class's name."""
+    check_own_class(cls, optim.Optimizer, "optimizer")
     return OPTIMIZERS.register(cls)
 
 
 def scheduler(cls: C) -> C:
     """Register a `torch.optim.lr_scheduler.LRScheduler` under its class's name."""
+    check_own_class(cls, optim.lr_scheduler.LRScheduler, "scheduler")
     return SCHEDULERS.register(cls)

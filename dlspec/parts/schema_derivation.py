@@ -20,6 +20,8 @@ class SchemaOptions:
     # Returns what type hints can't express, given the names of the part and the setting.
     find_constraint: Callable[[str, str], Constraint]
     ignored: frozenset[str] = frozenset()  # arguments that do not become settings
+    # Arguments of PyTorch's classes that do not become settings; a user's own class may have a setting of this name.
+    ignored_of_torch: frozenset[str] = frozenset()
     inferred: frozenset[str] = frozenset()  # arguments that may be left out and are then inferred from the input
     fixed: Mapping[str, Any] = field(default_factory=dict)  # arguments that always have these values
     takes_value: bool = True  # false if it would be ambiguous which setting a single value sets
@@ -42,11 +44,16 @@ def derive_schema(
     source = constructor or inspect.getattr_static(cls, "__init__")
     hints = _read_type_hints(source)
     name = cls.__name__
+    ignored, find_constraint = options.ignored | options.fixed.keys(), options.find_constraint
+    if is_written_by_user(source):
+        find_constraint = _find_no_constraint
+    else:
+        ignored |= _IGNORED_ARGUMENTS_OF_TORCH | options.ignored_of_torch
     settings: dict[str, Setting] = {}
     for parameter in inspect.signature(source).parameters.values():
-        if not _is_setting(parameter, options.ignored | options.fixed.keys()):
+        if not _is_setting(parameter, ignored):
             continue
-        constraint = options.find_constraint(name, parameter.name)
+        constraint = find_constraint(name, parameter.name)
         hint = constraint.hint or hints.get(parameter.name, _hint_from_default(parameter.default))
         default = parameter.default if constraint.default is NO_VALUE else constraint.default
         hint = hint | None if default is None and hint is not Any else hint  # some of PyTorch's hints omit the None
@@ -63,7 +70,17 @@ def _read_type_hints(init: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-_IGNORED_ARGUMENTS = frozenset({"self", "cls", "device", "dtype", "size_average", "reduce", "process_group"})
+def is_written_by_user(source: Callable[..., Any]) -> bool:
+    """Whether a constructor is a user's own, so that PyTorch's meaning of an argument's name does not apply to it."""
+    return getattr(source, "__module__", "").partition(".")[0] not in ("torch", "torchmetrics", "dlspec", "builtins")
+
+
+def _find_no_constraint(part: str, setting: str) -> Constraint:
+    return Constraint()
+
+
+_IGNORED_ARGUMENTS = frozenset({"self", "cls", "device", "dtype"})
+_IGNORED_ARGUMENTS_OF_TORCH = frozenset({"size_average", "reduce", "process_group"})
 
 
 def _is_setting(parameter: inspect.Parameter, ignored: frozenset[str] | set[str]) -> bool:

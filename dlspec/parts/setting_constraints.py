@@ -21,8 +21,8 @@ def _allow_choices(*choices: str) -> Constraint:
     return Constraint(hint=Literal[choices])
 
 
-def _constrain_to_hint(hint: Any, *, at_least: float | None = None) -> Constraint:
-    return Constraint(hint=hint, at_least=at_least)
+def _constrain_to_hint(hint: Any, *, at_least: float | None = None, is_finite: bool = False) -> Constraint:
+    return Constraint(hint=hint, at_least=at_least, is_finite=is_finite)
 
 
 def _allow_size_per_dim(dims: int, *, at_least: float, item: Any = int) -> Constraint:
@@ -57,14 +57,13 @@ _POSITIVE_NAMES = (
     "downscale_factor num_parameters output_size step_size T_max T_0 T_mult total_steps step_size_up step_size_down "
     "history_size max_iter max_eval ns_steps num_classes epochs steps_per_epoch top_k n_bins"
 )
-_NON_NEGATIVE_NAMES = (
-    "padding output_padding proj_size weight_decay lr_decay lr eps layer_norm_eps momentum dampening total_iters "
-    "patience cooldown warmup_steps eta_min min_lr max_lr base_lr gamma"
-)
+_NON_NEGATIVE_NAMES = "padding output_padding proj_size eps layer_norm_eps total_iters patience cooldown warmup_steps"
+_RATES = "weight_decay lr_decay lr momentum dampening eta_min min_lr max_lr base_lr gamma"
 
 CONSTRAINTS: Mapping[str, Constraint] = {
     **dict.fromkeys(_POSITIVE_NAMES.split(), _POSITIVE),
     **dict.fromkeys(_NON_NEGATIVE_NAMES.split(), _NON_NEGATIVE),
+    **dict.fromkeys(_RATES.split(), Constraint(at_least=0, is_finite=True)),
     **dict.fromkeys("norm_type scale_factor max_norm output_ratio beta".split(), Constraint(above=0)),
     **_pooling_constraints(),
     # All `num_layers` layers are built: with a typo such as 1000000 this would take hours.
@@ -132,8 +131,8 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "MultiheadAttention.vdim": _constrain_to_hint(int | None, at_least=1),
     "LBFGS.line_search_fn": Constraint(hint=Literal["strong_wolfe"] | None),
     "Muon.adjust_lr_fn": Constraint(hint=Literal["original", "match_rms_adamw"] | None),
-    "CyclicLR.base_lr": _constrain_to_hint(float | list[float], at_least=0),
-    "CyclicLR.max_lr": _constrain_to_hint(float | list[float], at_least=0),
+    "CyclicLR.base_lr": _constrain_to_hint(float | list[float], at_least=0, is_finite=True),
+    "CyclicLR.max_lr": _constrain_to_hint(float | list[float], at_least=0, is_finite=True),
     **{f"CyclicLR.{name}": _constrain_to_hint(float | list[float]) for name in ("base_momentum", "max_momentum")},
     "CyclicLR.mode": _allow_choices("triangular", "triangular2", "exp_range"),
     "CyclicLR.scale_mode": _allow_choices("cycle", "iterations"),

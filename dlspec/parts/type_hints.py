@@ -26,6 +26,7 @@ class Constraint:
     at_most: float | None = None
     hint: Any = None  # replaces the signature's hint
     default: Any = NO_VALUE  # replaces the signature's default
+    is_finite: bool = False  # whether its numbers must not be infinite
     unsupported_values: tuple[str, ...] = ()  # valid in PyTorch, but not supported by dlspec
 
 
@@ -34,7 +35,10 @@ def to_pydantic_hint(hint: Any, constraint: Constraint) -> Any:
     if hint is bool:
         return Annotated[bool, Strict()]
     if hint in (int, float):
-        bounds = Field(ge=constraint.at_least, gt=constraint.above, le=constraint.at_most, allow_inf_nan=hint is float)
+        allows_infinity = hint is float and not constraint.is_finite
+        bounds = Field(
+            ge=constraint.at_least, gt=constraint.above, le=constraint.at_most, allow_inf_nan=allows_infinity
+        )
         return Annotated[hint, bounds, AfterValidator(_refuse_nan)]
     if hint is torch.Tensor:
         return list[float]

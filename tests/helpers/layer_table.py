@@ -164,6 +164,7 @@ LAYER_ROWS: dict[str, LayerRow] = {
     "Flatten": LayerRow({}, channels_first(2, 3, 4), features(24)),
     "Formula": LayerRow({"formula": "a * 2 + b"}, (sequence(5, 4), parameter(4)), sequence(5, 4)),
     "FoldTime": LayerRow({}, sequence(5, 4), features(4), many=(1, 5)),
+    "FoldTimeLike": LayerRow({}, (sequence(5, 3), sequence(5, 4)), features(3), many=(1, 5)),
     "Fold": LayerRow({"output_size": [4, 5], "kernel_size": 2}, channels_first(12, 12), channels_first(3, 4, 5)),
     "GLU": LayerRow({}, features(8), features(4)),
     "GRU": LayerRow({"hidden_size": 3}, sequence(5, 4), sequence(5, 3), {"input_size": 4}),

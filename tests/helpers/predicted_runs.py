@@ -45,6 +45,11 @@ SMALL_MODELS: Mapping[str, Sequence[str]] = {
     "wavenet": ["model.params.width=8", "model.params.skip=8", "model.params.depth=2", "model.params.stacks=1"],
     "wide_and_deep": ["model.params.embedding=4", "model.params.widths=[8]"],
 }
+# Models for targets that no model of conf/ is for.
+OWN_MODELS: Mapping[str, str] = {
+    "tagger": "layers:\n  - Embedding: 8\n  - LSTM: {hidden_size: 8, bidirectional: true}\n"
+    "  - Linear: ${data.num_classes}\n",
+}
 ONE_STEP = [
     *("trainer.max_steps=1", "trainer.epochs=1", "trainer.progress=none", "trainer.curves=false"),
     *("trainer.pictures=false", "trainer.tensorboard=false", "trainer.batch_size=8", "trainer.eval_batch_size=7"),
@@ -62,7 +67,10 @@ class DataCase:
 
 
 def write_files(folder: Path) -> None:
-    """Write the files that the cases read."""
+    """Write the files that the cases read, and the models of one's own."""
+    (folder / "conf" / "model").mkdir(parents=True)
+    for name, text in OWN_MODELS.items():
+        (folder / "conf" / "model" / f"{name}.yaml").write_text(text, encoding="utf-8")
     lines, jsonl = ["age,plan,spend,grade,joined,churned,price,topics"], []
     words = "win a free prize now or see you at lunch today my friend call me".split()
     for row in range(60):
@@ -73,7 +81,7 @@ def write_files(folder: Path) -> None:
         lines.append(f"{age},{plan},{spend},{'LMH'[row % 3]},2024-01-{1 + row % 28:02d},{churned},{spend * 3},{topics}")
         tokens = text.split()
         jsonl.append({
-            "text": text, "label": "spam" if "win" in tokens else "ham", "tokens": tokens,
+            "text": text, "source": text, "label": "spam" if "win" in tokens else "ham", "tokens": tokens,
             "tags": ["N" if len(each) > 3 else "V" for each in tokens], "answer": " ".join(tokens[:2]),
             "steps": [[float(len(each)), 1.5] for each in tokens], "three": [age / 80, spend / 100, 0.5],
         })  # fmt: skip
@@ -173,7 +181,7 @@ CASES: Mapping[str, DataCase] = {
     "table to features": table("features", "rows.csv", age="number", spend="number"),
     "table of texts": table("label", text="text"),
     "table of tags": table("{tags: tags}", tokens="{text: {tokenizer: given}}"),
-    "table of answers": table("{answer: text}", text="text"),
+    "table of answers": table("{answer: text}", source="text"),
     "table of characters": table("label", text="{text: {tokenizer: characters}}"),
     "table of sequences": table("label", steps="numbers"),
     "table of vectors": table("{three: {numbers: {scale: none}}}", text="text"),
@@ -248,7 +256,7 @@ class PredictedRun:
 def train_and_capture(model: str, case: DataCase, folder: Path) -> PredictedRun | None:
     """Train one step, and keep what training predicted for the test split; None if the model does not fit the data."""
     arrays = None if case.arrays is None else case.arrays()
-    spec = [f"model={model}", *SMALL_MODELS[model], *case.overrides, *ONE_STEP]
+    spec = [f"model={model}", *SMALL_MODELS.get(model, ()), *case.overrides, *ONE_STEP]
     try:
         job = make_job(prepare_spec(spec, arrays), shows_progress=False)
     except SpecError:

@@ -11,7 +11,7 @@ from dlspec.language.expand.entry_inputs import FORMULA, EntryInputs, find_formu
 from dlspec.language.expand.entry_names import read_name
 from dlspec.language.expand.entry_use import EntryCall, EntryList, EntryUse, ModulePath, combine_copies, iterate_copies
 from dlspec.language.expand.graph import Node
-from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput, NameLevel, NameLookup
+from dlspec.language.expand.output_names import INVALID_OUTPUT, PREVIOUS, EntryOutput, NameLevel, NameLookup
 from dlspec.language.expand.repeat_rows import has_distinct_copy_names, read_repeat_rows
 from dlspec.language.expressions.expression_parsing import UnknownValue
 from dlspec.language.parse.entry import IF_UNEQUAL, Entry, read_body
@@ -93,16 +93,43 @@ def _expand_sequential(expander: EntryExpander, call: EntryCall) -> EntryOutput:
 def _expand_time_distributed(expander: EntryExpander, call: EntryCall) -> EntryOutput:
     """Expand entries that receive single time steps as samples.
 
-    They can't refer to names outside, whose outputs contain whole samples.
+    Of the names outside, whose outputs contain whole samples, they only know those in `from`: the first is their input,
+    and each of the others its step.
     """
-    given, use = _get_single_input(expander, call), call.use
+    (given, *others), use = call.inputs.values(), call.use
     folded = _add_inner_layer(expander, call, _make_inner_part(call.part, "FoldTime"), {0: given}, "<fold>")
-    inside = EntryList(use.entry.bodies.get("layers", ()), use.scope, use.blocks, NameLevel(previous=folded))
+    names = {
+        name: _fold_further_input(expander, call, name, each, given)
+        for name, each in zip(_find_names_of_inputs(expander, call), others, strict=False)
+    }
+    level = NameLevel(previous=folded, names=names)
+    inside = EntryList(use.entry.bodies.get("layers", ()), use.scope, use.blocks, level)
     last = expander.expand_list(inside, call.where)
     unfolded = _add_inner_layer(
         expander, call, _make_inner_part(call.part, "UnfoldTime"), {0: last, 1: given}, "<unfold>"
     )
     return EntryOutput(unfolded.ref)
+
+
+def _fold_further_input(
+    expander: EntryExpander, call: EntryCall, name: str, further: EntryOutput, given: EntryOutput
+) -> EntryOutput:
+    part = _make_inner_part(call.part, "FoldTimeLike")
+    folded = _add_inner_layer(expander, call, part, {0: further, 1: given}, f"<fold {name}>")
+    return replace(folded, path=further.path)
+
+
+def _find_names_of_inputs(expander: EntryExpander, call: EntryCall) -> list[str]:
+    """Return the names that the further inputs of a TimeDistributed have inside; report those that are not names."""
+    written, path = call.part.keys.get("from"), call.part.path_of("from")
+    names = list(written)[1:] if isinstance(written, list | dict) else []
+    for index, name in enumerate(names, 1):
+        if not isinstance(name, str) or not name.isidentifier() or name == PREVIOUS:
+            found = f"inside TimeDistributed an input needs a name, got {format_value(name)}"
+            where = (*path, name if isinstance(written, dict) else index)
+            fix = "write from: {_: _, NAME: OUTPUT}, with the name that it has inside"
+            expander.problems.add(Code.INVALID_NAME, where, found, fix, at_value=True)
+    return [str(name) for name in names]
 
 
 # ---- Residual ------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ from dlspec.limits import explain_raising_limit, get_limit
 
 _EVALUATED_KEYS = ("layout", "tie", "parametrize")
 _LAYER_ONLY_KEYS = (*_EVALUATED_KEYS, LENGTHS_OF)
-_INTERNAL_LAYERS = ("FoldTime", "UnfoldTime")  # only `TimeDistributed` adds these
+_INTERNAL_LAYERS = ("FoldTime", "FoldTimeLike", "UnfoldTime")  # only `TimeDistributed` adds these
 
 
 def expand_model(model: Block, problems: Problems) -> Graph:

@@ -182,7 +182,7 @@ class NameLookup:
         if name in self.hidden_names:
             return f"it is inside {self.hidden_names[name]}, and names inside are not visible outside"
         if name in self.model_names and "TimeDistributed" in path:
-            return f"'{name}' is outside of TimeDistributed, which has one input: move this entry after TimeDistributed"
+            return f"'{name}' is outside of TimeDistributed: pass it as an input, from: [_, {name}]"
         if name in self.model_names:
             return f"'{name}' is outside of this block: pass it as an input, inputs: [x, {name}]"
         return suggest(name, known) or "no entry above has a name: add one, as in Linear: {name: stem, ...}"

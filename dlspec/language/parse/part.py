@@ -15,6 +15,7 @@ from typing import Any
 
 from dlspec.errors import Code, KeyPath, find_closest, format_value
 from dlspec.language.entry_merging import ENTRY_KEYS as ENTRY_KEYS
+from dlspec.language.entry_merging import is_entry_key
 from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems
 
@@ -83,7 +84,8 @@ def parse_part(raw: Any, path: KeyPath, problems: Problems, *, kind: str, is_ent
             at_value=True,
         )
         return None
-    keys = {key: value for key, value in raw.items() if is_entry and key in ENTRY_KEYS}
+    layer = str(raw.get("type", ""))
+    keys = {key: value for key, value in raw.items() if is_entry and is_entry_key(key, layer)}
     rest = {key: value for key, value in raw.items() if key not in keys}
     if "type" in rest:
         return _parse_part_with_type(rest, path, keys, problems, kind)
@@ -170,7 +172,7 @@ def _parse_part_named_by_key(
     if not isinstance(inner, dict):
         value = NO_VALUE if inner is None else inner
         return Part(name, path, settings_path=settings_path, value=value, keys=keys, key_paths=paths_beside)
-    keys_inside = {key: value for key, value in inner.items() if is_entry and key in ENTRY_KEYS}
+    keys_inside = {key: value for key, value in inner.items() if is_entry and is_entry_key(key, name)}
     for key in (each for each in keys_inside if each in keys):
         problems.add(
             Code.DUPLICATE_KEY,

@@ -76,7 +76,7 @@ def check_layer_rule(schema: Schema, inputs: Inputs, settings: Settings) -> Find
 
 
 # Layers that a container adds, and the name of the container: messages show what the user wrote.
-_WRITTEN_NAMES = {"FoldTime": "TimeDistributed"}
+_WRITTEN_NAMES = {"FoldTime": "TimeDistributed", "FoldTimeLike": "TimeDistributed"}
 
 
 def _has_dimension_setting(layer: str, value: TensorInfo, settings: Settings) -> bool:

@@ -18,6 +18,8 @@ from dlspec.parts.specs.parameters_spec import Initialization
 def initialize_weights(network: Network, inits: Sequence[Initialization], problems: Problems) -> None:
     """Initialize the parameters that match a pattern, in the order of the state dict.
 
+    On the meta device this only checks whether each initializer accepts the parameter's shape.
+
     Where multiple patterns match a parameter, the last one counts. An embedding's row for padding stays zero.
 
     Args:
@@ -28,7 +30,7 @@ def initialize_weights(network: Network, inits: Sequence[Initialization], proble
     last_first = [each.pattern for each in reversed(inits)]
     by_pattern = {each.pattern.path: each for each in inits}
     for named, pattern in match_patterns(list_named_parameters(network), last_first, problems):
-        if pattern is not None and not named.parameter.is_meta:
+        if pattern is not None:
             _initialize_parameter(named.parameter, by_pattern[pattern.path], named.name, problems)
     for module in network.module.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None and inits:
@@ -42,5 +44,6 @@ def _initialize_parameter(parameter: nn.Parameter, init: Initialization, name: s
     except (ValueError, RuntimeError) as error:
         found = f"{init.schema.name} can't initialize {name} of shape {tuple(parameter.shape)}"
         reason = first_line(error)
-        fix = f"PyTorch says: {reason}; match fewer names, or add layer: Linear"
+        fewer = 'add match: "*.weight"' if init.pattern.match == "*" and parameter.dim() < 2 else "match fewer names"
+        fix = f"PyTorch says: {reason}; {fewer}"
         problems.add(Code.LAYER_REFUSED, init.pattern.path, found, fix, at_value=True)

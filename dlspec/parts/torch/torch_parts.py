@@ -14,7 +14,7 @@ from torch import nn, optim
 from torch.optim import lr_scheduler
 
 from dlspec.parts.layers.attention import Attention
-from dlspec.parts.layers.fold_time import FoldTime, UnfoldTime
+from dlspec.parts.layers.fold_time import FoldTime, FoldTimeLike, UnfoldTime
 from dlspec.parts.layers.formula_layer import Formula
 from dlspec.parts.layers.merge import Add, Concat, Multiply
 from dlspec.parts.layers.normalization import BatchNorm1d, GroupNorm, InstanceNorm1d
@@ -108,6 +108,7 @@ _DLSPEC_LAYERS: tuple[type, ...] = (
     RelativePositionBias,
     StochasticDepth,
     FoldTime,
+    FoldTimeLike,
     UnfoldTime,
     Formula,
     Parameter,
@@ -142,7 +143,7 @@ def _derive_layer(cls: type) -> Schema:
 
 def _derive_loss(cls: type) -> Schema:
     # dlspec's targets are never log-probabilities.
-    return derive_schema(cls, "loss", SchemaOptions(find_constraint, frozenset({"log_target"})))
+    return derive_schema(cls, "loss", SchemaOptions(find_constraint, ignored_of_torch=frozenset({"log_target"})))
 
 
 def _derive_optimizer(cls: type) -> Schema:
@@ -150,8 +151,10 @@ def _derive_optimizer(cls: type) -> Schema:
 
 
 def _derive_scheduler(cls: type) -> Schema:
-    ignored = frozenset({"optimizer", "last_epoch", "scale_fn"})
-    return derive_schema(cls, "scheduler", SchemaOptions(find_constraint, ignored))
+    options = SchemaOptions(
+        find_constraint, frozenset({"optimizer", "last_epoch"}), ignored_of_torch=frozenset({"scale_fn"})
+    )
+    return derive_schema(cls, "scheduler", options)
 
 
 LAYERS = Registry(

@@ -7,6 +7,7 @@ not on time, so equal runs sum equal numbers in the same order.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dlspec.compat.torchmetrics import get_metric_state, restore_metric
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
+from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets
 from dlspec.training.evaluation.tensor_arena import TensorArena
 
@@ -25,6 +27,8 @@ MAX_BUFFERED_NUMBERS = 2**20  # numbers in outputs
 MAX_BUFFERED_STEPS = 1024
 RUNNING_LOSS_STEPS = 50  # over which the running loss is averaged
 
+
+log = logging.getLogger("dlspec")
 
 BufferedStep = tuple[Any, Targets]  # (output, targets)
 
@@ -47,6 +51,7 @@ class Scores:
         self._arena = TensorArena() if copies_outputs else None
         self._metrics = metrics
         self._metrics_by_name = {name: each for group in metrics for name, each in group.items()}
+        self._undefined_metrics: set[str] = set()  # that were reported
         self.loss_names = ("loss", *(f"loss_{name}" for name in criterion.term_names))
         self.reset()
 
@@ -142,11 +147,21 @@ class Scores:
         if not self._batch_sizes:
             return {}
         self._flush()
-        metrics = {name: float(metric.compute()) for name, metric in self._metrics_by_name.items()}
+        metrics = {name: self._compute_metric(name) for name in self._metrics_by_name}
         all_losses = torch.cat(self._loss_chunks)
         columns = all_losses.T.tolist() if all_losses.dim() > 1 else [all_losses.tolist()]
         means = self._average_weighted(columns) if self._weights else self._average_over_samples(columns)
         return dict(zip(self.loss_names, means, strict=True)) | metrics
+
+    def _compute_metric(self, name: str) -> float:
+        """Compute a metric; nan if it is not defined for these samples, as R2 of a single one isn't."""
+        try:
+            return float(self._metrics_by_name[name].compute())
+        except ValueError as error:
+            if name not in self._undefined_metrics:
+                self._undefined_metrics.add(name)
+                log.warning("%s of %d samples is nan: %s", name, sum(self._batch_sizes), first_line(error))
+            return math.nan
 
     def _average_over_samples(self, columns: Sequence[Sequence[float]]) -> list[float]:
         return [_weighted_mean(each, self._batch_sizes) for each in columns]

@@ -314,3 +314,12 @@ def test_an_output_that_is_not_saved_counts(
     size = 32 * (40 * 16) ** 2 * 4 / 2**20
     assert f"the largest output {size:,.2f} MiB" in out
     assert "a training step of 32 samples: about 50.00 MiB" in out
+
+
+def test_an_input_may_have_another_name_than_the_only_field() -> None:
+    layers: list[Any] = ["Flatten", {"Linear": "${data.num_outputs}"}]
+    named = prepare_layers({"inputs": ["pixels"], "layers": layers}, IMAGE)
+    plain = prepare_layers(layers, IMAGE)
+    costs = [measure_costs(each.network, each.criterion, each.data, SMALL_MODE) for each in (named, plain)]
+    assert costs[0] == costs[1]
+    assert total(costs[0]).multiply_adds == 4 * 10 * 12

@@ -12,6 +12,7 @@ from dlspec.inference.predictor import Predictor
 from helpers.paths import ROOT
 from helpers.predicted_runs import (
     CASES,
+    OWN_MODELS,
     SMALL_MODELS,
     are_close,
     find_rows_of_test,
@@ -80,7 +81,7 @@ def test_every_model_is_small_here() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("model", SMALL_MODELS)
+@pytest.mark.parametrize("model", [*SMALL_MODELS, *OWN_MODELS])
 def test_a_model_predicts_as_in_training_on_all_data_that_fit(model: str, files: Path) -> None:
     fitting = [case for case in CASES if check_run(model, case, files / "runs" / case.replace(" ", "_"))]
     print(f"{model}: {len(fitting)} of {len(CASES)}: {', '.join(fitting)}")

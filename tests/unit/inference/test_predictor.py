@@ -19,6 +19,15 @@ from helpers.predicted_runs import CASES, train_and_capture, write_files
 
 QUIET = {"trainer": {"max_steps": 2, "progress": "none", "curves": False, "pictures": False}}
 
+TRAINED = [
+    ("mlp", "table of two classes"),
+    ("mlp", "table of labels"),
+    ("seq2seq", "random answers"),
+    ("seq2seq", "table of answers"),
+    ("gpt_small", "characters"),
+    ("vae", "mnist to image"),
+]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -27,8 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_files(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for model, case in (("mlp", "table of two classes"), ("mlp", "table of labels"), ("seq2seq", "random answers"),
-                            ("gpt_small", "characters"), ("vae", "mnist to image")):  # fmt: skip
+        for model, case in TRAINED:
             assert train_and_capture(model, CASES[case], folder / "runs" / case.replace(" ", "_"))
     return folder
 
@@ -55,6 +63,17 @@ def test_rows_frames_and_columns_are_predicted_alike(churn: dlspec.Predictor, fo
     assert wanted.to_pandas().equals(pd.DataFrame(wanted.rows))
     assert repr(wanted).startswith("Predictions(60 rows of row, churned, churned.yes)\n  {'row': 1, 'churned': ")
     assert repr(churn) == "Predictor(runs/table_of_two_classes: age, plan, spend, joined -> churned)"
+
+
+def test_files_are_read_as_those_of_the_training(churn: dlspec.Predictor, folder: Path, tmp_path: Path) -> None:
+    wanted = churn.predict(read_rows(folder))
+    assert churn.predict("rows.csv").columns == wanted.columns
+    read_rows(folder)[:30].to_csv(tmp_path / "a.csv", index=False)
+    read_rows(folder)[30:].to_csv(tmp_path / "b.csv", index=False)
+    for data in (str(tmp_path / "*.csv"), [tmp_path / "a.csv", tmp_path / "b.csv"]):
+        assert churn.predict(data).columns == wanted.columns
+    with pytest.raises(dlspec.UserError, match=r"nothing\.csv"):
+        churn.predict("nothing.csv")
 
 
 def test_the_network_gets_what_prepare_returns(churn: dlspec.Predictor, folder: Path) -> None:
@@ -156,6 +175,35 @@ def test_texts_are_written_greedily(folder: Path, monkeypatch: pytest.MonkeyPatc
             chosen = network(torch.tensor(source), before)[:, step].argmax(1)
             written = torch.cat([written, chosen[:, None]], 1)
     assert found == [[str(each) for each in row] for row in written.tolist()]
+
+
+def test_a_written_text_ends_with_its_end_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    predictor, sources = dlspec.predictor("runs/table_of_answers"), ["win a prize", "now", "see you at lunch today"]
+    *_, bias = predictor.run.network.parameters()
+    found: dict[float, list[str]] = {}
+    for end in (-9.0, 0.1, 9.0):  # the end token is never, sometimes, or always the most probable
+        with torch.no_grad():
+            bias[2] = end
+        found[end] = predictor.predict([{"source": each} for each in sources])["answer"]
+        assert found[end] == write_by_hand(predictor, sources)
+    assert found[9.0] == ["", "", ""] and all(len(each.split()) == 3 for each in found[-9.0])
+
+
+def write_by_hand(predictor: dlspec.Predictor, sources: list[str]) -> list[str]:
+    """Write each text by itself, one token after another."""
+    words = predictor.run.data.targets[0].classes
+    texts = []
+    for source in sources:
+        prepared, tokens = predictor.prepare([{"source": source}]), list[int]()
+        while len(tokens) < 3 and 2 not in tokens:
+            before = torch.tensor([([0, *tokens] + [0] * 3)[:3]])
+            given = {**prepared, "answer": before, "answer_lengths": torch.tensor([3])}
+            with torch.no_grad():
+                output = predictor.run.network(*(given[name] for name in predictor.run.inputs))
+            tokens.append(int(output[0, len(tokens)].argmax()))
+        texts.append(" ".join({0: "", 1: "…"}.get(each, words[each]) for each in tokens if each != 2))
+    return texts
 
 
 def test_the_token_after_a_text_is_predicted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -326,7 +326,9 @@ def test_a_layer_that_keeps_lengths_gives_a_sample_what_it_gives_it_alone(
 ) -> None:
     """The rules promise it, the layer itself is asked."""
     row = LAYER_ROWS[name]
-    if name in ("FoldTime", "UnfoldTime", "RelativePositionBias") or (dim and "dim" not in LAYERS[name].settings):
+    if name in ("FoldTime", "FoldTimeLike", "UnfoldTime", "RelativePositionBias") or (
+        dim and "dim" not in LAYERS[name].settings
+    ):
         return  # their rows are none of a sample's, or its steps' distances
     settings = row.settings | ({} if dim is None else {"dim": dim})
     inputs = tuple(with_lengths(each if each.time_dim is None else six_steps(each)) for each in row.inputs)

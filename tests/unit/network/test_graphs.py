@@ -326,6 +326,46 @@ def test_names_inside_containers_are_the_users_own() -> None:
     ]
 
 
+def test_further_inputs_of_time_distributed_are_their_step_or_the_whole_value() -> None:
+    layers = [
+        {"Linear": {"out_features": 6, "name": "query"}},
+        {"GRU": {"hidden_size": 2, "output": "last", "name": "summary"}},
+        {
+            "TimeDistributed": [{"Linear": 6}, {"Add": {"from": ["_", "query"]}}, {"Concat": {"from": ["_", "s"]}}],
+            "from": {"_": "query", "query": "query", "s": "summary"},
+        },
+    ]
+    network = build_valid_layers(layers, STEPS).module
+    x = make_batch(STEPS, 3)
+    query = network.query(x)
+    summary = network.summary.forward(query)
+    summary = summary[0] if isinstance(summary, tuple) else summary
+    linear = next(each for name, each in network.named_modules() if name.endswith("2.0"))
+    wanted = torch.cat([linear(query) + query, summary.unsqueeze(1).expand(-1, 5, -1)], 2)
+    torch.testing.assert_close(network(x), wanted)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (["_", "short"], "has 3 steps instead of 5"),
+        (["_", "gru.1"], "inside TimeDistributed an input needs a name, got 'gru.1'"),
+        (["_", "_"], "inside TimeDistributed an input needs a name, got '_'"),
+    ],
+)
+def test_what_time_distributed_can_not_take_is_told(inputs: list[str], said: str) -> None:
+    layers = [
+        {"Formula": "_[:, :3]", "name": "short"},
+        {"GRU": {"hidden_size": 4, "from": "input"}, "name": "gru"},
+        {"TimeDistributed": [{"Linear": 4}, {"Add": {"from": ["_", "short"]}}], "from": inputs},
+        "Mean",
+        {"Linear": 1},
+    ]
+    with pytest.raises(library.SpecError) as raised:
+        library.build({"model": {"inputs": ["input"], "layers": layers}}, {"shape": [5, 4], "num_classes": 2})
+    assert said in str(raised.value)
+
+
 def test_a_branch_that_nothing_takes_is_told() -> None:
     problems = Problems()
     make_graph([{"Parallel": {"branches": {"a": {"Linear": 4}, "b": {"Linear": 4}}, "merge": None}}, "ReLU"], problems)

@@ -188,7 +188,7 @@ DOES_NOT_FIT = {
 
 def list_cases() -> list[Any]:
     names = sorted(
-        set(LAYER_ROWS) - {"FoldTime", "UnfoldTime", "Parameter", "RelativePositionBias"}
+        set(LAYER_ROWS) - {"FoldTime", "FoldTimeLike", "UnfoldTime", "Parameter", "RelativePositionBias"}
     )  # not of a sample's steps
     cases = [(name, each) for name in names for each in SETTINGS.get(name, [dict(LAYER_ROWS[name].settings)])]
     return [pytest.param(name, each, id=f"{name}-{each}") for name, each in cases]

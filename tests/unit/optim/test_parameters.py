@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 import dlspec
 from dlspec.errors import SpecError
 from dlspec.language.problems import Problems
+from dlspec.network.build_mode import META_MODE, SMALL_MODE
 from dlspec.network.parameters import MAX_UNMATCHED_PATTERNS
 from dlspec.network.weights.tensor_files import list_stored_tensors
 from dlspec.parts.specs.parameters_spec import read_inits
 from dlspec.parts.torch.inits import INITS
+from helpers.paths import ROOT
+from helpers.prepared_runs import prepare_layers
 
 IMAGES = {"shape": [1, 8, 8], "num_classes": 3}
 NET = [
@@ -262,3 +266,24 @@ REFUSED = {
 def test_refuses(name: str) -> None:
     more, text = REFUSED[name]
     assert text in said(**more)
+
+
+@pytest.mark.parametrize("type", ["xavier_normal_", "kaiming_uniform_", "orthogonal_", "dirac_", "eye_", "sparse_"])
+def test_a_large_network_without_values_refuses_the_same_initializers(type: str) -> None:
+    init = {"match": "*.bias", "type": type, **({"sparsity": 0.1} if type == "sparse_" else {})}
+    texts = []
+    for mode in (SMALL_MODE, META_MODE):
+        with pytest.raises(SpecError) as raised:
+            prepare_layers([{"Linear": 3}], {"shape": [5]}, mode, init=[init])
+        texts.append(str(raised.value))
+    assert texts[0] == texts[1]
+    assert f"{type} can't initialize 0.bias of shape (3,)" in texts[0]
+
+
+@pytest.mark.parametrize("model", ["resnet18", "resnet50", "unet"])
+def test_a_convolution_with_a_bias_extends_dlspecs_own_models(model: str) -> None:
+    read = yaml.safe_load((ROOT / "conf" / "model" / f"{model}.yaml").read_text())
+    layers = [{"Conv2d": {"out_channels": 4, "kernel_size": 3}}, "BatchNorm2d", "Flatten", {"Linear": 2}]
+    if model == "unet":
+        layers.insert(0, {"ConvTranspose2d": {"out_channels": 4, "kernel_size": 2}})
+    prepare_layers(layers, {"shape": [3, 8, 8]}, init=read["init"])

@@ -131,7 +131,7 @@ def test_gradients_reach_every_parameter(name: str, row: LayerRow) -> None:
 
 
 # Of these inputs the sizes alone count.
-_UNREAD = {("RelativePositionBias", 0), ("UnfoldTime", 1)}
+_UNREAD = {("RelativePositionBias", 0), ("FoldTimeLike", 1), ("UnfoldTime", 1)}
 
 
 @each_layer

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import dlspec
 from dlspec.data.batches.batch_loader import make_permutation
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import TrainingFailed, UserError
@@ -428,3 +429,20 @@ def test_a_network_that_is_frozen_whole_learns_from_the_epoch_on_that_it_thaws_i
     training = make_trainer(net, settings={"epochs": 3}, freezing=FrozenParameters(dict.fromkeys(net.parameters(), 3)))
     training.fit()
     assert [row["step"] for row in training.state.timing] == [0, 0, 3]
+
+
+def test_a_metric_that_is_not_defined_for_a_split_is_nan_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    generator = torch.Generator().manual_seed(0)
+    data = {"x": torch.randn(12, 3, generator=generator), "target": torch.randn(12, generator=generator)}
+    spec = {
+        "layers": [{"Linear": 1}],
+        "metrics": ["R2Score", "MeanSquaredError"],
+        "trainer": {"epochs": 2, "progress": "none"},
+    }
+    found = dlspec.train(spec, data)
+    assert len(found.history) == 2
+    assert all(math.isnan(each["val/r2_score"]) for each in found.history)
+    assert all(each["val/mean_squared_error"] == pytest.approx(each["val/loss"]) for each in found.history)
+    warnings = [each.message for each in caplog.records if "r2_score" in each.message]
+    assert len(warnings) == 1
+    assert "needs at least two samples" in warnings[0].lower()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import dlspec
 from dlspec.data.batches.batch_loader import make_permutation
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.training.callbacks.callback import Callback
@@ -79,3 +80,29 @@ def test_tf32_is_set_back() -> None:
 
     make_trainer(settings={"precision": "tf32"}, callbacks=[Look()]).run()
     assert (set(seen), torch.get_float32_matmul_precision()) == ({"high"}, before)
+
+
+@pytest.mark.parametrize(
+    ("loss", "end", "classes"),
+    [
+        ("BCELoss", ["Sigmoid"], 2),
+        ("BCELoss", ["Sigmoid"], 3),
+        ("BCEWithLogitsLoss", [], 3),
+        ("MSELoss", [], 3),
+        ("SoftMarginLoss", [], 2),
+        ("CrossEntropyLoss", [], 3),
+    ],
+)
+@pytest.mark.parametrize("steps", [0, 4])
+def test_classes_are_compared_in_doubles(loss: str, end: list[str], classes: int, steps: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, steps, 3, generator=generator) if steps else torch.randn(20, 3, generator=generator)
+    target = torch.arange(20 * max(1, steps)).reshape(x.shape[:-1]) % classes
+    width = 1 if classes == 2 else classes
+    spec = {"layers": [{"Linear": width}, *end], "loss": loss}
+    trainer = {"epochs": 1, "progress": "none", "test": "none"}
+    losses = [
+        dlspec.train({**spec, "trainer": {**trainer, "precision": precision}}, {"x": x, "target": target}).results
+        for precision in (64, 32)
+    ]
+    assert losses[0]["train/loss"] == pytest.approx(losses[1]["train/loss"], rel=1e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,8 @@ class Divided(FittedColumn):
 @dataclass(frozen=True)
 class FittedAlphabet(FittedColumn):
     """The characters of a running text, or its bytes, without an id for padding or unknown characters."""
+
+    kind: ClassVar[str] = "characters"  # or `bytes`: the alphabet writes which
 
     alphabet: Alphabet
 
