@@ -182,16 +182,24 @@ def measure_memory(folder: Path) -> None:
         source = folder / f"{count}.csv"
         write_table(source, count)
         words = ["predict", f"run={run}", f"input={source}", f"output={folder / 'out.csv'}"]
-        rows.append((f"{count:,}", f"{measure_peak([sys.executable, '-m', 'dlspec', *words]) / 1e6:,.0f} MB"))
+        rows.append((f"{count:,}", f"{measure_peak(words) / 1e6:,.0f} MB"))
     print(f"\npeak memory of predict, CSV to CSV\n\n{table(['rows', 'memory'], rows)}", flush=True)
 
 
-def measure_peak(command: list[str]) -> int:
-    """Run a command and return the most memory that it had, in bytes."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    return usage.ru_maxrss * 1024
+PEAK = """
+import sys
+from pathlib import Path
+from dlspec.cli.main import run_command
+assert run_command(sys.argv[1:]) == 0
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+"""
+
+
+def measure_peak(words: list[str]) -> int:
+    """Run a command in a process of its own, and return the most memory that it had, in bytes."""
+    found = subprocess.run([sys.executable, "-c", PEAK, *words], capture_output=True, text=True, check=True)
+    return int(found.stdout.split()[-1]) * 1024
 
 
 def main() -> None:
