@@ -21,6 +21,7 @@ from dlspec.data.dataset import Dataset
 from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.sources import SOURCES
 from dlspec.errors import UserError, format_value
+from dlspec.formatting import format_digits
 from dlspec.inference.loaded_run import load_run
 from dlspec.jobs import run_resuming
 from dlspec.jobs.data_inspection import inspect_python_data
@@ -73,7 +74,7 @@ class Result:
 
     def __repr__(self) -> str:
         """Format the results in one line, which is what a notebook should show."""
-        results = ", ".join(f"{name} {value:.4g}" for name, value in self.results.items())
+        results = ", ".join(f"{name} {format_digits(value)}" for name, value in self.results.items())
         folder_note = "" if self.folder is None else f", folder {self.folder}"
         return f"Result({results}, best epoch {self.best_epoch}{folder_note})"
 

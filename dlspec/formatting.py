@@ -53,8 +53,13 @@ def format_bytes(count: float) -> str:
 
 
 def format_number(value: float) -> str:
-    """Format a number with four decimals, or with four significant digits if it is very small or very large."""
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
+    """Format a number with four decimals, or with four significant digits if it is very small or large."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else format_digits(value)
+
+
+def format_digits(value: float, digits: int = 4) -> str:
+    """Format a number with some significant digits; the whole part of numbers below 1e9 is not rounded: `34063`."""
+    return f"{value:.0f}" if 10**digits - 0.5 <= abs(value) < 1e9 else f"{value:.{digits}g}"
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

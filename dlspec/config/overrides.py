@@ -16,6 +16,7 @@ from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
 from dlspec.formatting import COMMANDS, format_override
 
 # Hydra's settings that name a folder.
+_QUOTED_KEY = re.compile(r"""[{,]\s*("[^"]*"|'[^']*')\s*:""")
 FOLDER_KEYS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
 
 
@@ -87,6 +88,9 @@ def _syntax_problem(line: str) -> Problem:
         fix = "write an index of 0 or more"
     elif re.search(r"\w\(", value):
         fix = "write a part with its settings in braces: {Linear: 10}"
+    elif _QUOTED_KEY.search(value):
+        file = f"conf/{key.split('.')[0]}/NAME.yaml"
+        fix = f"keys in braces have no quotes here: leave them out, or write a key with such characters in {file}"
     elif not value.isascii():
         fix = "put quotes around a value with letters other than a to z: 'KEY=\"...\"'"
     return Problem(Code.OVERRIDE_SYNTAX, "", "not a valid override", fix, command_line_location(line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def replace_with_saved_run(
     tree = load_yaml_file(spec_file).tree
     if not isinstance(tree, dict) or "hydra" in tree:
         raise SpecError([Problem(Code.NO_RUN, "", "not a saved spec", "", SourceLocation(format_file_path(spec_file)))])
-    _check_imports(tree.pop("imports", None), spec_file, values)
+    _check_imports(tree.get("imports"), spec_file, values)
     _replace_sections(config, tree, {each.key_or_group for each in choices})
     name = spec_file.parent.resolve().name
     return {"model": name.partition("_")[2] or name, "data": "again"}
@@ -96,10 +97,14 @@ def _replace_sections(config: DictConfig, tree: dict[str, Any], chosen: Collecti
 
 
 def _check_imports(imports: Any, spec_file: Path, values: Sequence[Override]) -> None:
-    """Refuse imports of a saved spec that the user has not named, because the spec may come from anyone."""
+    """Refuse imports of a saved spec that the user has not named, because the spec may come from anyone.
+
+    Modules that are imported already run no code again.
+    """
     required = imports if isinstance(imports, list) else []
     named = next((each.value() for each in values if each.key_or_group == "imports"), None)
-    missing = [str(each) for each in required if not isinstance(named, list) or each not in named]
+    allowed = [*(named if isinstance(named, list) else []), *sys.modules]
+    missing = [str(each) for each in required if each not in allowed]
     if missing:
         fix = f"if you trust them, add imports=[{','.join(str(each) for each in required)}]"
         found = f"this spec runs code from {', '.join(missing)}"

@@ -129,6 +129,7 @@ class Dataset:
     notes: tuple[str, ...] = ()  # lines for the user: what was inferred, left out or unknown
     resolved: Mapping[str, Any] = field(default_factory=dict)  # settings that a saved spec has instead of the written
     buckets: bool = False  # whether training batches consist of samples of similar length
+    is_described: bool = False  # whether the samples are zeros, in place of those of a run that was loaded
     # By field: the columns of a file that it is made of, where that is not one column of the field's name.
     column_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

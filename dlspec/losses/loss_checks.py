@@ -103,6 +103,8 @@ def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) ->
     target, expected, loss = match.target, match.rule.numbers, match.term.type
     if isinstance(target, int | float):
         _check_constant_target(match, target, problems)
+    elif data.is_described:
+        return  # checked before the run was trained
     elif target is not None and target.kind == "numbers" and expected == "probabilities":
         _check_probabilities(match, target, data, problems)
     elif target is not None and target.kind == "numbers" and expected in ("unit", "signs"):

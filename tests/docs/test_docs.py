@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.optim import lr_scheduler
 
 import dlspec as library
 from dlspec.jobs import python_spec as face
@@ -31,6 +32,7 @@ from dlspec.language.expressions import formula_functions
 from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
 from dlspec.language.parse.part import ENTRY_KEYS
 from dlspec.limits import DEFAULT_LIMITS
+from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from helpers.command_line import CommandResult
 from helpers.docs_examples import (
     ALL_EXAMPLES,
@@ -70,6 +72,16 @@ def test_the_tables_are_whole() -> None:
     assert [key for key in ENTRY_KEYS if f"| `{key}: " not in LANGUAGE] == []
     assert f"`{' '.join(EXPRESSION_FUNCTIONS)}`" in LANGUAGE.replace("\n  ", " ")
     assert " ".join(sorted(formula_functions.FORMULA_FUNCTIONS)) in LANGUAGE.replace("\n", " ")
+
+
+def test_what_is_left_out_of_torch_is_listed() -> None:
+    listed = set(re.findall(r"`(\w+)`", LANGUAGE))
+    registered = {name for each in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS) for name in each}
+    bases = ("Module", "RNNBase", "RNNCellBase", "Optimizer", "LRScheduler", "_LRScheduler")
+    for module, base in ((nn, nn.Module), (optim, optim.Optimizer), (lr_scheduler, lr_scheduler.LRScheduler)):
+        classes = {name for name, each in vars(module).items() if isinstance(each, type) and issubclass(each, base)}
+        missing = {name for name in classes - registered - listed - {*bases} if not name.startswith("Lazy")}
+        assert not missing
 
 
 def test_variants(dlspec: Callable[..., CommandResult], write: Callable[[str, str], Path]) -> None:

@@ -231,6 +231,16 @@ CASES: Mapping[str, DataCase] = {
     "arrays of labels": DataCase(
         arrays=_make_arrays(x=RNG.random((60, 5), np.float32), target=RNG.integers(0, 2, (60, 4)).astype(bool))
     ),
+    "arrays of names": DataCase(
+        arrays=_make_arrays(x=RNG.random((60, 5), np.float32), target=np.array(["no", "maybe", "yes"] * 20))
+    ),
+    "arrays of one-hots": DataCase(
+        arrays=_make_arrays(x=RNG.random((60, 5), np.float32), target=np.eye(4, dtype=np.int64)[np.arange(60) % 4])
+    ),
+    "arrays of probabilities": DataCase(
+        ["loss=CrossEntropyLoss"],
+        _make_arrays(x=RNG.random((60, 5), np.float32), target=RNG.dirichlet(np.ones(3), 60).astype(np.float32)),
+    ),
     "arrays of vectors": DataCase(
         arrays=_make_arrays(x=RNG.random((60, 5), np.float32), target=RNG.random((60, 3), np.float32))
     ),

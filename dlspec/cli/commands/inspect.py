@@ -14,6 +14,7 @@ from dlspec.cli.argument_parsing import parse_arguments
 from dlspec.cli.console_output import print_message
 from dlspec.cli.spec_arguments import compose_arguments, make_spec_parser
 from dlspec.data.inspection.inspection import Inspection
+from dlspec.data.prepare.kinds.setting_lines import escape_key
 from dlspec.errors import UserError
 from dlspec.jobs.composed_spec import make_preparation
 from dlspec.jobs.data_inspection import inspect_data, write_data_settings
@@ -58,10 +59,14 @@ def _format_next_step(inspection: Inspection, overrides: Sequence[str], written:
     """Return the command that trains on the data."""
     if not inspection.splits:
         return "name the target to train: data.target=COLUMN"
-    if not inspection.model:
-        return "several inputs: write a model that names them, inputs: [...], or leave columns out with data.drop"
+    suggestion = inspection.suggestion
+    if not suggestion.model:
+        return suggestion.obstacle
     data, kept = [], ["data", "imports", "+imports"]
     if written is not None and written.parent.name == "data":
         data, kept = [f"data={written.stem}"], kept[1:]
-    words = [f"model={inspection.model}", *data, *(each for each in overrides if each.startswith(tuple(kept)))]
-    return f"train: python -m dlspec {' '.join(map(shlex.quote, words))}"
+    words = [f"model={suggestion.model}", *data, *(each for each in overrides if each.startswith(tuple(kept)))]
+    if suggestion.left_out:
+        words.append(f"data.columns={{{', '.join(f'{escape_key(name)}: null' for name in suggestion.left_out)}}}")
+    command = f"train: python -m dlspec {' '.join(map(shlex.quote, words))}"
+    return "\n".join(filter(None, [suggestion.obstacle, command]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from dlspec.cli.argument_parsing import FlagParser, parse_arguments
 from dlspec.cli.console_output import print_message
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
-from dlspec.formatting import format_table
+from dlspec.formatting import format_digits, format_table
 from dlspec.jobs.error_reporting import EXIT_OK
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.report import write_report
@@ -74,4 +74,4 @@ def _format_result(setting: SeedGroup, name: str) -> str:
     if name not in setting.means:
         return ""
     spread = setting.deviations.get(name)
-    return f"{setting.means[name]:.4g}" + ("" if spread is None else f" ± {spread:.2g}")
+    return format_digits(setting.means[name]) + ("" if spread is None else f" ± {format_digits(spread, 2)}")

@@ -7,8 +7,9 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 from unicodedata import normalize
 
-from dlspec.errors import Code, DataError, suggest
+from dlspec.errors import Code, DataError, find_closest
 
+MAX_LISTED = 12  # columns in a message
 V = TypeVar("V")
 
 
@@ -53,9 +54,13 @@ def make_unknown_column_error(key: str, name: str, columns: Iterable[str]) -> Da
         name: the name or pattern
         columns: the names of the table's columns
     """
+    names = list(columns)
+    guess = find_closest(name, sorted(names))
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    fix = f"did you mean '{guess}'?" if guess else f"available: {', '.join(names[:MAX_LISTED])}{more}"
     if is_pattern(name):
-        return DataError(key, f"no column matches '{name}'; {suggest(name, columns)}", Code.NO_MATCH)
-    return DataError(key, f"no column '{name}'; {suggest(name, columns)}", Code.UNKNOWN_FIELD)
+        return DataError(key, f"no column matches '{name}'; {fix}", Code.NO_MATCH)
+    return DataError(key, f"no column '{name}'; {fix}", Code.UNKNOWN_FIELD)
 
 
 def assign_by_name(key: str, settings: Mapping[str, V], columns: Sequence[str]) -> dict[str, V]:

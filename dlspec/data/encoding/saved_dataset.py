@@ -99,7 +99,7 @@ def read_saved_dataset(saved: Mapping[str, Any]) -> Dataset | None:
         raise make_saved_error("the description of the data is damaged")
     preprocessing = {key: each for key, each in saved.items() if key != DATASET}
     return Dataset(_read_name(found.get("name")), fields, targets, train, empty, empty, preprocessing, origin,
-                   reconstructed)  # fmt: skip
+                   reconstructed, is_described=True)  # fmt: skip
 
 
 def _read_list(found: Mapping[str, Any], key: str, max_items: int) -> list[Any]:

@@ -51,6 +51,9 @@ def describe_target(name: str, target: FittedColumn, otherwise: str | None) -> s
     if classes and not target.shape:
         found = f"target {name}: {len(classes)} classes, {join_names(classes, MAX_CLASSES)}"
         found += f" ({classes[1]} is positive)" if len(classes) == 2 else ""
+    labels = tuple(getattr(target, "labels", ()))
+    if labels:
+        found = f"target {name}: {len(labels)} labels, {join_names(labels, MAX_CLASSES)}"
     return f"{found}; to change that, write {otherwise}" if otherwise else found
 
 
@@ -79,11 +82,19 @@ def describe_counts(notes: Mapping[str, Counter[tuple[str, str]]]) -> Iterator[s
     Args:
         notes: by split: how often what was found in which column
     """
+    gaps = {name for (what, name), count in notes.get("training", Counter()).items() if what == "missing" and count}
     for split, counts in notes.items():
         for what, text in WHAT.items():
-            found = [f"{name} {count:,}" for (each, name), count in counts.items() if each == what and count]
-            if found:
-                yield f"{split} rows have {text}: {join_names(found)}"
+            found = {name: count for (each, name), count in counts.items() if each == what and count}
+            groups = [(text, found)]
+            if what == "missing":
+                also = {name: count for name, count in found.items() if name in gaps}
+                groups = [("missing cells", also), (text, {name: found[name] for name in found if name not in gaps})]
+            yield from (f"{split} rows have {words}: {_join_counts(names)}" for words, names in groups if names)
+
+
+def _join_counts(counts: Mapping[str, int]) -> str:
+    return join_names([f"{name} {count:,}" for name, count in counts.items()])
 
 
 def describe_splits(names: Iterable[str], counts: Iterable[int]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.prepare.kinds.cells import CellFormat, find_missing, list_cells, read_numbers
+from dlspec.formatting import format_digits
 
 MAX_SHOWN_VALUES = 5
 MAX_CELL_LENGTH = 20  # characters of a value that are shown
@@ -48,11 +49,13 @@ def summarize_column(
     missing = int(find_missing(column).sum())
     if column.ndim > 1 or column.dtype.kind == "O":
         return ColumnSummary(name, kind, role, reason, missing, 0, _describe_lists(column))
+    if kind in ("number", "value"):
+        numbers = read_numbers(column, read).values
+        known = numbers[np.isfinite(numbers)]
+        return ColumnSummary(name, kind, role, reason, missing, len(np.unique(known)), _describe_numbers(known))
     cells = [cell for cell in list_cells(column) if cell is not None]
     counts = Counter(cells)
-    if kind in ("number", "value"):
-        values = _describe_numbers(column, read)
-    elif kind == "date":
+    if kind == "date":
         values = f"{min(cells)} to {max(cells)}" if cells else ""
     elif kind == "text":
         values = _describe_range([len(cell.split()) for cell in cells], "words")
@@ -75,12 +78,10 @@ def describe_frequent(counts: Counter[str], total: int) -> str:
     return found + (f" and {len(counts) - len(shown):,} more" if len(counts) > len(shown) else "")
 
 
-def _describe_numbers(column: NDArray[Any], read: CellFormat) -> str:
-    numbers = read_numbers(column, read)
-    known = numbers.values[np.isfinite(numbers.values)]
+def _describe_numbers(known: NDArray[np.float64]) -> str:
     if not len(known):
         return ""
-    low, middle, high = (f"{each:.4g}" for each in (known.min(), np.median(known), known.max()))
+    low, middle, high = (format_digits(float(each)) for each in (known.min(), np.median(known), known.max()))
     return f"{low} to {high}, median {middle}"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.data.inspection.column_summary import ColumnSummary
+from dlspec.data.inspection.model_suggestion import ModelSuggestion
 from dlspec.errors import replace_control_characters, shorten_middle
 from dlspec.formatting import format_table
 
@@ -25,7 +26,7 @@ class Inspection:
     balance: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # training rows of each class, by target
     notes: tuple[str, ...] = ()  # how the table was read and understood
     notices: tuple[str, ...] = ()  # what the user should check
-    model: str = ""  # a model that fits the inputs; "" where none of dlspec's takes them
+    suggestion: ModelSuggestion = field(default_factory=ModelSuggestion)
     resolved: Mapping[str, Any] = field(default_factory=dict)  # settings of `data` with the inferred kinds
 
     def to_json(self) -> dict[str, Any]:
@@ -38,7 +39,13 @@ class Inspection:
             "notes": list(self.notes),
             "notices": list(self.notices),
             "model": self.model,
+            "leave_out": list(self.suggestion.left_out),
         }
+
+    @property
+    def model(self) -> str:
+        """A model that trains on the data without the columns in `suggestion.left_out`; "" if none of dlspec's does."""
+        return self.suggestion.model
 
     def __str__(self) -> str:
         lines = "\n".join(self._list_lines()).split("\n")
@@ -51,7 +58,7 @@ class Inspection:
         yield self._format_columns()
         for name, counts in self.balance.items():
             yield ""
-            yield f"training rows by {name}: {_format_balance(counts)}"
+            yield f"training rows by {name}: {_format_balance(counts, self.splits['training'])}"
         if self.notices:
             yield ""
             yield from (f"check: {each}" for each in self.notices)
@@ -69,8 +76,7 @@ def _format_row(each: ColumnSummary) -> tuple[str, ...]:
     return tuple(shorten_middle(" ".join(cell.split()), MAX_CELL_LENGTH) for cell in cells)
 
 
-def _format_balance(counts: Mapping[str, int]) -> str:
-    total = max(1, sum(counts.values()))
-    found = [f"{name} {count:,} ({100 * count / total:.1f} %)" for name, count in counts.items()]
+def _format_balance(counts: Mapping[str, int], rows: int) -> str:
+    found = [f"{name} {count:,} ({100 * count / max(1, rows):.1f} %)" for name, count in counts.items()]
     more = f" and {len(found) - MAX_SHOWN_CLASSES:,} more classes" if len(found) > MAX_SHOWN_CLASSES else ""
     return ", ".join(found[:MAX_SHOWN_CLASSES]) + more

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dlspec.data.dataset import Dataset
 from dlspec.data.prepare.kinds.cells import CellFormat, list_cells, read_numbers
+from dlspec.data.prepare.kinds.setting_lines import format_drop_line
 from dlspec.data.splitting.row_numbers import number_equal_rows
 
 Columns = Mapping[str, NDArray[Any]]
@@ -45,7 +46,7 @@ def find_telling_columns(
         if share >= MIN_SHARE_TOLD:
             yield (
                 f"'{name}' almost tells '{target}' by itself ({100 * share:.1f} %): check that it is known before the "
-                f"target is, or write data.drop=[{name}]"
+                f"target is, or write {format_drop_line(name)}"
             )
 
 

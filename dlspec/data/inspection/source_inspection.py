@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dlspec.data.dataset import Dataset
 from dlspec.data.inspection.column_summary import ColumnSummary
 from dlspec.data.inspection.inspection import Inspection
+from dlspec.data.inspection.model_suggestion import suggest_model
 from dlspec.data.inspection.notices import find_missing_classes
-from dlspec.data.inspection.table_inspection import count_classes, count_splits, inspect_table, suggest_model
+from dlspec.data.inspection.table_inspection import count_classes, count_splits, inspect_table
 from dlspec.data.sources.file_rows import FileSource
 from dlspec.data.sources.source import DataSource, open_data
 from dlspec.data.sources.table_source import TableSource

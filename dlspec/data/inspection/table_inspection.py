@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dlspec.data.dataset import Dataset
 from dlspec.data.encoding.column_choice import ColumnChoice, choose_columns
 from dlspec.data.encoding.stacked_columns import find_stacks
+from dlspec.data.inspection.column_notices import find_exact_sum, find_rare_categories
 from dlspec.data.inspection.column_summary import ColumnSummary, summarize_column
 from dlspec.data.inspection.inspection import Inspection
+from dlspec.data.inspection.model_suggestion import suggest_model
 from dlspec.data.inspection.notices import find_equal_rows, find_missing_classes, find_telling_columns
 from dlspec.data.prepare.kinds.cells import CellFormat
 from dlspec.data.sources.table_dataset import add_stacks, make_column_settings, make_table_dataset
@@ -39,13 +41,16 @@ def inspect_table(settings: TableSettings, loaded: TableRows, name: str) -> Insp
     kinds = {each: kind.name for each, kind in choice.inputs.items()}
     for target, kind in choice.targets.items():
         notices += find_telling_columns(rows.table.columns, kinds, target, kind.name, read)
+        if kind.name == "value":
+            notices += find_exact_sum(rows.table.columns, kinds, target, read)
+    notices += find_rare_categories(rows.table.columns, kinds)
     if not settings.list_targets():
         notes = (*rows.notes, "no target is named: write data.target=COLUMN to see the splits and check the target")
         return Inspection(len(rows.table), columns, notes=notes, notices=tuple(notices))
     dataset = make_table_dataset(settings, loaded, name)
     return Inspection(
         len(rows.table), columns, count_splits(dataset), count_classes(dataset), dataset.notes,
-        (*notices, *find_missing_classes(dataset)), suggest_model(dataset), dataset.resolved,
+        (*notices, *find_missing_classes(dataset)), suggest_model(dataset, settings.fields), dataset.resolved,
     )  # fmt: skip
 
 
@@ -68,18 +73,13 @@ def count_splits(dataset: Dataset) -> dict[str, int]:
 
 
 def count_classes(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Count the training rows of each class, for targets with one class a row."""
+    """Count the training rows of each class or label, for targets with one class or any labels a row."""
     counts: dict[str, dict[str, int]] = {}
     for target in dataset.targets:
+        values = dataset.train.get_loss_target(target.name)
         if target.kind == "classes" and not target.shape:
-            found = dataset.train.targets[target.name].bincount(minlength=len(target.classes)).tolist()
+            found = values[values >= 0].bincount(minlength=len(target.classes)).tolist()  # below 0: no class
             counts[target.name] = dict(zip(target.classes, found, strict=True))
+        elif target.labels:
+            counts[target.name] = dict(zip(target.labels, values.sum(0).long().tolist(), strict=True))
     return counts
-
-
-def suggest_model(dataset: Dataset) -> str:
-    """Return one of dlspec's models that takes the fields of a data set; "" if none does."""
-    if len(dataset.fields) != 1:
-        return ""
-    layout = dataset.fields[0].layout
-    return {"features": "mlp", "tokens": "text_cnn", "channels-first": "cnn"}.get(layout, "")

@@ -18,7 +18,7 @@ from dlspec.data.encoding.fields import make_field, make_target
 from dlspec.data.encoding.fitted_table import FittedTable, check_columns, fit_column, fit_table
 from dlspec.data.encoding.kind_settings import write_kind
 from dlspec.data.encoding.name_patterns import make_unknown_column_error
-from dlspec.data.encoding.stacked_columns import Stacks, find_stacks, stack_columns
+from dlspec.data.encoding.stacked_columns import Stacks, find_stacks, name_stacked_labels, stack_columns
 from dlspec.data.encoding.table_notes import (
     describe_absent_classes,
     describe_counts,
@@ -136,8 +136,8 @@ def make_column_settings(
     reserved |= {member: f"in {name}" for name, members in stacks.items() for member in members}
     own = {} if settings.time != "row" else {"row": "time"}
     return ColumnSettings(
-        targets, settings.columns, settings.only, settings.drop, reserved | own, rows.needs_naming,
-        _make_cell_format(settings), settings.bad_rows == "skip", rows.table.locate,
+        name_stacked_labels(targets, stacks), settings.columns, settings.only, settings.drop, reserved | own,
+        rows.needs_naming, _make_cell_format(settings), settings.bad_rows == "skip", rows.table.locate,
     )  # fmt: skip
 
 

@@ -58,11 +58,21 @@ def join_files(read: Mapping[str, tuple[Table, ReadNotes]]) -> TableRows:
     tables = [table for table, _ in read.values()]
     joined = concatenate_tables(tables, list(read))
     splits = [np.full(len(table), SPLIT_OF_KEY.get(key, FREE)) for key, (table, _) in read.items()]
-    first, notes = next(iter(read.values()))[1], [note for _, each in read.values() for note in each.describe()]
-    name = joined.files[0] + (f" and {len(joined.files) - 1:,} more files" if len(joined.files) > 1 else "")
+    first, notes = next(iter(read.values()))[1], _describe_reading(list(read.values()))
+    more = len(joined.files) - 1
+    name = joined.files[0] + (f" and {more:,} more file{'s' if more > 1 else ''}" if more else "")
     head = f"{name}: {len(joined):,} rows, {len(joined.columns):,} columns"
     found = f" ({notes[0]})" if first.delimiter is not None and notes else ""
     return TableRows(joined, np.concatenate(splits) if len(tables) > 1 else None, (head + found, *notes[bool(found) :]))
+
+
+def _describe_reading(read: Sequence[tuple[Table, ReadNotes]]) -> list[str]:
+    """Return the notes about the first table, and those about the others that differ, each with its file."""
+    first = read[0][1].describe()
+    return [
+        *first,
+        *(f"{table.files[0]}: {note}" for table, each in read[1:] for note in each.describe() if note not in first),
+    ]
 
 
 def add_joined_tables(rows: TableRows, joined: Sequence[JoinedOptions]) -> TableRows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from unicodedata import normalize
 
 from dlspec.errors import Code, DataError, format_value
@@ -11,6 +12,8 @@ from dlspec.errors import Code, DataError, format_value
 MAX_COLUMNS = 100_000
 MAX_LISTED_NAMES = 40  # in a message: a longer list can't be typed
 MAX_LISTED_CHARACTERS = 400  # a longer message is cut
+MAX_NAME_STEP = 10  # between numbers that are names, on average: decades
+MAX_NAME_DIGITS = 19  # of a number that may be a name; more are not compared
 _RANGE = re.compile(r"(?P<before>.*)\[(?P<first>\d{1,9})-(?P<last>\d{1,9})\](?P<after>.*)", re.S)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WORD = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_]\w*")  # what a command line reads as text
@@ -114,8 +117,19 @@ def suggest_header(names: Sequence[str], skip: int) -> str:
 
 
 def looks_like_data(cells: Sequence[str]) -> bool:
-    """Whether a first row is more likely data than names: all are numbers, or one has a fraction or sign."""
-    numbers = [bool(_NUMBER.fullmatch(cell.strip())) for cell in cells]
-    if all(numbers):
+    """Whether a first row is more likely data than names.
+
+    All of its cells are numbers, or one has a fraction or sign, or its whole numbers do not count up as the names of
+    years and pixels do.
+    """
+    numbers = [cell.strip() for cell in cells if _NUMBER.fullmatch(cell.strip())]
+    if len(numbers) == len(cells) or not all(number.isdigit() for number in numbers):
         return True
-    return any(is_number and not cell.strip().isdigit() for cell, is_number in zip(cells, numbers, strict=True))
+    return bool(numbers) and not _count_up(numbers)
+
+
+def _count_up(numbers: Sequence[str]) -> bool:
+    """Whether numbers rise in small steps: 0, 1, 2 or 1990, 2000, 2010, but neither 39, 77516, 13 nor a single 2."""
+    values = [int(number[:MAX_NAME_DIGITS]) for number in numbers]
+    rises = all(one < other for one, other in pairwise(values))
+    return len(values) > 1 and rises and values[-1] - values[0] <= MAX_NAME_STEP * len(values)

@@ -40,6 +40,12 @@ def _check_columns(first: Table, other: Table, key: str) -> None:
     for name, column in first.columns.items():
         if name not in other.columns:
             found = f"'{other.files[0]}' has no column '{name}', which '{first.files[0]}' has"
-            raise DataError(key, found, Code.UNKNOWN_FIELD)
+            raise DataError(key, f"{found}; {_suggest_file(key)}", Code.UNKNOWN_FIELD)
         if other.columns[name].dtype != column.dtype or other.columns[name].shape[1:] != column.shape[1:]:
             raise DataError(key, f"'{name}' has other values in '{other.files[0]}' than in '{first.files[0]}'")
+
+
+def _suggest_file(key: str) -> str:
+    if key not in ("validation", "test"):
+        return "all files must have the same columns"
+    return f"name a file with the same columns, the target too, or leave data.{key} out"

@@ -74,12 +74,3 @@ SIZE_ARGUMENTS = {"n", "m", "end", "num_classes", "size"}
 BATCH_FIRST_ARGUMENTS = {"shape", "size"}  # shapes whose first size is the batch's
 # Names of modules that a user may write before a function by habit, as in torch.exp.
 MODULE_NAMES = {"torch", "F", "nn", "np", "numpy", "math", "tf", "K"}
-FUNCTION_ALTERNATIVES: Mapping[str, str] = {
-    "max": "write amax(x, dim=1), or maximum(a, b) for two tensors",
-    "min": "write amin(x, dim=1), or minimum(a, b) for two tensors",
-    "view": "write reshape(x, (-1, ...))",
-    "repeat": "write expand(x, (-1, ...)), or cat([x, x], dim=1)",
-    "dot": "write sum(a * b, dim=-1)",
-    "mm": "write matmul(a, b)",
-    "bmm": "write matmul(a, b)",
-}

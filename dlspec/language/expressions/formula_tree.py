@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 from dlspec.errors import Code, format_value, suggest
 from dlspec.language.expressions.evaluation import evaluate_expression
 from dlspec.language.expressions.expression_parsing import CONSTANTS
+from dlspec.language.expressions.formula_alternatives import suggest_function
 from dlspec.language.expressions.formula_functions import (
     ELEMENTWISE_FUNCTIONS,
     FORMULA_FUNCTIONS,
-    FUNCTION_ALTERNATIVES,
     FUNCTION_ARGUMENTS,
     IS_STEP,
     MODULE_NAMES,
@@ -59,21 +59,13 @@ def reject_function(function: ast.expr) -> NoReturn:
             raise ExpressionError(
                 Code.UNKNOWN_FUNCTION,
                 f"unknown function {format_value(name)}",
-                FUNCTION_ALTERNATIVES.get(name) or suggest(name, FORMULA_FUNCTIONS),
+                suggest_function(name),
             )
         case ast.Attribute(value=ast.Name(id=module), attr=name) if module in MODULE_NAMES:
-            fix = (
-                f"write {name}(...)"
-                if name in FORMULA_FUNCTIONS
-                else FUNCTION_ALTERNATIVES.get(name) or suggest(name, FORMULA_FUNCTIONS)
-            )
+            fix = f"write {name}(...)" if name in FORMULA_FUNCTIONS else suggest_function(name)
         case ast.Attribute(value=value, attr=name):
             known = f"write {name}({ast.unparse(value)}, ...)"
-            fix = (
-                known
-                if name in FORMULA_FUNCTIONS
-                else FUNCTION_ALTERNATIVES.get(name) or suggest(name, FORMULA_FUNCTIONS)
-            )
+            fix = known if name in FORMULA_FUNCTIONS else suggest_function(name)
         case _:
             fix = FORMULA_LANGUAGE
     raise ExpressionError(Code.UNKNOWN_FUNCTION, f"unknown function {format_node(function)}", fix)

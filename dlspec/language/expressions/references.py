@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from dlspec.errors import Code, KeyPath, SpecError, format_value, suggest
+from dlspec.errors import Code, KeyPath, SpecError, format_value, join_with_or, suggest
 from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems, format_path
 from dlspec.language.yaml.yaml_files import load_yaml_text
@@ -19,6 +19,7 @@ from dlspec.limits import explain_raising_limit, get_limit
 # The facts that data can provide. Those of a single field are written after its name: `${data.target.vocab_size}`.
 FACTS = ("num_classes", "num_outputs", "vocab_size", "shape", "length", "layout")
 MAX_TEXT_LENGTH = 10_000  # characters
+MAX_LISTED = 4  # references in a message
 # More levels of nesting than a file may have, because a reference inserts a value with levels of its own.
 EXTRA_LEVELS = 50
 
@@ -178,8 +179,13 @@ class _ReferenceResolver:
         )
 
     def _report_missing_fact(self, key: str, key_path: tuple[str, ...], path: KeyPath) -> InvalidValue:
-        facts = dict(self.facts or {})
-        fix = f"the data have: {', '.join(name for name, fact in facts.items() if not isinstance(fact, dict))}"
+        facts, fact = dict(self.facts or {}), key_path[-1]
+        having = [name for name, each in facts.items() if isinstance(each, dict) and fact in each]
+        fix = f"the data have: {', '.join(name for name, each in facts.items() if not isinstance(each, dict))}"
+        if len(key_path) == 2 and len(having) > 1:
+            named = [f"${{data.{name}.{fact}}}" for name in having[:MAX_LISTED]]
+            more = f"; {len(having) - MAX_LISTED} more have one too" if len(having) > MAX_LISTED else ""
+            fix = f"several have one: write {join_with_or(named)}{more}"
         return self._report_invalid(Code.MISSING_FACT, path, key, f"'${{{key}}}': the data have no {key_path[-1]}", fix)
 
     def _suggest_keys(self, key_path: tuple[str, ...]) -> str:

@@ -122,10 +122,13 @@ def separate_balanced(raw: Any) -> tuple[Any, str]:
     """Separate `weight: balanced` or `pos_weight: balanced` from a single loss.
 
     Returns:
-        The loss without the setting, and the setting's name; '' if it has none.
+        The loss without the setting, and the setting's name; '' if it has none. The loss `auto` has no other settings,
+        so null in their place is left out.
     """
     if not isinstance(raw, dict):
         return raw, ""
+    if raw.get("type") == "auto":  # a sweep compares `balanced,null`
+        raw = {name: each for name, each in raw.items() if name not in ("weight", "pos_weight") or each is not None}
     key = next((each for each in ("weight", "pos_weight") if raw.get(each) == BALANCED), "")
     if key:
         return {name: each for name, each in raw.items() if name != key}, key

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from dlspec.errors import replace_control_characters, shorten_middle
-from dlspec.formatting import format_table
+from dlspec.formatting import format_digits, format_table
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.job_state import JobState
 from dlspec.sweeps.records.planned_job import SweepEntry
@@ -91,7 +91,7 @@ def _format_results(entry: SweepEntry, names: Sequence[str]) -> list[str]:
     if not result.has_monitored_result:
         return ["" for _ in names]
     results = {result.monitor: result.monitored, **result.test}
-    return [f"{results[name]:.4g}" if name in results else "" for name in names]
+    return [format_digits(results[name]) if name in results else "" for name in names]
 
 
 def _sort_key(entry: SweepEntry) -> tuple[bool, float, int]:

@@ -72,6 +72,10 @@ WRONG = {
     "model.layers.-1=ReLU": "command line   not a valid override   write an index of 0 or more",
     "model.layers=[Linear(3)]": "command line   not a valid override   "
     "write a part with its settings in braces: {Linear: 10}",
+    'data.target={y: {class: {classes: {"<=50K": low, ">50K": high}}}}': (
+        "command line   not a valid override   keys in braces have no quotes here: leave them out, or write a key with "
+        "such characters in conf/data/NAME.yaml"
+    ),
     "=3": "command line   not a valid override   write KEY=VALUE",
     "trainer.epochs": "command line   not a valid override   write KEY=VALUE",
     "optimizer.betas.0=0.8": "command line   optimizer.betas.0   'betas' is not written as a list   "

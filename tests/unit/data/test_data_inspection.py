@@ -13,6 +13,7 @@ import yaml
 from scipy.stats import spearmanr
 
 import dlspec
+from dlspec.data.inspection.column_notices import find_exact_sum, find_rare_categories
 from dlspec.data.inspection.notices import find_equal_rows, find_telling_columns
 from dlspec.data.prepare.kinds.cells import PLAIN
 from dlspec.data.tables.table import TEXT
@@ -56,6 +57,13 @@ def test_columns_are_those_that_pandas_counts(frame: pd.DataFrame, churn: Path) 
     assert found["age"].values == f"{frame.age.min():g} to {frame.age.max():g}, median {frame.age.median():g}"
     assert found["joined"].values == f"{frame.joined.min()} to {frame.joined.max()}"
     assert "an id" in found["customer"].reason
+
+
+def test_numbers_are_compared_as_numbers_and_shown_in_full(tmp_path: Path) -> None:
+    (tmp_path / "houses.csv").write_text("price,size\n34063,5\n34063.0,5.0\n1250000,7.25\n")
+    price, size = dlspec.inspect(str(tmp_path / "houses.csv")).columns
+    assert (price.distinct, price.values) == (2, "34063 to 1250000, median 34063")
+    assert (size.distinct, size.values) == (2, "5 to 7.25, median 5")
 
 
 def test_a_frame_and_its_file_are_inspected_alike(frame: pd.DataFrame, churn: Path) -> None:
@@ -133,3 +141,38 @@ def test_the_command_prints_writes_and_shows_what_trains(dlspec, churn: Path, tm
     assert (again.code, "exists already" in again.err) == (2, True)
     values = json.loads(dlspec("inspect", *given, "--json").out)
     assert (values["rows"], values["model"]) == (ROWS, "mlp")
+
+
+def as_cells(frame: pd.DataFrame) -> dict[str, Any]:
+    return {name: np.array([str(each) for each in frame[name]], TEXT) for name in frame}
+
+
+def test_columns_whose_sum_is_the_target_are_noticed() -> None:
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(generator.integers(0, 50, (300, 4)), columns=["temp", "casual", "registered", "hour"])
+    frame["count"] = frame.casual + frame.registered
+    kinds = dict.fromkeys(["temp", "casual", "registered", "hour"], "number")
+    (notice,) = find_exact_sum(as_cells(frame), kinds, "count", PLAIN)
+    assert notice.startswith("casual and registered together give 'count' exactly")
+    assert notice.endswith("data.drop=[casual,registered]")
+    frame["count"] += generator.integers(0, 2, 300)
+    assert not list(find_exact_sum(as_cells(frame), kinds, "count", PLAIN))
+
+
+def test_categories_that_hardly_repeat_are_noticed() -> None:
+    frame = pd.DataFrame({"ticket no": [f"A/5 {row}" for row in range(200)], "port": ["S", "C"] * 100})
+    frame["cabin"] = [f"B{row % 150}" for row in range(200)]
+    kinds = dict.fromkeys(frame, "category")
+    (notice,) = find_rare_categories(as_cells(frame), kinds)
+    assert notice.startswith("most values of ticket no and cabin occur once")
+    assert '\'data.drop=["ticket no","cabin"]\'' in notice
+    assert not list(find_rare_categories(as_cells(frame.assign(cabin="B1")), {"port": "category", "cabin": "category"}))
+
+
+def test_classes_with_a_point_at_the_end_are_one_spelling(tmp_path: Path) -> None:
+    (tmp_path / "adult.csv").write_text("age,income\n" + "39,<=50K\n50,>50K\n28,<=50K.\n37,>50K.\n" * 5)
+    with pytest.raises(SpecError, match=r"'<=50K' and '<=50K\.' of 'income' differ only in their spelling") as refused:
+        dlspec.inspect(str(tmp_path / "adult.csv"), target="income")
+    line = str(refused.value).split("map cells to classes: '")[1].split("' in the YAML file")[0]
+    found = dlspec.inspect(str(tmp_path / "adult.csv"), **yaml.safe_load(line))
+    assert list(found.balance["income"]) == ["<=50K", ">50K"]

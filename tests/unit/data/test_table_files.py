@@ -113,6 +113,30 @@ FILES: dict[str, tuple[str | bytes, str, dict[str, Any], Columns]] = {
 }
 
 
+# The first rows of public files, and whether they are data.
+FIRST_ROWS = [
+    ("39,State-gov,77516,Bachelors,13,Never-married,2174,0,40,United-States,<=50K", True),  # adult.data
+    ('"3","Wall St. Bears Claw Back Into the Black","Short-sellers are seeing green again."', True),  # AG news
+    ('"0","1467810369","Mon Apr 06 22:19:45 PDT 2009","NO_QUERY","a tweet"', True),  # Sentiment140
+    ("5.1,3.5,1.4,0.2,Iris-setosa", True),
+    ("country,1990,2000,2010", False),
+    ("label,0,1,2,3", False),
+    ("1stFlrSF,2ndFlrSF,SalePrice", False),
+    ("question,12345678901234567890123,answer", True),
+]
+
+
+@pytest.mark.parametrize(("row", "is_data"), FIRST_ROWS)
+def test_a_first_row_of_data_is_not_taken_for_names(row: str, is_data: bool, tmp_path: Path) -> None:
+    content = f"{row}\n{row}\n"
+    if not is_data:
+        assert len(read(tmp_path, content, "in.csv")[0]) == 1
+        return
+    with pytest.raises(DataError, match=r"data\.header=false"):
+        read(tmp_path, content, "in.csv")
+    assert len(read(tmp_path, content, "in.csv", header=False)[0]) == 2
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_read(name: str, tmp_path: Path) -> None:
     content, file, options, columns = FILES[name]

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 import dlspec
 from dlspec.inference.batch_prediction import BatchPredictor
+from dlspec.jobs.python_spec import prepare_spec
 from helpers.predicted_runs import CASES, train_and_capture, write_files
 
 QUIET = {"trainer": {"max_steps": 2, "progress": "none", "curves": False, "pictures": False}}
@@ -71,7 +72,9 @@ def test_files_are_read_as_those_of_the_training(churn: dlspec.Predictor, folder
     read_rows(folder)[:30].to_csv(tmp_path / "a.csv", index=False)
     read_rows(folder)[30:].to_csv(tmp_path / "b.csv", index=False)
     for data in (str(tmp_path / "*.csv"), [tmp_path / "a.csv", tmp_path / "b.csv"]):
-        assert churn.predict(data).columns == wanted.columns
+        found = churn.predict(data)  # in other batches, as each file has its own
+        assert found["row"] == wanted["row"] and found["churned"] == wanted["churned"]
+        assert np.allclose(found["churned.yes"], wanted["churned.yes"], atol=1e-6)
     with pytest.raises(dlspec.UserError, match=r"nothing\.csv"):
         churn.predict("nothing.csv")
 
@@ -254,6 +257,18 @@ def test_arrays_given_in_python_are_not_needed_again(work: Path) -> None:
     assert "3 numbers, expected" in predictor.predict([{"x": [1.0, 2.0, 3.0]}, {"x": [1, 2, 3, 4]}]).problems[
         0
     ].replace("numbers of shape (3)", "3 numbers")
+
+
+def test_a_table_is_prepared_as_the_images_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28))
+    np.savez("images.npz", image=images)
+    settings = {"type": "table", "path": "images.npz", "target": "image", "prepare": "runs/mnist_to_image"}
+    data = prepare_spec({"model": "autoencoder"}, settings).open().data
+    assert data.fields[0].shape == (1, 28, 28) and data.fields[0].layout == "channels-first"
+    found = torch.cat([each.tensors["image"] for each in (data.train, data.validation, data.test)])
+    wanted = {(each.astype(np.float32) / np.float32(255)).tobytes() for each in images}
+    assert {each.numpy().tobytes() for each in found} == wanted
 
 
 @pytest.mark.parametrize("change", [

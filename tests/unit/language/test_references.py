@@ -101,6 +101,14 @@ def test_facts_before_and_after_the_data_are_open(text: str, before: Any, after:
     assert [_resolved(text, None), _resolved(text, FACTS)] == [before, after]
 
 
+def test_a_fact_that_several_targets_have_is_asked_for_by_name() -> None:
+    problems = Problems()
+    facts = {"shape": [4], "toxic": {"num_outputs": 1}, "insult": {"num_outputs": 1}}
+    resolve_references({"data": DATA, "own": "${data.num_outputs}"}, facts, problems)
+    (problem,) = problems.found
+    assert problem.fix == "several have one: write ${data.toxic.num_outputs} or ${data.insult.num_outputs}"
+
+
 def _resolved(text: str, facts: dict[str, Any] | None) -> Any:
     problems = Problems()
     found = resolve_references({"data": DATA, "own": text}, facts, problems)["own"]

@@ -51,6 +51,12 @@ def test_of_two_classes_the_second_is_weighted(key: str) -> None:
     assert found["pos_weight"] == pytest.approx([counts[0] / counts[1]], rel=1e-5)
 
 
+@pytest.mark.parametrize("key", ["weight", "pos_weight"])
+def test_null_is_not_balanced(key: str) -> None:
+    data = make_data(TWO)
+    assert read_loss(data, 1, {"type": "auto", key: None}) == read_loss(data, 1, {"type": "auto"})
+
+
 def test_each_label_is_weighted() -> None:
     data = make_data(LABELS)
     positive = data.train.target.sum(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn, optim
 
 import dlspec
+from dlspec.errors import SpecError
 from dlspec.parts.own_classes import UnsuitableClassError
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
@@ -114,3 +116,28 @@ def test_an_argument_with_the_name_of_a_key_is_refused(kind: str, base: type, ar
     with pytest.raises(UnsuitableClassError, match=f"'Own' has an argument '{argument}'.*rename .* '{argument}_'"):
         getattr(dlspec, kind)(cls)
     assert all("Own" not in each for each in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS))
+
+
+def test_a_run_whose_modules_are_imported_is_loaded_resumed_and_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, Tensor]
+) -> None:
+    (tmp_path / "doubled_layer.py").write_text(
+        "import dlspec\nfrom torch import nn\n\n@dlspec.layer\nclass Doubled(nn.Module):\n"
+        "    def forward(self, x):\n        return 2 * x\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = {"imports": ["doubled_layer"], "layers": ["Doubled", {"Linear": 1}], "trainer": SPEC["trainer"]}
+    try:
+        folder = dlspec.train(spec, data, folder=tmp_path).folder
+        assert folder is not None
+        loaded = dlspec.load(folder)
+        x = torch.randn(5, 3)
+        torch.testing.assert_close(loaded(x), torch.nn.functional.linear(2 * x, *loaded[1].parameters()))  # type: ignore[index]
+        assert len(dlspec.resume(folder, data, changes={"trainer": {"epochs": 2}}).history) == 2
+        assert dlspec.train({"run": str(folder)}, data).spec["imports"] == ["doubled_layer"]
+        monkeypatch.delitem(sys.modules, "doubled_layer")
+        with pytest.raises(SpecError, match=r"add imports=\[doubled_layer\]"):
+            dlspec.load(folder)
+        assert type(dlspec.load(folder, imports=["doubled_layer"])) is type(loaded)
+    finally:
+        LAYERS._classes.pop("Doubled", None)

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from dlspec.formatting import format_count, format_duration, format_number
+from dlspec.formatting import format_count, format_digits, format_duration, format_number
 from dlspec.training.callbacks import progress
 from dlspec.training.callbacks.progress import Progress
 from helpers.toy_training import make_trainer
@@ -121,7 +121,15 @@ def test_shortened(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0.0000"), (0.97123, "0.9712"), (1e-5, "1e-05"), (12345.6, "1.235e+04")]
+    ("value", "text"), [(0.0, "0.0000"), (0.97123, "0.9712"), (1e-5, "1e-05"), (12345.6, "12346"), (-2e9, "-2e+09")]
 )
 def test_number(value: float, text: str) -> None:
     assert format_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.012345, 4, "0.01235"), (9999.4, 4, "9999"), (9999.7, 4, "10000"), (412.3, 2, "412"), (99.7, 2, "100")],
+)
+def test_significant_digits(value: float, digits: int, text: str) -> None:
+    assert format_digits(value, digits) == text

@@ -18,7 +18,13 @@ from pydantic import Field, model_validator
 from dlspec.data.prepare.kinds.cells import is_number
 from dlspec.data.prepare.kinds.kind import IGNORED, ColumnKind, Encoded
 from dlspec.data.prepare.kinds.saved_values import SavedValues, check_text, make_saved_error
-from dlspec.data.prepare.kinds.setting_lines import can_be_key, escape_key, format_columns_line, quote_value
+from dlspec.data.prepare.kinds.setting_lines import (
+    can_be_key,
+    escape_key,
+    format_columns_line,
+    format_yaml_line,
+    quote_value,
+)
 from dlspec.data.prepare.kinds.settings import CellText
 from dlspec.errors import Code, DataError
 from dlspec.limits import MAX_CLASSES
@@ -164,20 +170,25 @@ def check_spellings(name: str, classes: Collection[str]) -> None:
 
 
 def _suggest_mapping(name: str, spellings: Mapping[str, str]) -> str:
-    """Return the setting that maps every spelling to the first one; '' where it would be long, or can't be written."""
-    if len(spellings) > MAX_MAPPED or not all(map(can_be_key, spellings)):
+    """Return the setting that maps every spelling to the first one; '' where it would be long."""
+    if len(spellings) > MAX_MAPPED:
         return ""
+    if not all(map(can_be_key, spellings)):
+        return (
+            f", or map cells to classes: {format_yaml_line({name: {'class': {'classes': dict(spellings)}}}, 'target')}"
+        )
     cells = ", ".join(f"{escape_key(cell)}: {quote_value(first)}" for cell, first in spellings.items())
     return f", or map cells to classes: {format_columns_line(name, f'{{class: {{classes: {{{cells}}}}}}}', 'target')}"
 
 
 def normalize_class(name: str) -> str | float:
-    """Return the number that a class is, or its words in lower case with single spaces."""
+    """Return the number that a class is, or its words in lower case with single spaces, without a point at the end."""
     words = " ".join(normalize("NFKC", name).casefold().split())
+    without_point = words[:-1] if words.endswith(".") and words[-2:-1].isalnum() else words
     try:
-        return float(words) if words[-1:].isdigit() or words.endswith(".") else words
+        return float(words) if words[-1:].isdigit() or words.endswith(".") else without_point
     except ValueError:
-        return words
+        return without_point
 
 
 def _read_cells(saved: object, names: tuple[str, ...]) -> dict[str, str] | None:

@@ -31,19 +31,25 @@ from dlspec.data.prepare.kinds.kind import (
     register_kind,
     register_saved,
 )
+from dlspec.data.prepare.kinds.label_columns import find_rows_with_gaps, read_label_columns
 from dlspec.data.prepare.kinds.saved_values import SavedValues
 from dlspec.data.prepare.kinds.splitters import Texts, find_length, note_texts, pad_ids, split_cells
 from dlspec.data.prepare.kinds.text import DEFAULT_MAX_STEPS
 from dlspec.data.prepare.vocabulary import MAX_LENGTH
+from dlspec.errors import DataError
 
 MissingLabels = Literal["refuse", "drop", "ignore", "none"]
 
 
 @register_kind("labels", TARGET_KINDS)
 class LabelsTarget(ClassesKind):
-    """Any number of labels for each row, written as `a|b` or as a list."""
+    """Any number of labels for each row, written as `a|b`, as a list, or as a column of yes or no for each label."""
 
     role: ClassVar[Role] = "target"
+
+    like: str | list[str] | None = Field(
+        None, min_length=1, description="the columns of the labels: names, or a pattern such as 'is_*'"
+    )
 
     separator: str = Field("|", min_length=1, max_length=10, description="what is between the labels of a cell")
     missing: MissingLabels = Field(
@@ -54,6 +60,12 @@ class LabelsTarget(ClassesKind):
     def fit(self, column: NDArray[Any], training: Rows, *, read: CellFormat = PLAIN, name: str = "") -> FittedLabels:
         table = self.make_table(lambda: _order_items(split_labels(column, self.separator), name))
         return FittedLabels(table, self.separator, self.missing)
+
+    @override
+    def find_rows_to_drop(self, column: NDArray[Any]) -> Rows:
+        if column.ndim == 1 or self.missing != "drop":
+            return super().find_rows_to_drop(column)
+        return np.flatnonzero(find_rows_with_gaps(column))
 
 
 def split_labels(column: NDArray[Any], separator: str) -> Texts:
@@ -88,14 +100,25 @@ class FittedLabels(FittedColumn):
         return self.table.names
 
     def apply(self, column: NDArray[Any]) -> Encoded:
-        texts = split_labels(column, self.separator)
+        texts, wrong = self._read_labels(column)
         indices, problems = index_items(texts, self.table)
+        problems |= wrong
         values = np.zeros((len(texts), *self.shape), np.float32)
         for row, found in enumerate(indices):
             values[row, [each for each in found if each != IGNORED]] = 1
         if self.missing == "none":
             return Encoded(values, problems=problems)
         return encode_missing_targets(values, texts, self.missing, problems)
+
+    def _read_labels(self, column: NDArray[Any]) -> tuple[Texts, dict[int, str]]:
+        """List the labels of each row, None for a row without any, and say why others can't be read."""
+        if column.ndim == 1:
+            return split_labels(column, self.separator), {}
+        if column.shape[1] != len(self.labels):
+            raise DataError("target", f"{len(self.labels)} columns of labels are expected, got {column.shape[1]}")
+        rows, problems = read_label_columns(column, self.labels)
+        has_gaps = find_rows_with_gaps(column) & (self.missing != "none")
+        return [None if is_gap else row for row, is_gap in zip(rows, has_gaps.tolist(), strict=True)], problems
 
     def invert(self, values: NDArray[Any]) -> NDArray[Any]:
         """Convert zeros and ones (N, L) to a list of names in each row (N,)."""

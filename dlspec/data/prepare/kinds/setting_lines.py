@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from dlspec.data.prepare.kinds.cells import is_number
 
@@ -34,6 +35,11 @@ def format_columns_line(name: str, kind: str, key: str = "columns") -> str:
     return quote_argument(f"data.{key}={{{escape_key(name)}: {kind}}}")
 
 
+def format_yaml_line(value: Any, key: str) -> str:
+    """Format a setting of `data` as a line of its YAML file, for values that can't be written on the command line."""
+    return f"'{key}: {json.dumps(value, ensure_ascii=False)}' in the YAML file of the data"
+
+
 def can_be_key(cell: str) -> bool:
     """Whether a cell can be a key on the command line, and is read as text: `1.0`, `true` and `null` are not."""
     is_text = cell.lower() not in ("true", "false", "null", "nan", "inf", "-inf") and not is_number(cell)
@@ -45,9 +51,11 @@ def escape_key(name: str) -> str:
     return re.sub(r"([\\()\[\]{}:=,\t])", r"\\\1", name)
 
 
-def format_drop_line(name: str) -> str:
-    """Format the setting that leaves a column out."""
-    return quote_argument(f"data.drop=[{quote_value(name)}]")
+def format_drop_line(*names: str) -> str:
+    """Format the setting that leaves columns out."""
+    if all(name.isascii() and name.isidentifier() and can_be_key(name) for name in names):
+        return f"data.drop=[{','.join(names)}]"
+    return quote_argument(f"data.drop=[{','.join(map(quote_value, names))}]")
 
 
 def format_missing_line(cells: Iterable[str]) -> str:
