@@ -34,9 +34,9 @@ class PredictionProgress:
         for self._chunk in chunks:
             yield self._chunk
 
-    def add(self, answers: AnswerChunk) -> None:
-        """Count the rows of the last chunk."""
-        self.rows += len(self._chunk)
+    def add(self, answers: AnswerChunk, rows: int | None = None) -> None:
+        """Count the rows of the last chunk, or as many as given."""
+        self.rows += len(self._chunk) if rows is None else rows
         self.left_out += len(answers.problems)
         self._notes += answers.notes
         for position in sorted(answers.problems)[: MAX_LISTED - len(self._reasons)]:

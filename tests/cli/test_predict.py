@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pandas
 import pytest
+import torch
 
+from dlspec import load
 from dlspec.cli.commands.predict import WORDS
 from dlspec.inference.predictor import predictor
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from helpers.churn_table import format_csv, make_rows, train_churn_run
-from helpers.command_line import CommandResult
+from helpers.command_line import CommandResult, run_in_this_process
 
 Command = Callable[..., CommandResult]
 
@@ -123,7 +125,20 @@ def test_the_training_filter_does_not_drop_new_rows(dlspec: Command, work: Path)
     assert len(read_rows(work / "out.csv")) == 40
 
 
+def test_a_split_of_the_own_data(run: Path, predict: Command, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.parent)
+    assert predict("split=test", f"output={work / 'test.csv'}", f"run={run}").code == 2  # with the input
+    assert run_in_this_process("predict", f"run={run}", "split=test", f"output={work / 'test.csv'}").code == 0
+    found = read_rows(work / "test.csv")
+    data = predictor(run).run.open_data()
+    assert [row["row"] for row in found] == [str(number) for number in range(1, len(data.test) + 1)]
+    with torch.inference_mode():
+        expected = load(run)(data.test.tensors["features"]).sigmoid()[:, 0]
+    assert [float(row["churned.yes"]) for row in found] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
 WRONG = {
+    ("split=test",): "input and split together; leave one of them out",
     ("input=none.csv",): "no file 'none.csv'; did you mean 'new.csv'?",
     ("output=new.csv",): "the output 'new.csv' is the input file; write the predictions to another file",
     ("output=out.xlsx",): "write output=out.csv",
