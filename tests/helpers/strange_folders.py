@@ -29,6 +29,7 @@ RUN_NAMES = (
     "curves.png",
     "predictions.png",
     "samples.txt",
+    "run.html",
     "evaluations",
     "evaluations/2026-05-01_12-30-05.json",
     "evaluations/2026-05-01_12-30-05_predictions.png",

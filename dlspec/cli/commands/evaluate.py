@@ -6,12 +6,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from dlspec.cli.console_output import print_message
-from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
+from dlspec.cli.run_arguments import RunArguments, parse_run_arguments, parse_setting
 from dlspec.config.saved_run import RUN_FIX
 from dlspec.errors import UserError, format_value, replace_control_characters
 from dlspec.inference.bootstrap import DEFAULT_RESAMPLES
@@ -74,7 +71,7 @@ def _evaluate(
     is_new = split is None and "path" in settings
     options = {key: value for key, value in settings.items() if key != "path"}
     data = read_new_files(run, settings["path"], options) if is_new else None
-    opened = None if is_new else open_own_data(run, {key: _parse_setting(each) for key, each in settings.items()})
+    opened = None if is_new else open_own_data(run, {key: parse_setting(each) for key, each in settings.items()})
     return evaluate_run(
         run,
         data,
@@ -84,14 +81,6 @@ def _evaluate(
         resamples=resamples,
         report_batch=report_batch,
     )
-
-
-def _parse_setting(value: Any) -> Any:
-    """Parse a setting of the run's own data, which may be a number; text that can't be parsed stays as it is."""
-    try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError:
-        return value
 
 
 def _read_split(arguments: RunArguments) -> SplitName | None:
