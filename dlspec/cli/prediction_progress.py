@@ -34,9 +34,9 @@ class PredictionProgress:
         for self._chunk in chunks:
             yield self._chunk
 
-    def add(self, answers: AnswerChunk) -> None:
-        """Count the rows of the last chunk."""
-        self.rows += len(self._chunk)
+    def add(self, answers: AnswerChunk, rows: int | None = None) -> None:
+        """Count the rows of the last chunk, or as many as given."""
+        self.rows += len(self._chunk) if rows is None else rows
         self.left_out += len(answers.problems)
         self._notes += answers.notes
         for position in sorted(answers.problems)[: MAX_LISTED - len(self._reasons)]:
@@ -64,8 +64,10 @@ class PredictionProgress:
     def _describe_left_out(self) -> Iterator[str]:
         if not self.left_out:
             return
-        have = "rows have" if self.left_out > 1 else "row has"
-        yield f"{self.left_out:,} {have} no prediction, as they can't be read; the first:"
+        if self.left_out == 1:
+            yield "1 row has no prediction, as it can't be read:"
+        else:
+            yield f"{self.left_out:,} rows have no prediction, as they can't be read; the first:"
         yield from (f"    {reason}" for reason in self._reasons)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dlspec.errors import UserError, find_closest
 from dlspec.inference.prediction_formats import (
@@ -124,8 +125,18 @@ def open_prediction_file(output: str) -> Iterator[PredictionWriter]:
 
 
 def _find_standard_output() -> BinaryIO:
+    """Return the bytes of standard output; those of a notebook or a test, which have none, are written as text."""
     sys.stdout.flush()
-    return sys.stdout.buffer
+    found: BinaryIO = getattr(sys.stdout, "buffer", None) or _TextOutput()
+    return found
+
+
+class _TextOutput(io.BytesIO):
+    """Writes bytes to a standard output that takes text alone."""
+
+    def write(self, content: Any) -> int:
+        sys.stdout.write(bytes(content).decode())
+        return len(content)
 
 
 def remove_abandoned_files(path: Path) -> None:

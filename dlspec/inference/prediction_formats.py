@@ -92,7 +92,11 @@ class DelimitedFormat:
         cells = [_format_cells(list_values(values)) for values in columns.values()]
         if self._has_problems:
             cells.append(_format_cells(list(reasons or [None] * len(cells[0]))))
-        self._write_rows(zip(*cells, strict=True))
+        text = join_plain_cells(cells, self._delimiter)
+        if text is None:
+            self._write_rows(zip(*cells, strict=True))
+        else:
+            self._file.write(text.encode(errors="backslashreplace"))
 
     def _write_rows(self, rows: Iterable[Sequence[Any]]) -> None:
         text = io.StringIO()
@@ -117,6 +121,35 @@ class DelimitedFormat:
         """Nothing is left to write."""
 
 
+def join_plain_cells(columns: Sequence[list[Any]], delimiter: str) -> str | None:
+    """Join columns as the csv module does, which takes longer; None if a cell needs quotes around it.
+
+    Args:
+        columns: the cells of each column: texts, numbers, or None
+        delimiter: the character between cells
+    """
+    special = re.compile(f'["\\r\\n{delimiter}]')
+    texts = [_list_texts(values, special) for values in columns]
+    found = [each for each in texts if each is not None]
+    if len(found) < max(2, len(texts)):  # a single empty cell is quoted, too
+        return None
+    return "".join(f"{line}\n" for line in map(delimiter.join, zip(*found, strict=True)))
+
+
+def _list_texts(values: list[Any], special: re.Pattern[str]) -> list[str] | None:
+    """Return the cells of a column as they are written; None if one of them needs quotes."""
+    kinds = set(map(type, values))
+    if kinds <= {int, float}:
+        return list(map(repr, values))
+    if str in kinds and special.search("".join({value for value in values if isinstance(value, str)})):
+        return None
+    return values if kinds == {str} else [_write_cell(value) for value in values]
+
+
+def _write_cell(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else repr(value)
+
+
 def copy_content(source: BinaryIO, target: BinaryIO) -> None:
     """Copy a file that was written so far into another one."""
     import shutil
@@ -139,7 +172,8 @@ def _format_cells(values: list[Any]) -> list[Any]:
     if kinds <= {int, float, type(None)}:
         return values
     if kinds <= {str, type(None)}:
-        return [value if not value or value[0].isalnum() else _quote(value) for value in values]
+        quoted = {value: _quote(value) for value in set(values) if value and not value[0].isalnum()}
+        return [quoted.get(value, value) for value in values] if quoted else values
     return [_format_cell(value) for value in values]
 
 

@@ -214,6 +214,27 @@ class Predictor:
         columns = self._add_own_columns(chunk, answers.options, spread_answers(found, encoded.kept, len(chunk)))
         return AnswerChunk(choose_columns(columns, answers.options.columns), encoded.problems, encoded.notes)
 
+    def predict_samples(self, split: Split, options: AnswerOptions = DEFAULT_OPTIONS) -> Iterator[AnswerChunk]:
+        """Predict samples that are encoded already, such as a split of the run's own data, chunk by chunk.
+
+        Args:
+            split: the samples
+            options: what is written; the number of a sample, from 1, identifies it
+        """
+        if options.keep:
+            raise UserError("keep has no effect on the samples of a split, which have no columns; leave it out")
+        answers = AnswerColumns(self.batches.targets, self.run.preparation, self._token_targets, options)
+        for start in range(0, len(split), self.chunk_rows):
+            rows = slice(start, start + self.chunk_rows)
+            tensors = {name: each[rows] for name, each in split.tensors.items()}
+            part = Split(tensors, {name: each[rows] for name, each in split.targets.items()})
+            for name in self._token_targets.following:
+                tensors.setdefault(f"{name}_lengths", torch.full((len(part),), tensors[name].shape[1]))
+            encoded = EncodedChunk(part, np.arange(len(part)), {})
+            found: Answers = {"row": list(range(start + 1, start + len(part) + 1))}
+            found |= self._predict_split(encoded, start, answers)
+            yield AnswerChunk(choose_columns(found, options.columns))
+
     def encode_chunk(self, chunk: RowChunk) -> EncodedChunk:
         """Encode the rows of a chunk as samples; those that can't be read are left out, each with a reason."""
         fitted = self.run.require_preparation()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from dlspec.cli.console_output import print_message
 from dlspec.cli.prediction_progress import PredictionProgress
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
 from dlspec.config.saved_run import RUN_FIX
-from dlspec.errors import UserError
+from dlspec.errors import UserError, replace_control_characters
 from dlspec.inference.answer_columns import AnswerOptions
 from dlspec.inference.input_chunks import iterate_row_chunks
 from dlspec.inference.input_settings import make_input_settings
@@ -22,6 +23,7 @@ WORDS = (
     "run", "input", "output", "checkpoint", "split", "columns", "probabilities", "keep", "threshold", "device",
     "batch_size", "imports",
 )  # fmt: skip
+SPLITS = ("train", "validation", "test")
 EXAMPLE = "python -m dlspec predict run=latest input=new.csv output=predictions.csv"
 
 
@@ -36,15 +38,28 @@ def main(argv: Sequence[str]) -> int:
         arguments.get_list("columns"),
         arguments.get_flag("keep"),
     )
-    source = arguments.get_list("input")
-    if source is None:
-        raise UserError(f"no input is given; write for example {EXAMPLE}")
+    source, split = arguments.get_list("input"), arguments.get_text("split")
+    _check_source(source, split, arguments)
     model = load_predictor(arguments)
-    progress = _predict_files(model, source, arguments, options, output)
+    gc.enable()  # the command line disables it for its imports
+    if source is None:
+        progress = _predict_split(model, split or "", options, output)
+    else:
+        progress = _predict_files(model, source, arguments, options, output)
     progress.finish()
     if output != STANDARD_OUTPUT:
         print_message(f"{output}: {progress.rows:,} row{'s' if progress.rows != 1 else ''}")
     return EXIT_ROWS_LEFT_OUT if progress.left_out else EXIT_OK
+
+
+def _check_source(source: Sequence[str] | None, split: str | None, arguments: RunArguments) -> None:
+    if (source is None) == (split is None):
+        found = "input and split together; leave one of them out" if source else "no input is given"
+        raise UserError(f"{found}; write for example {EXAMPLE}")
+    if split is not None and split not in SPLITS:
+        raise UserError(f"split must be {', '.join(SPLITS)}, got '{replace_control_characters(split)}'")
+    if split is not None and arguments.data:
+        raise UserError(f"data.{next(iter(arguments.data))} has no effect on split={split}; leave it out")
 
 
 def _require(arguments: RunArguments, name: str) -> str:
@@ -66,6 +81,21 @@ def load_predictor(arguments: RunArguments) -> Predictor:
         batch_size=arguments.get_number("batch_size", int),
         imports=arguments.get_list("imports") or (),
     )
+
+
+def _predict_split(model: Predictor, split: str, options: AnswerOptions, output: str) -> PredictionProgress:
+    """Predict a split of the run's own data, which are opened as for training."""
+    data, progress = model.run.open_data(), PredictionProgress()
+    samples = {"train": data.train, "validation": data.validation, "test": data.test}[split]
+    if not len(samples):
+        raise UserError(f"the run's data have no {split} split; choose another one, or name a file as input")
+    with open_prediction_file(output) as writer:
+        for answers in model.predict_samples(samples, options):
+            writer.write(answers.columns, answers.problems)
+            progress.add(answers, rows=max(map(len, answers.columns.values())))
+            if writer.is_closed:
+                break
+    return progress
 
 
 def _predict_files(

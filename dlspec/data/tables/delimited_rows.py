@@ -65,21 +65,30 @@ class DelimitedRows:
     def __next__(self) -> NumberedRow:
         return next(self._rows)
 
-    def take_cells(self, rows: int, width: int) -> list[str]:
-        """Return the cells of the next rows one after another, if their lines can simply be split; [] otherwise.
+    @property
+    def delimiter(self) -> str:
+        """The character between cells."""
+        return self._dialect.delimiter
+
+    def take_lines(self, rows: int) -> list[str]:
+        """Return the lines of the next rows if they contain nothing but cells and delimiters; [] otherwise.
+
+        They must be returned by `TextLines.return_lines` if they can't be split.
+        """
+        if self.delimiter == " ":  # several of them are one
+            return []
+        return self._lines.take_plain_lines(rows, self._dialect.quote)
+
+    def split_lines(self, lines: list[str], width: int) -> list[str]:
+        """Return the cells of lines one after another; [] if a line does not have as many as expected.
 
         This is several times faster than the csv module with a step in Python for each row.
 
         Args:
-            rows: the most rows
+            lines: the result of `take_lines`
             width: how many cells each of them must have, at least two
         """
-        delimiter = self._dialect.delimiter
-        if delimiter == " ":  # several of them are one
-            return []
-        lines = self._lines.take_plain_lines(rows, self._dialect.quote)
-        if not lines:
-            return []
+        delimiter = self.delimiter
         if set(map(methodcaller("count", delimiter), lines)) != {width - 1}:
             self._lines.return_lines(lines)
             return []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dlspec.data.tables.arrow_blocks import MIN_CELLS, read_block
 from dlspec.data.tables.bad_rows import BadRowCollector
 from dlspec.data.tables.column_names import (
     REST,
@@ -119,7 +120,12 @@ class TextRowsReader:
         if header.first_row is not None:
             self._add_row(lines.file, *header.first_row, header, chunk)
         while True:
-            if not self._add_simple_rows(lines, rows, header, chunk, size):
+            simple = self._take_simple_lines(rows, header, size - len(chunk.lines))
+            block = self._read_block(lines, simple, rows, header) if not chunk.lines else None
+            if block is not None:
+                yield block
+                continue
+            if not self._add_simple_rows(lines, simple, rows, header, chunk):
                 row = next(rows, None)
                 if row is None:
                     break
@@ -129,14 +135,40 @@ class TextRowsReader:
                 chunk = _RowCells()
         yield self._make_chunk(lines, header, chunk)
 
+    def _take_simple_lines(self, rows: Iterator[NumberedRow], header: Header, count: int) -> list[str]:
+        if len(header.names) < 2 or header.has_rest or not isinstance(rows, DelimitedRows):
+            return []
+        return rows.take_lines(count)
+
+    def _read_block(
+        self, lines: TextLines, simple: list[str], rows: Iterator[NumberedRow], header: Header
+    ) -> TableChunk | None:
+        """Read the lines of a long file by pyarrow; None if that is not possible."""
+        use = self.use.choose(header.columns)
+        is_short = self._rows * len(use.numbers) < MIN_CELLS
+        if not simple or is_short or not use.numbers or not isinstance(rows, DelimitedRows):
+            return None
+        found = None
+        if not self.cells.has_missing_numbers:
+            found = read_block(simple, header.columns, rows.delimiter, use, self.options.missing)
+        if found is None:
+            return None
+        columns = {
+            name: self.cells.clean_cells(each, lines.is_ascii) if isinstance(each, list) else each
+            for name, each in found.items()
+        }
+        lines.is_ascii = True
+        self._rows += len(simple)
+        return TableChunk(columns, range(lines.line - len(simple) + 1, lines.line + 1))
+
     def _add_simple_rows(
-        self, lines: TextLines, rows: Iterator[NumberedRow], header: Header, chunk: _RowCells, size: int
+        self, lines: TextLines, simple: list[str], rows: Iterator[NumberedRow], header: Header, chunk: _RowCells
     ) -> bool:
         """Add rows that can simply be split, and return whether there were some."""
         width = len(header.names)
-        if width < 2 or header.has_rest or not isinstance(rows, DelimitedRows):
+        if not simple or not isinstance(rows, DelimitedRows):
             return False
-        cells = rows.take_cells(size - len(chunk.lines), width)
+        cells = rows.split_lines(simple, width)
         chunk.cells += cells
         chunk.lines.extend(range(lines.line - len(cells) // width + 1, lines.line + 1))
         return bool(cells)
