@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlspec.data.encoding.parsed_numbers import parse_number_columns
 from dlspec.data.prepare.kinds.cells import CellFormat, are_all_numbers, find_missing, is_number
 from dlspec.data.prepare.kinds.date_cells import DATE_PARTS, read_dates
+from dlspec.data.prepare.kinds.number import Number
 from dlspec.data.splitting.row_numbers import number_equal_rows, number_values
 from helpers.kind_table import text_column
 
@@ -53,3 +55,28 @@ def test_values_are_numbered_by_first_appearance(values: list[int]) -> None:
 def test_equal_rows_have_equal_numbers() -> None:
     columns = {"a": text_column("x", "x", None, "x", ""), "b": np.array([1, 1, 1, 2, 1])}
     assert number_equal_rows(columns, ["a", "b"]).tolist() == [0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", [Number(), Number(scale="quantile", missing="mean"), Number(clip=(0, 5))])
+def test_numbers_parsed_once_give_the_features_of_their_text(kind: Number) -> None:
+    text = text_column("1.5", None, "-2", "7e1", "3", "0.1")
+    parsed = parse_number_columns({"a": text}, {"a": kind}, CellFormat())["a"]
+    assert parsed.dtype == np.float64
+    fitted = kind.fit(text, np.arange(4), name="a")
+    assert fitted.to_json() == kind.fit(parsed, np.arange(4), name="a").to_json()
+    assert fitted.apply(text).values.tobytes() == fitted.apply(parsed).values.tobytes()
+    assert fitted.apply(text).notes == fitted.apply(parsed).notes
+
+
+@pytest.mark.parametrize(
+    ("kind", "read", "cells"),
+    [
+        (Number(), CellFormat(), ["1", "2", "three"]),
+        (Number(strip="$"), CellFormat(), ["$1", "$2", "$3"]),
+        (Number(values=["1", "2", "3"]), CellFormat(), ["1", "2", "3"]),
+        (Number(), CellFormat(",", "."), ["1.000", "2.000", "3,5"]),
+    ],
+)
+def test_columns_that_need_their_text_keep_it(kind: Number, read: CellFormat, cells: list[str]) -> None:
+    column = text_column(*cells)
+    assert parse_number_columns({"a": column}, {"a": kind}, read)["a"] is column
