@@ -161,7 +161,7 @@ def are_all_numbers(cells: Sequence[str], read: CellFormat) -> bool:
 @lru_cache(maxsize=64)
 def _compile_lines(read: CellFormat) -> re.Pattern[str]:
     """Compile the pattern of lines that are all numbers beyond doubt."""
-    line = f"(?>{_compile_pattern(read, is_strict=True).pattern})"  # without ways back, which would be tried in vain
+    line = f"(?>{_compile_pattern(read, is_strict=True).pattern})"  # atomic: a match of one line is never shortened
     return re.compile(f"{line}(?:\n{line})*+")
 
 
