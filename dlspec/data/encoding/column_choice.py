@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from dlspec.data.encoding.name_patterns import assign_by_name, make_unknown_colu
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
 from dlspec.data.prepare.kinds.inference import InferredKind, infer_kind, infer_target_kind
 from dlspec.data.prepare.kinds.kind import COLUMN_KINDS, TARGET_KINDS, ColumnKind
+from dlspec.data.prepare.kinds.number import Number
 from dlspec.errors import Code, DataError
 
 Columns = Mapping[str, NDArray[Any]]
@@ -70,7 +71,25 @@ def choose_columns(columns: Columns, settings: ColumnSettings) -> ColumnChoice:
     if not inputs:
         found = "; ".join(f"{name} is left out: {reason}" for name, reason in list(left_out.items())[:5])
         raise DataError("columns", f"no column is left as an input; {found}", Code.MISSING_VALUE)
+    for name, chosen in inputs.items():
+        _check_groups(name, chosen, columns, targets)
     return ColumnChoice(inputs, targets, reasons, left_out)
+
+
+def _check_groups(name: str, kind: ColumnKind, columns: Columns, targets: Collection[str]) -> None:
+    """Refuse a column of groups that is not there, the target, or has no groups."""
+    per = kind.per if isinstance(kind, Number) else None
+    if per is None:
+        return
+    key = f"columns.{name}.number.per"
+    if per not in columns:
+        raise make_unknown_column_error(key, per, columns)
+    if per in targets:
+        found = f"'{per}' is the target, which new rows do not have, so '{name}' can't be scaled by it"
+        raise DataError(key, f"{found}; choose another column, or remove per", Code.CONFLICT)
+    if per == name or columns[per].ndim > 1 or columns[per].dtype.kind == "O":
+        found = f"'{per}' contains no groups" if per != name else f"'{name}' can't be its own group"
+        raise DataError(key, f"{found}; name a column of names or numbers that several rows share", Code.WRONG_VALUE)
 
 
 def _choose_targets(columns: Columns, settings: ColumnSettings) -> tuple[dict[str, ColumnKind], dict[str, str]]:

@@ -14,6 +14,7 @@ from dlspec.data.dataset import make_field_name
 from dlspec.data.encoding.fields import FieldPlan
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.category import FittedCategory
+from dlspec.data.prepare.kinds.grouped_number import FittedGroupedNumber
 from dlspec.data.prepare.kinds.kind import IGNORED, Encoded, FittedColumn
 from dlspec.errors import Code, DataError
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
@@ -52,6 +53,20 @@ def encode_rows(fitted: FittedTable, columns: Columns, rows: Rows, *, with_targe
     return encoded
 
 
+def apply_column(fitted: FittedColumn, name: str, columns: Columns, rows: Rows) -> Encoded:
+    """Encode some rows of one column, by their groups if it was fitted to groups.
+
+    Args:
+        fitted: what was fitted
+        name: the column
+        columns: the cells of the whole table
+        rows: the rows to encode
+    """
+    if isinstance(fitted, FittedGroupedNumber):
+        return fitted.apply(columns[name][rows], columns[fitted.per][rows])
+    return fitted.apply(columns[name][rows])
+
+
 def _note(encoded: EncodedRows, name: str, found: Encoded, rows: Rows) -> None:
     for position, reason in found.problems.items():
         encoded.problems.setdefault(int(rows[position]), []).append(f"{name}: {reason}")
@@ -73,7 +88,7 @@ def _encode_features(
         )
     values, start = np.empty((len(rows), width), np.float32), 0
     for name in plan.columns:
-        part = fitted[name].apply(columns[name][rows])
+        part = apply_column(fitted[name], name, columns, rows)
         end = start + fitted[name].shape[0]
         values[:, start:end] = part.values
         start = end
@@ -101,7 +116,7 @@ def _encode_own(
 ) -> None:
     """Encode the only column of a field."""
     (name,) = plan.columns
-    found = fitted[name].apply(columns[name][rows])
+    found = apply_column(fitted[name], name, columns, rows)
     encoded.fields[plan.name] = found.values
     if found.lengths is not None:
         encoded.fields[f"{plan.name}_lengths"] = found.lengths

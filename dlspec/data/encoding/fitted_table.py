@@ -14,7 +14,9 @@ from dlspec.data.encoding.column_choice import ColumnChoice
 from dlspec.data.encoding.fields import FieldForm, FieldPlan, plan_fields
 from dlspec.data.encoding.stacked_columns import Stacks
 from dlspec.data.prepare.kinds.cells import CellFormat
+from dlspec.data.prepare.kinds.grouped_number import FittedGroupedNumber, fit_grouped_number
 from dlspec.data.prepare.kinds.kind import ColumnKind, FittedColumn, fitted_from_json
+from dlspec.data.prepare.kinds.number import Number
 from dlspec.errors import Code, DataError
 
 Columns = Mapping[str, NDArray[Any]]
@@ -136,12 +138,15 @@ def fit_column(
         training: the training rows
         read: how the file writes numbers
     """
+    if isinstance(kind, Number) and kind.per is not None:
+        return fit_grouped_number(kind, columns[name], columns[kind.per], training, read=read, name=name)
     return kind.fit(columns[name], training, read=read, name=name)
 
 
 def check_columns(fitted: FittedTable, columns: Columns) -> None:
     """Raise DataError if a table lacks a column that was fitted."""
     needed = [member for name in (*fitted.inputs, *fitted.targets) for member in fitted.stacks.get(name, (name,))]
+    needed += [each.per for each in fitted.inputs.values() if isinstance(each, FittedGroupedNumber)]
     missing = [name for name in needed if name not in columns]
     if missing:
         found = f"no column '{missing[0]}', which the saved preparation needs"

@@ -73,7 +73,7 @@ def describe_absent_classes(target: Target, values: NDArray[Any]) -> Iterator[st
 
 
 WHAT = {"unknown": "cells that training does not have", "missing": "missing cells where training has none",
-        "cut": "texts that were cut to max_length"}  # fmt: skip
+        "cut": "texts that were cut to max_length", "ungrouped": "groups without a scale of their own"}  # fmt: skip
 
 
 def describe_counts(notes: Mapping[str, Counter[tuple[str, str]]]) -> Iterator[str]:

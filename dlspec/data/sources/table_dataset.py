@@ -121,9 +121,12 @@ class _PlannedTable:
 
     @property
     def inputs(self) -> Sequence[str]:
-        """The columns of the file that the network sees."""
-        names = self.choice.inputs if self.choice is not None else self.saved.inputs if self.saved is not None else ()
-        return [member for name in names for member in self.stacks.get(name, (name,))]
+        """The columns of the file that the network sees, or that say how it sees others."""
+        chosen = self.choice or self.saved
+        names: Mapping[str, Any] = chosen.inputs if chosen is not None else {}
+        groups = (getattr(each, "per", None) for each in names.values())
+        members = [member for name in names for member in self.stacks.get(name, (name,))]
+        return list(dict.fromkeys([*members, *(each for each in groups if each)]))
 
 
 def _find_targets(settings: TableSettings, rows: TableRows) -> tuple[dict[str, Any], str]:

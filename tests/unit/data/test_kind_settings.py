@@ -33,7 +33,7 @@ WRONG: list[tuple[Any, str, Code]] = [
     ({"number": 3}, "columns.a.number", Code.WRONG_TYPE),
     ({"number": {"scal": "log"}}, "columns.a.number", Code.UNKNOWN_KEY),
     ({"number": {"scale": "std"}}, "columns.a.number.scale", Code.WRONG_VALUE),
-    ({"number": {"per": "group"}}, "columns.a.number.per", Code.NOT_YET),
+    ({"number": {"per": "group", "scale": "none"}}, "columns.a.number", Code.WRONG_VALUE),
     ({"number": {"clip": [3, 1]}}, "columns.a.number.clip", Code.WRONG_VALUE),
     ({"number": {"clip": [None, None]}}, "columns.a.number.clip", Code.WRONG_VALUE),
     ({"number": {"clip": 3}}, "columns.a.number.clip", Code.WRONG_VALUE),

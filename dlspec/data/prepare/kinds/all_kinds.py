@@ -4,6 +4,7 @@ from dlspec.data.prepare.kinds import array_column as array_column
 from dlspec.data.prepare.kinds import category as category
 from dlspec.data.prepare.kinds import class_target as class_target
 from dlspec.data.prepare.kinds import date as date
+from dlspec.data.prepare.kinds import grouped_number as grouped_number
 from dlspec.data.prepare.kinds import list_targets as list_targets
 from dlspec.data.prepare.kinds import number as number
 from dlspec.data.prepare.kinds import numbers as numbers

@@ -84,6 +84,44 @@ class NumberModule(nn.Module):
         return torch.stack([scaled, missing.float()] if self.indicator else [scaled], dim=1)
 
 
+class GroupedNumberModule(nn.Module):
+    """Numbers and the index of their group (N, 2), with NaN for missing numbers, to features (N, 1) or (N, 2)."""
+
+    fill: Tensor
+    shift: Tensor
+    divisor: Tensor
+
+    def __init__(self, cells: NumericCells, fills: NDArray[np.float64], indicator: bool, scales: list[Scale]) -> None:
+        super().__init__()
+        self.low, self.high, self.indicator = cells.low, cells.high, indicator
+        self.is_log = isinstance(scales[0], LogScale)
+        self.register_buffer("fill", torch.tensor(fills, dtype=torch.float64))  # (G,)
+        linear = [each.inner if isinstance(each, LogScale) else each for each in scales]
+        shifts = [(each.shift, each.divisor) for each in linear if isinstance(each, LinearScale)]
+        self.register_buffer("shift", torch.tensor([float(shift) for shift, _ in shifts], dtype=torch.float64))
+        self.register_buffer("divisor", torch.tensor([float(divisor) for _, divisor in shifts], dtype=torch.float64))
+        quantiles = [QuantileModule(each) for each in scales if isinstance(each, QuantileScale)]
+        self.quantiles = nn.ModuleList(quantiles)  # of each group; empty for other scales
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        values, groups = pairs[:, 0].double(), pairs[:, 1].long()
+        missing = torch.isnan(values)
+        if self.low is not None or self.high is not None:
+            values = values.clamp(self.low, self.high)
+        scaled = self._scale(torch.where(missing, self.fill[groups], values), groups).float()
+        return torch.stack([scaled, missing.float()] if self.indicator else [scaled], dim=1)
+
+    def _scale(self, values: Tensor, groups: Tensor) -> Tensor:
+        if self.quantiles:
+            scaled = torch.zeros_like(values)
+            for number, quantiles in enumerate(self.quantiles):
+                scaled = torch.where(groups == number, quantiles(values), scaled)
+            return scaled
+        if self.is_log:
+            values = torch.sign(values) * torch.log1p(values.abs())
+        return (values - self.shift[groups]) / self.divisor[groups]
+
+
 class OneHotModule(nn.Module):
     """Ids (N,) to one-hot features (N, W); an id without a feature becomes zeros."""
 

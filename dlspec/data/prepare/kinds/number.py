@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,26 +76,35 @@ class Number(NumericKind):
     role: ClassVar[Role] = "features"
 
     missing: Missing = Field("median", description="what a missing cell becomes, or drop or refuse its row")
-    per: str | None = Field(None, description="not there yet: a scale for each group")
+    per: str | None = Field(
+        None, min_length=1, description="a column of groups: a row is filled and scaled by the numbers of its group"
+    )
 
     @field_validator("per")
     @classmethod
-    def _refuse_per(cls, per: str | None) -> str | None:
-        if per is not None:
-            raise DataError("per", "a scale for each group is not supported yet: remove 'per'", Code.NOT_YET)
-        return per
+    def _normalize_per(cls, per: str | None) -> str | None:
+        return None if per is None else normalize("NFC", per)
+
+    @model_validator(mode="after")
+    def _check_per(self) -> Number:
+        if self.per is not None and self.scale == "none":
+            raise ValueError("per has no effect with scale: none; remove one of them")
+        return self
 
     @override
     def fit(self, column: NDArray[Any], training: Rows, *, read: CellFormat = PLAIN, name: str = "") -> FittedNumber:
         cells = self.make_cells(read)
         found = cells.read_column(column[training])
-        known = cells.clip(found.values[~np.isnan(found.values)])
-        if not len(known):
+        if np.isnan(found.values).all():
             raise make_empty_error(name)
-        fill = choose_fill(self.missing, known)
         indicator = self.missing in FILLS and bool(found.missing.any())
+        return FittedNumber(cells, self.missing, *self.fit_statistics(cells, found), indicator)
+
+    def fit_statistics(self, cells: NumericCells, found: NumberCells) -> tuple[float, Scale]:
+        """Fit what a missing cell becomes, and the scale, to cells of which at least one is a number."""
+        fill = choose_fill(self.missing, cells.clip(found.values[~np.isnan(found.values)]))
         filled = np.where(np.isnan(found.values), fill, cells.clip(found.values))
-        return FittedNumber(cells, self.missing, fill, indicator, fit_scale(self.scale, filled[found_rows(found)]))
+        return fill, fit_scale(self.scale, filled[found_rows(found)])
 
 
 def make_empty_error(name: str) -> DataError:
@@ -123,8 +133,8 @@ class FittedNumber(FittedColumn):
     cells: NumericCells
     missing: Missing
     fill: float
-    indicator: bool
     scale: Scale
+    indicator: bool
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,7 +149,16 @@ class FittedNumber(FittedColumn):
 
     def apply(self, column: NDArray[Any]) -> Encoded:
         found = self.cells.read_column(column)
-        values, problems = self._compute(found.values)
+        return self.describe(found, *self.compute(found.values))
+
+    def describe(self, found: NumberCells, values: NDArray[np.float32], problems: dict[int, str]) -> Encoded:
+        """Add to the features which cells are wrong, and which are missing.
+
+        Args:
+            found: the cells
+            values: their features
+            problems: why a number can't be scaled, by row
+        """
         problems |= {row: self.cells.explain_wrong(cell) for row, cell in found.wrong.items()}
         gaps = np.flatnonzero(found.missing)
         if self.missing == "refuse":
@@ -149,7 +168,8 @@ class FittedNumber(FittedColumn):
         notes = {"missing": len(gaps)} if len(gaps) and not self.indicator and self.missing in FILLS else {}
         return Encoded(values, problems=problems, notes=notes)
 
-    def _compute(self, values: Floats) -> tuple[NDArray[np.float32], dict[int, str]]:
+    def compute(self, values: Floats) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """Make features of numbers, NaN for missing ones; and by row why a number can't be scaled."""
         missing = np.isnan(values)
         filled = np.where(missing, self.fill, self.cells.clip(values))
         scaled, problems = round_to_float32(self.scale.apply(filled))
@@ -172,4 +192,4 @@ class FittedNumber(FittedColumn):
         cells = NumericCells.from_json(values.values["cells"])
         scale = single_scale_from_json(values.values["scale"])
         missing = next(each for each in MISSING if each == values.get_choice("missing", MISSING))
-        return cls(cells, missing, values.get_number("fill"), values.get_flag("indicator"), scale)
+        return cls(cells, missing, values.get_number("fill"), scale, values.get_flag("indicator"))
