@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dlspec.data.target_scale import TargetScale
 from dlspec.errors import Code, DataError
 from dlspec.layouts import Layout
 from dlspec.limits import MAX_CLASSES
@@ -45,9 +46,7 @@ class Target:
     kind: Literal["classes", "numbers"]
     shape: tuple[int, ...] = ()  # of one sample; () for a single class or number
     classes: tuple[str, ...] = ()  # the names of the classes, in the order of their indices
-    # Mean and standard deviation of standardized numbers: stored is (original - mean) / deviation, and results are
-    # reported in the original unit.
-    scale: tuple[float, float] | None = None
+    scale: TargetScale | None = None  # how numbers were scaled: results are reported in their own unit
     # The field of tokens whose next token this is at each step. The target's own name if the network gets the target
     # itself as input, shifted by one step.
     next_of: str = ""

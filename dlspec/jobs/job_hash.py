@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.data.dataset import Dataset
+from dlspec.data.dataset import Dataset, Target
 from dlspec.jobs.added_settings import ADDED_SETTINGS, drop_added_defaults
 from dlspec.jobs.environment import find_git_commit, find_package_version
 from dlspec.jobs.spec import CheckedPart, Spec
@@ -97,10 +97,14 @@ _EXPLANATIONS = ("inferred", "left_out", "prepared_by")
 def compute_content_checksum(data: Dataset) -> str:
     """Compute a checksum of all splits and of what their numbers mean: names of classes and labels, vocabularies."""
     meanings = {
-        "targets": [(each.name, each.kind, each.classes, each.labels, each.scale) for each in data.targets],
+        "targets": [(each.name, each.kind, each.classes, each.labels, _write_scale(each)) for each in data.targets],
         "preprocessing": {key: each for key, each in data.preprocessing.items() if key not in _EXPLANATIONS},
     }
     return f"{compute_data_checksum(data)}-{zlib.crc32(json.dumps(meanings, sort_keys=True).encode()):08x}"
+
+
+def _write_scale(target: Target) -> Any:
+    return None if target.scale is None else target.scale.to_json()
 
 
 def _read_storage_bytes(tensor: Tensor) -> Any:

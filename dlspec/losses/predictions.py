@@ -112,18 +112,18 @@ def _make_number_prediction(
     target_index: int,
     padding: PaddingMaskBuilder | None,
 ) -> Prediction:
-    """Predict numbers in the target's unit, with the standardization undone; for labels the probability of each."""
-    mean, deviation = target.scale or (0.0, 1.0)
+    """Predict numbers in the target's unit, with its scale undone; for labels the probability of each."""
+    to_own_unit = identity if target.scale is None else target.scale.invert
     final_function = identity if predict is clamp_to_unit and not target.labels else predict
     is_squeezed = output_info.shape != target.shape
     is_row = padding is None and has_number_or_vector_per_sample(target, output_info)
 
     def predict_numbers(output: Tensor) -> Tensor:
         found = final_function(output.squeeze(output_info.channels_dim) if is_squeezed else output)
-        return found * deviation + mean
+        return to_own_unit(found)
 
     def make_metric_pair(output: Tensor, targets: TargetTensors) -> MetricTensors:
-        found, truth = predict_numbers(output), targets[target_index] * deviation + mean
+        found, truth = predict_numbers(output), to_own_unit(targets[target_index])
         if padding is not None:
             time = 1 if is_squeezed else padding.time_dim
             is_real = padding.build_step_mask(output, targets)

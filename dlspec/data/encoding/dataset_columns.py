@@ -72,8 +72,9 @@ def _fit_target(target: Target, data: Dataset) -> FittedColumn:
         return fitted_from_json(saved)
     if target.kind == "classes" and not target.shape:
         return FittedClasses(ClassTable(target.classes, None), "refuse")
-    if target.scale is not None and not target.shape:
-        return Standardized(LinearScale(np.array(target.scale[0]), np.array(target.scale[1])))
+    linear = None if target.scale is None or target.shape else target.scale.mean_and_deviation
+    if linear is not None:
+        return Standardized(LinearScale(np.array(linear[0]), np.array(linear[1])))
     classes = len(target.classes) if target.kind == "classes" else None
     layout = "tokens" if len(target.shape) == 1 and classes else guess_layout(target.shape)
     has_lengths = bool(target.lengths) and f"{target.lengths}_lengths" in data.train.tensors

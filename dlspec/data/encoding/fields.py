@@ -10,7 +10,8 @@ from dlspec.data.dataset import Field, Target, make_field_name
 from dlspec.data.encoding.name_patterns import match_names
 from dlspec.data.prepare.kinds.category import FittedCategory
 from dlspec.data.prepare.kinds.kind import FittedColumn
-from dlspec.data.prepare.kinds.scales import LinearScale
+from dlspec.data.prepare.kinds.scales import Scale
+from dlspec.data.target_scale import TargetScale
 from dlspec.errors import Code, DataError
 
 FEATURES = "features"  # the field of all numbers, dates and one-hot categories that no setting names
@@ -126,27 +127,6 @@ def make_target(name: str, fitted: FittedColumn, lengths: str = "", weights: str
     if classes:
         own = target_name if fitted.vocab_size is not None else ""
         return Target(target_name, "classes", fitted.shape, classes, next_of=own, lengths=lengths, weights=weights)
-    return Target(
-        target_name, "numbers", fitted.shape, scale=_get_scale(name, fitted), lengths=lengths, weights=weights
-    )
-
-
-def _get_scale(name: str, fitted: FittedColumn) -> tuple[float, float] | None:
-    if not hasattr(fitted, "mean_and_deviation"):
-        _check_unscaled(name, fitted)
-        return None
-    scale: tuple[float, float] | None = fitted.mean_and_deviation
-    if scale is None:
-        fix = f"write data.target={{{name}: {{value: {{scale: standard}}}}}}"
-        found = f"results of the target '{name}' can't be reported in its own unit with this scale yet"
-        raise DataError("target", f"{found}; {fix}", Code.NOT_YET)
-    return None if scale == (0.0, 1.0) else scale
-
-
-def _check_unscaled(name: str, fitted: FittedColumn) -> None:
-    """Refuse a scale of several numbers: results are reported in the target's own unit."""
-    scale = getattr(fitted, "scale", None)
-    if isinstance(scale, LinearScale) and not ((scale.shift == 0).all() and (scale.divisor == 1).all()):
-        fix = f"write 'data.target={{{name}: {{numbers: {{scale: none}}}}}}'"
-        found = f"results of the target '{name}' can't be reported in its own unit with a scale yet"
-        raise DataError("target", f"{found}; {fix}", Code.NOT_YET)
+    fitted_scale = getattr(fitted, "scale", None)
+    scale = TargetScale.from_scale(fitted_scale) if isinstance(fitted_scale, Scale) else None
+    return Target(target_name, "numbers", fitted.shape, scale=scale, lengths=lengths, weights=weights)

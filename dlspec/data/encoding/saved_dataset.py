@@ -17,7 +17,8 @@ from torch import Tensor
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.data.encoding.dataset_columns import make_fitted_table
 from dlspec.data.prepare.kinds.array_column import MAX_NUMBERS, MAX_TOKEN, read_shape
-from dlspec.data.prepare.kinds.saved_values import SavedValues, check_number, check_text, make_saved_error
+from dlspec.data.prepare.kinds.saved_values import SavedValues, check_text, make_saved_error
+from dlspec.data.target_scale import TargetScale
 from dlspec.layouts import LAYOUTS
 from dlspec.limits import MAX_CLASSES
 
@@ -64,7 +65,7 @@ def _describe_field(field: Field) -> dict[str, Any]:
 
 def _describe_target(target: Target) -> dict[str, Any]:
     lists = {key: list(getattr(target, key)) for key in ("shape", "classes", "labels")}
-    scale = None if target.scale is None else list(target.scale)
+    scale = None if target.scale is None else target.scale.to_json()
     return {"name": target.name, "target_kind": target.kind, "scale": scale, **lists,
             **{key: getattr(target, key) for key in _NAME_KEYS}}  # fmt: skip
 
@@ -134,15 +135,15 @@ def _read_target(saved: object) -> Target:
         raise make_saved_error(f"the target '{name}' must have two classes or more, or labels of its shape")
     rest = {key: _read_name(values.values[key]) for key in _NAME_KEYS}
     return Target(name, next(each for each in kinds if each == found), shape, classes,
-                  scale=_read_scale(values.values["scale"]), labels=labels, **rest)  # fmt: skip
+                  scale=_read_scale(values.values["scale"], shape), labels=labels, **rest)  # fmt: skip
 
 
-def _read_scale(saved: object) -> tuple[float, float] | None:
-    if saved is None:
-        return None
-    if not isinstance(saved, list) or len(saved) != 2:
-        raise make_saved_error("scale must be two numbers")
-    return check_number("scale", saved[0]), check_number("scale", saved[1])
+def _read_scale(saved: object, shape: tuple[int, ...]) -> TargetScale | None:
+    scale = None if saved is None else TargetScale.from_json(saved)
+    channels = 1 if not shape else shape[1] if len(shape) == 2 else shape[0]
+    if scale is not None and len(scale.shift) not in (1, channels):
+        raise make_saved_error("a scale must have one number, or one for each number or channel of the target")
+    return scale
 
 
 def _as_mapping(saved: object) -> Mapping[str, Any]:

@@ -114,6 +114,7 @@ class Diabetes(SplitSource):
         from dlspec.data import dataset
         from dlspec.data.array_splits import make_splits
         from dlspec.data.prepare.kinds.plain_kinds import Standardized
+        from dlspec.data.target_scale import TargetScale
 
         table = _read_table("diabetes_data_raw.csv.gz", np.float64)
         numbers = _read_table("diabetes_target.csv.gz", np.float64)
@@ -123,7 +124,8 @@ class Diabetes(SplitSource):
         scale = None
         if self.standardize_target:
             fitted_target = Standardized.fit(numbers[parts.train])
-            numbers, scale = fitted_target.apply(numbers).values, fitted_target.mean_and_deviation
+            numbers = fitted_target.apply(numbers).values
+            scale = TargetScale.from_scale(fitted_target.scale)
             preprocessing["progression"] = fitted_target.to_json()
         field = dataset.Field("features", (10,), "features")
         unscaled = "data.standardize_target=false"

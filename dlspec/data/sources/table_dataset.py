@@ -316,9 +316,9 @@ def _make_target(name: str, target: FittedColumn, train: EncodedRows, lengths_of
 
 def _find_unscaled_setting(plan: _PlannedTable, name: str) -> str:
     """Return the argument that trains on a number as it is; "" where that would change other targets, or nothing."""
-    if plan.saved is not None or len(plan.targets) > 1 or plan.targets[name].name != "value":
+    if plan.saved is not None or len(plan.targets) > 1 or plan.targets[name].name not in ("value", "numbers"):
         return ""
-    return format_columns_line(name, "{value: {scale: none}}", "target")
+    return format_columns_line(name, f"{{{plan.targets[name].name}: {{scale: none}}}}", "target")
 
 
 def _match_target_lengths(fitted: FittedTable, train: EncodedRows) -> dict[str, str]:

@@ -164,8 +164,8 @@ def _threshold_probabilities(predictions: Tensor, target: Target) -> Tensor:
 
 
 def _to_original_unit(truth: Tensor, target: Target) -> Tensor:
-    """Undo the standardization of a target."""
-    return truth if target.scale is None else truth * target.scale[1] + target.scale[0]
+    """Undo the scale of a target."""
+    return truth if target.scale is None else target.scale.invert(truth)
 
 
 def _concatenate_pairs(pairs: Sequence[Pair]) -> Pair:

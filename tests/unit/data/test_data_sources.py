@@ -262,7 +262,7 @@ def test_a_target_in_its_own_unit(opened: dict[str, Dataset]) -> None:
     raw = open_data(SOURCES["diabetes"](standardize_target=False))
     scaled = opened["diabetes"]
     assert scaled.target.scale is not None and raw.target.scale is None
-    mean, deviation = scaled.target.scale
+    mean, deviation = scaled.target.scale.mean_and_deviation or (0.0, 0.0)
     assert torch.allclose(scaled.test.target * deviation + mean, raw.test.target, atol=1e-3)
     assert (mean, deviation) == pytest.approx(
         (float(raw.train.target.mean()), float(raw.train.target.std(correction=0)))

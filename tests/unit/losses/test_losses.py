@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlspec.data.dataset import Target
+from dlspec.data.target_scale import TargetScale
 from dlspec.language.problems import Problems
 from dlspec.losses.criterion import Criterion, make_criterion
 from dlspec.losses.loss_matching import choose_auto_loss
@@ -24,7 +25,7 @@ from helpers.loss_cases import CALLS, make_data
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))
 NUMBER = Target("price", "numbers")
-SCALED = Target("price", "numbers", scale=(10.0, 4.0))
+SCALED = Target("price", "numbers", scale=TargetScale((10.0,), (4.0,)))
 SETTING = replace(SCALED, name="cost", unscaled_setting="data.raw=true")
 PAIR = Target("place", "numbers", (2,))
 GRID = Target("grid", "numbers", (1, 1))

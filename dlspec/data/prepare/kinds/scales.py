@@ -20,7 +20,7 @@ from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
 Floats = NDArray[np.float64]
 ScaleName = Literal["standard", "quantile", "log", "minmax", "none"]
 MAX_KNOTS = 1_000  # of a quantile scale: scikit-learn's default number of quantiles
-MAX_COLUMNS = 100_000_000  # numbers that a linear scale has for one column
+TAIL = 1e6  # how far the scale of a target goes on beyond the training values, in ranges of these
 
 
 class Scale(ABC):
@@ -87,6 +87,10 @@ class QuantileScale(Scale):
     def invert(self, values: Floats) -> Floats:
         return np.interp(values, self.scores, self.quantiles)
 
+    def covers(self, values: Floats) -> NDArray[np.bool_]:
+        """Return which values are between the outermost quantiles: `invert` gives the others back as these."""
+        return np.asarray((values >= self.quantiles[0]) & (values <= self.quantiles[-1]))
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": "quantile", "quantiles": self.quantiles.tolist(), "scores": self.scores.tolist()}
 
@@ -149,6 +153,19 @@ def _fit_quantiles(values: Floats) -> QuantileScale:
     return QuantileScale(distinct, np.array([normal.inv_cdf(each) for each in share.tolist()]))
 
 
+def extend_quantiles(scale: QuantileScale) -> QuantileScale:
+    """Continue a quantile scale of two or more values beyond these, by its mean slope.
+
+    Targets of validation and test rows then keep values that no training row has.
+    """
+    quantiles, scores = scale.quantiles, scale.scores
+    width, height = TAIL * np.ptp(quantiles), TAIL * np.ptp(scores)
+    return QuantileScale(
+        np.concatenate([[quantiles[0] - width], quantiles, [quantiles[-1] + width]]),
+        np.concatenate([[scores[0] - height], scores, [scores[-1] + height]]),
+    )
+
+
 def scale_from_json(saved: object) -> Scale:
     """Rebuild a scale from the result of `to_json`; DataError if that is damaged."""
     kind = saved.get("kind") if isinstance(saved, Mapping) else None
@@ -198,7 +215,7 @@ def make_linear(values: SavedValues, shift_key: str, divisor_key: str) -> Linear
 
 def _read_quantiles(saved: object) -> QuantileScale:
     values = SavedValues(saved, ("quantiles", "scores"))
-    quantiles, scores = (values.get_numbers(key, MAX_KNOTS) for key in ("quantiles", "scores"))
+    quantiles, scores = (values.get_numbers(key, MAX_KNOTS + 2) for key in ("quantiles", "scores"))
     if not quantiles or len(quantiles) != len(scores):
         raise make_saved_error("quantiles and scores must be equally many")
     if any(low >= high for each in (quantiles, scores) for low, high in pairwise(each)):

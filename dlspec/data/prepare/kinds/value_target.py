@@ -25,7 +25,14 @@ from dlspec.data.prepare.kinds.kind import (
 from dlspec.data.prepare.kinds.number import Floats, NumericKind
 from dlspec.data.prepare.kinds.numeric_cells import NumericCells
 from dlspec.data.prepare.kinds.saved_values import SavedValues
-from dlspec.data.prepare.kinds.scales import LinearScale, Scale, fit_scale, round_to_float32, single_scale_from_json
+from dlspec.data.prepare.kinds.scales import (
+    QuantileScale,
+    Scale,
+    extend_quantiles,
+    fit_scale,
+    round_to_float32,
+    single_scale_from_json,
+)
 from dlspec.errors import DataError
 
 
@@ -46,7 +53,9 @@ class ValueTarget(NumericKind):
             raise DataError("target", f"the target '{name}' has no number in the training rows")
         if known.min() == known.max():
             raise DataError("target", f"every training row of the target '{name}' is {known[0]:g}; nothing to learn")
-        return FittedValue(cells, self.missing, fit_scale(self.scale, known))
+        scale = fit_scale(self.scale, known)
+        scale = extend_quantiles(scale) if isinstance(scale, QuantileScale) else scale
+        return FittedValue(cells, self.missing, scale)
 
 
 @register_saved("value")
@@ -62,19 +71,16 @@ class FittedValue(FittedColumn):
     def shape(self) -> tuple[int, ...]:
         return ()
 
-    @property
-    def mean_and_deviation(self) -> tuple[float, float] | None:
-        """What was subtracted and divided by; None for a scale that is not linear."""
-        if not isinstance(self.scale, LinearScale):
-            return None
-        return float(self.scale.shift), float(self.scale.divisor)
-
     def apply(self, column: NDArray[Any]) -> Encoded:
         found = self.cells.read_column(column)
         known = ~np.isnan(found.values)
         scaled = np.zeros(len(known))
-        scaled[known] = self.scale.apply(self.cells.clip(found.values[known]))
+        clipped = self.cells.clip(found.values[known])
+        scaled[known] = self.scale.apply(clipped)
         values, problems = round_to_float32(scaled)
+        if isinstance(self.scale, QuantileScale):
+            rows = np.flatnonzero(known)[~self.scale.covers(clipped)]
+            problems |= dict.fromkeys(rows.tolist(), "too far from the training rows for quantiles: use scale: log")
         problems |= {row: self.cells.explain_wrong(cell) for row, cell in found.wrong.items()}
         marks = [None if gap else gap for gap in found.missing.tolist()]
         return encode_missing_targets(values, marks, self.missing, problems)
