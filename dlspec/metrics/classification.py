@@ -7,7 +7,7 @@ one of them is written, the metric is that of both classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from dlspec.compat.torchmetrics import import_torchmetrics
 from dlspec.data.dataset import Target
 from dlspec.errors import Code, Finding
+from dlspec.metrics.weighted import make_weighted_label_metric
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_metrics import CLASSIFICATION_METRICS
 
@@ -98,9 +99,14 @@ def make_classification_metric(schema: Schema, settings: Mapping[str, Any], targ
     metric_class = getattr(import_torchmetrics().classification, f"Multiclass{schema.name}")
     uses_threshold = "threshold" in schema.settings and not _uses_top_k(settings)
     threshold = settings.get("threshold", 0.5) if uses_threshold else None
-    others = {"average": schema.settings["average"].default, **settings}
+    others = {"average": schema.settings["average"].default, **_get_beta(schema), **settings}
     others.pop("threshold", None)
     return _derive_metric_from_second_class(metric_class, threshold)(num_classes=2, validate_args=False, **others)
+
+
+def _get_beta(schema: Schema) -> dict[str, Any]:
+    """Return the default of `beta`, which torchmetrics' own classes of FBetaScore lack; {} for other metrics."""
+    return {"beta": schema.settings["beta"].default} if "beta" in schema.settings else {}
 
 
 def _uses_top_k(settings: Mapping[str, Any]) -> bool:
@@ -108,28 +114,32 @@ def _uses_top_k(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("top_k", 1) != 1)
 
 
-def make_label_metric(schema: Schema, settings: Mapping[str, Any], label_index: int) -> Any:
+def make_label_metric(schema: Schema, settings: Mapping[str, Any], label_index: int, *, has_weights: bool) -> Any:
     """Make the torchmetrics object of a metric of one label.
 
     Args:
         schema: the metric.
         settings: its settings, as written.
         label_index: the label's position among the labels.
+        has_weights: whether it takes weights too.
 
     Returns:
         A metric that takes the probabilities (N, L) of all labels.
     """
     metric_class = getattr(import_torchmetrics().classification, f"Binary{schema.name}")
     single_settings = {name: value for name, value in settings.items() if name != "average"}
-    return _derive_single_label_metric(metric_class, label_index)(validate_args=False, **single_settings)
+    arguments: dict[str, Any] = {"validate_args": False, **_get_beta(schema), **single_settings}
+    if has_weights:
+        metric_class, arguments = make_weighted_label_metric(schema, settings, partial(metric_class, **arguments))
+    return _derive_single_label_metric(metric_class, label_index)(**arguments)
 
 
 @cache
 def _derive_single_label_metric(metric: type, label_index: int) -> type:
     """Derive a class from a metric of two classes that takes one column of predictions and targets (N, L)."""
 
-    def update(self: Any, preds: Tensor, target: Tensor) -> None:
-        metric.update(self, preds[:, label_index], target[:, label_index])  # type: ignore[attr-defined]  # a torchmetrics class
+    def update(self: Any, preds: Tensor, target: Tensor, *weights: Tensor) -> None:
+        metric.update(self, preds[:, label_index], target[:, label_index], *weights)  # type: ignore[attr-defined]  # a torchmetrics class
 
     return type(metric.__name__, (metric,), {"update": update})
 

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from dlspec.data.dataset import Dataset, Target
@@ -54,7 +54,7 @@ def choose_auto_metrics(target: Target, *, is_input: bool = False, is_character:
         The names of the metrics.
     """
     if target.labels:
-        return [] if target.weights else ["Accuracy", "F1Score"]  # metrics of labels take no weights yet
+        return ["Accuracy", "F1Score"]
     if target.kind == "numbers":
         return ["MeanSquaredError" if is_input else "MeanAbsoluteError", "R2Score"]
     if target.is_next_token:
@@ -212,7 +212,8 @@ def _make_named_metrics(metric: SelectedMetric, targets: Sequence[Target]) -> It
     name, labels = make_result_name(metric, targets), metric.target.labels
     yield name, _make_metric(metric)
     for index, label in enumerate(labels if len(labels) <= MAX_SINGLE_LABELS else ()):
-        yield f"{name}_{label}", make_label_metric(metric.schema, metric.settings, index)
+        has_weights = bool(metric.target.weights)
+        yield f"{name}_{label}", make_label_metric(metric.schema, metric.settings, index, has_weights=has_weights)
 
 
 # These have one result per output, and expect the number of outputs.
@@ -220,9 +221,15 @@ _PER_OUTPUT_METRICS = ("PearsonCorrCoef", "SpearmanCorrCoef", "ConcordanceCorrCo
 
 
 def _make_metric(metric: SelectedMetric) -> Any:
+    if not metric.target.weights:
+        return _make_unweighted_metric(metric)
+    both = measures_both_classes(metric.schema, metric.settings, metric.target)
+    make_metric = partial(_make_unweighted_metric, metric)
+    return make_weighted_metric(metric.schema, metric.settings, metric.target, make_metric, measures_both=both)
+
+
+def _make_unweighted_metric(metric: SelectedMetric) -> Any:
     schema, target, settings = metric.schema, metric.target, metric.settings
-    if target.weights:
-        return make_weighted_metric(schema, settings, target)
     if schema.name in CLASSIFICATION_METRICS:
         return make_classification_metric(schema, settings, target)
     if schema.name in _PER_OUTPUT_METRICS and target.num_outputs > 1 and len(target.shape) == 1:

@@ -35,19 +35,21 @@ class _TokenLikelihood(Metric):
         self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, preds: Tensor, target: Tensor, weights: Tensor | None = None) -> None:
         """Add the tokens of a batch.
 
         Args:
             preds: Probabilities, (M, K) for M tokens and K classes, or (M,) for the second of two classes.
             target: True classes, (M,).
+            weights: The weight of each token, (M,); None: all count equally.
         """
         if preds.dim() == 1:
             preds = torch.stack([1 - preds, preds], 1)
         is_counted = torch.ones_like(target) if self.ignore_index is None else (target != self.ignore_index).long()
         true_probabilities = preds.gather(1, (target * is_counted)[:, None]).squeeze(1)
-        self.total -= (true_probabilities.clamp(min=MIN_PROBABILITY).log() * is_counted).sum()
-        self.count += is_counted.sum()
+        counts = is_counted if weights is None else is_counted * weights
+        self.total -= (true_probabilities.clamp(min=MIN_PROBABILITY).log() * counts).sum()
+        self.count = self.count + counts.sum()
 
     def mean(self) -> Tensor:
         """Return the mean cross-entropy per token, in nats."""

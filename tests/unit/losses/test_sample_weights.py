@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as sklearn_metrics
 from torch import Tensor, nn
 
 from dlspec.data.arrays import dataset_from_arrays
@@ -132,14 +131,6 @@ def test_losses_that_cannot_weight_samples_are_refused() -> None:
     assert error.value.problems[0].code is Code.UNSUPPORTED
 
 
-def test_metrics_that_cannot_weight_samples_are_refused() -> None:
-    data = add_weights(make_data(draw_classes(2)), WEIGHTS)
-    for metrics in (["AUROC"], [{"F1Score": {"ignore_index": 0}}]):
-        with pytest.raises(SpecError) as error:
-            prepare_spec({"layers": [{"Linear": 1}], "metrics": metrics}, data).prepare()
-        assert error.value.problems[0].code is Code.NOT_YET
-
-
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("name", ["two classes", "class weights", "numbers"])
 def test_a_weight_of_two_is_the_sample_twice(name: str, accumulate: int) -> None:
@@ -169,54 +160,3 @@ def test_a_weight_of_two_is_the_sample_twice(name: str, accumulate: int) -> None
     for key, value in found[0].items():
         if not key.startswith(("seconds", "samples")):
             assert value == pytest.approx(found[1][key], rel=2e-4, abs=1e-5), key
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "classes"),
-    [
-        ("Accuracy", {}, 3),
-        ("Accuracy", {"average": "macro"}, 3),
-        ("Accuracy", {}, 2),
-        ("F1Score", {}, 2),
-        ("F1Score", {"average": "macro"}, 3),
-        ("Precision", {}, 2),
-        ("Precision", {"average": "weighted"}, 4),
-        ("Recall", {"threshold": 0.3}, 2),
-    ],
-)
-def test_weighted_metrics_of_classes(name: str, settings: dict[str, Any], classes: int) -> None:
-    from dlspec.parts.weighted_metrics import WeightedClassMetric
-
-    generator = torch.Generator().manual_seed(0)
-    probabilities = torch.rand(ROWS, classes, generator=generator).softmax(1)
-    truth = torch.randint(classes, (ROWS,), generator=generator)
-    is_two = classes == 2
-    predicted = (probabilities[:, 1] > settings.get("threshold", 0.5)).long() if is_two else probabilities.argmax(1)
-    average = settings.get("average", None if is_two and name != "Accuracy" else "micro")
-    metric = WeightedClassMetric(name, classes, average, settings.get("threshold", 0.5))
-    for rows in torch.arange(ROWS).split(17):
-        metric.update(probabilities[rows, 1] if is_two else probabilities[rows], truth[rows], WEIGHTS[rows])
-    functions: dict[str, Any] = {
-        "F1Score": sklearn_metrics.f1_score, "Precision": sklearn_metrics.precision_score,
-        "Recall": sklearn_metrics.recall_score,
-    }  # fmt: skip
-    if name == "Accuracy":
-        scorer = sklearn_metrics.balanced_accuracy_score if average == "macro" else sklearn_metrics.accuracy_score
-        expected = scorer(truth, predicted, sample_weight=WEIGHTS)
-    else:
-        expected = functions[name](truth, predicted, sample_weight=WEIGHTS, average=average or "binary")
-    assert float(metric.compute()) == pytest.approx(expected)
-
-
-def test_weighted_metrics_of_numbers() -> None:
-    from dlspec.parts.weighted_metrics import WeightedError, WeightedR2Score
-
-    generator = torch.Generator().manual_seed(0)
-    truth, found = torch.randn(ROWS, 2, generator=generator), torch.randn(ROWS, 2, generator=generator)
-    scored = [(WeightedError(1), sklearn_metrics.mean_absolute_error),
-              (WeightedError(2), sklearn_metrics.mean_squared_error),
-              (WeightedR2Score(2), sklearn_metrics.r2_score)]  # fmt: skip
-    for metric, scorer in scored:
-        for rows in torch.arange(ROWS).split(17):
-            metric.update(found[rows], truth[rows], WEIGHTS[rows])
-        assert float(metric.compute()) == pytest.approx(scorer(truth, found, sample_weight=WEIGHTS), rel=1e-5)
