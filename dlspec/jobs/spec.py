@@ -54,7 +54,8 @@ class Spec:
     weights: WeightsSpec | None = None
     seed: int = 0
     problems: Problems = field(default_factory=Problems)  # empty; it keeps where every key is written
-    balanced: str = ""  # the setting of the loss that is `balanced`: `weight` or `pos_weight`
+    # The settings of losses that are `balanced`, `weight` or `pos_weight`, by the loss's name; '' for a single one.
+    balanced: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unknown_facts(self) -> tuple[str, ...]:

@@ -162,7 +162,7 @@ class _SpecReader:
         interval = read_interval(tree.get("scheduler"), scheduler, self.problems)
         return Spec(
             tree, graph, layers, data, optimizer, trainer, loss, scheduler, interval, warmup, metrics, inits, freeze,
-            groups, weights, seed, self.problems, separate_balanced(tree.get("loss"))[1],
+            groups, weights, seed, self.problems, self._find_balanced(tree.get("loss"), graph),
         )  # fmt: skip
 
     def _reuse_or_read(self, field: str, keys: Collection[str], read: Callable[[], T]) -> T:
@@ -237,10 +237,17 @@ class _SpecReader:
         schema = registry.find(part, self.problems, extra_names=self.choices.get(group, ()))
         return None if schema is None else CheckedPart(part, schema, schema.read(part, self.problems))
 
+    def _find_balanced(self, raw: Any, graph: Graph) -> dict[str, str]:
+        """Find which losses are balanced, and by which setting: those at the top level, or else under `model`."""
+        rest, balanced = separate_balanced(raw)
+        if balanced or rest not in (None, "auto", {"type": "auto"}):
+            return balanced
+        return separate_balanced(graph.training_settings.get("loss"))[1]
+
     def _read_loss(self, raw: Any, graph: Graph) -> LossTerms | None:
         """Read the top-level losses, or else those under `model`; None means `auto`."""
         raw, _ = separate_balanced(raw)
-        own = self._read_model_setting("loss", graph, read_losses) or None
+        own = self._read_model_setting("loss", graph, _read_model_losses) or None
         if raw is None or _is_auto(raw, "loss", self.problems):
             return own
         return read_losses(raw, ("loss",), self.problems, self.choices.get("loss", ()))
@@ -280,6 +287,11 @@ def _is_auto(raw: Any, section: str, problems: Problems) -> bool:
         fix = f"to set it, choose the {section} by name: {section}=NAME"
         problems.add(Code.CONFLICT, (section, key), "'auto' has no settings", fix)
     return True
+
+
+def _read_model_losses(raw: Any, path: KeyPath, problems: Problems) -> LossTerms | None:
+    """Read the losses under `model`, without their settings that are `balanced`."""
+    return read_losses(separate_balanced(raw)[0], path, problems)
 
 
 def _read_weights(raw: Any, problems: Problems) -> WeightsSpec | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,9 @@ from dlspec.language.problems import Problems
 from dlspec.losses.loss_matching import LossMatch
 
 
-def balance_losses(matches: Sequence[LossMatch], data: Dataset, key: str, problems: Problems) -> list[LossMatch]:
+def balance_losses(
+    matches: Sequence[LossMatch], data: Dataset, balanced: Mapping[str, str], problems: Problems
+) -> list[LossMatch]:
     """Replace `balanced` by class weights.
 
     All classes then have the same sum of weights. A loss with one weight a class gets the inverse of each class's
@@ -24,16 +26,19 @@ def balance_losses(matches: Sequence[LossMatch], data: Dataset, key: str, proble
     Args:
         matches: The losses with what they compare.
         data: The data, whose training rows are counted.
-        key: The setting that is `balanced`: `weight` or `pos_weight`.
+        balanced: The setting that is `balanced`, `weight` or `pos_weight`, by the loss's name; '' for every loss.
         problems: Collects losses that can't be balanced.
     """
-    return [_balance_loss(each, data, key, problems) for each in matches]
+    keys = [balanced.get(each.term.name, balanced.get("", "")) for each in matches]
+    return [_balance_loss(each, data, key, problems) if key else each for each, key in zip(matches, keys, strict=True)]
 
 
 def _balance_loss(match: LossMatch, data: Dataset, key: str, problems: Problems) -> LossMatch:
     problem = _explain_unbalanced(match, key)
     if problem:
-        problems.add(Code.UNSUPPORTED, (*match.term.path, key), *problem, at_value=True)
+        part = match.term.part
+        path = ("loss", key) if part is None else (*part.settings_path, key)
+        problems.add(Code.UNSUPPORTED, path, *problem, at_value=True)
         return match
     assert isinstance(match.target, Target)  # otherwise there was a problem
     name, weights = _compute_weights(match, match.target, data)

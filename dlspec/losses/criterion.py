@@ -5,7 +5,7 @@ How each output and target is passed to its loss is decided once, when the netwo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -31,6 +31,9 @@ from dlspec.losses.sample_weights import make_weighted_call
 from dlspec.network.builder import Network
 from dlspec.network.random_state import preserve_random_state
 from dlspec.parts.specs.loss_spec import LossTerms
+
+
+NOTHING_BALANCED: Mapping[str, str] = {}
 
 
 class CriterionTerm(nn.Module):
@@ -184,7 +187,11 @@ def _collect_trims(terms: Sequence[CriterionTerm]) -> dict[str, PaddingTrim]:
 
 
 def make_criterion(
-    network: Network, data: Dataset, terms: LossTerms | None, problems: Problems, balanced: str = ""
+    network: Network,
+    data: Dataset,
+    terms: LossTerms | None,
+    problems: Problems,
+    balanced: Mapping[str, str] = NOTHING_BALANCED,
 ) -> Criterion | None:
     """Make the criterion of a spec. Not every output needs a loss.
 
@@ -193,7 +200,7 @@ def make_criterion(
         data: The data with the targets.
         terms: The losses as written; None stands for `auto`.
         problems: Collects what does not fit together.
-        balanced: The setting that is `balanced`: `weight` or `pos_weight`; '' for none.
+        balanced: The settings that are `balanced`, `weight` or `pos_weight`, by the loss's name; '' for every loss.
 
     Returns:
         The criterion, or None where a problem was found.

@@ -118,13 +118,24 @@ def read_losses(raw: Any, path: KeyPath, problems: Problems, choices: Iterable[s
 BALANCED = "balanced"
 
 
-def separate_balanced(raw: Any) -> tuple[Any, str]:
-    """Separate `weight: balanced` or `pos_weight: balanced` from a single loss.
+def separate_balanced(raw: Any) -> tuple[Any, dict[str, str]]:
+    """Separate `weight: balanced` or `pos_weight: balanced` from the losses of a spec.
 
     Returns:
-        The loss without the setting, and the setting's name; '' if it has none. The loss `auto` has no other settings,
-        so null in their place is left out.
+        The losses without these settings, and the setting of each loss that has one, by the loss's name; the name of a
+        single loss, or of `auto`, is ''. The loss `auto` has no other settings, so null in their place is left out.
     """
+    if not _has_named_losses(raw):
+        single, key = _separate_balanced_setting(raw)
+        return single, {"": key} if key else {}
+    separated = {name: _separate_balanced_setting(each) for name, each in raw.items()}
+    return {name: each for name, (each, _) in separated.items()}, {
+        name: key for name, (_, key) in separated.items() if key
+    }
+
+
+def _separate_balanced_setting(raw: Any) -> tuple[Any, str]:
+    """Return one loss without the setting that is `balanced`, and the setting's name; '' if there is none."""
     if not isinstance(raw, dict):
         return raw, ""
     if raw.get("type") == "auto":  # a sweep compares `balanced,null`
@@ -134,7 +145,7 @@ def separate_balanced(raw: Any) -> tuple[Any, str]:
         return {name: each for name, each in raw.items() if name != key}, key
     if len(raw) == 1:
         ((name, settings),) = raw.items()
-        inner, key = separate_balanced(settings) if name in LOSSES else (settings, "")
+        inner, key = _separate_balanced_setting(settings) if name in LOSSES else (settings, "")
         return {name: inner}, key
     return raw, ""
 

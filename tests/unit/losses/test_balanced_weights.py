@@ -81,6 +81,37 @@ def test_losses_that_cannot_be_balanced(target: Any, outputs: int, loss: Any) ->
     assert problem.code is Code.UNSUPPORTED and problem.path.startswith("loss")
 
 
+@pytest.mark.parametrize("place", ["loss", "model"])
+def test_each_of_several_losses_is_balanced_by_its_own_target(place: str) -> None:
+    x = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
+    data = dataset_from_arrays({"x": x, "target": {"size": THREE, "rare": TWO, "labels": LABELS}})
+    losses = {
+        "size": {"CrossEntropyLoss": {"weight": "balanced", "output": "size", "target": "size"}},
+        "rare": {"type": "BCEWithLogitsLoss", "pos_weight": "balanced", "output": "rare", "target": "rare"},
+        "labels": {"type": "BCEWithLogitsLoss", "output": "labels", "target": "labels"},
+    }
+    layers = [{"Linear": 4, "name": "hidden"}, *({"Linear": size, "from": "hidden", "name": name}
+              for name, size in (("size", 3), ("rare", 1), ("labels", 3)))]  # fmt: skip
+    model = {"layers": layers, "outputs": ["size", "rare", "labels"]}
+    spec = {"model": {**model, "loss": losses}} if place == "model" else {**model, "loss": losses}
+    found = prepare_spec(spec, data).prepare().resolved["loss"]
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=data.train.targets["size"].numpy())
+    counts = torch.bincount(data.train.targets["rare"]).tolist()
+    assert found["size"]["weight"] == pytest.approx(expected, rel=1e-5)
+    assert found["rare"]["pos_weight"] == pytest.approx([counts[0] / counts[1]], rel=1e-5)
+    assert found["labels"]["pos_weight"] is None
+
+
+def test_the_message_names_the_loss_that_cannot_be_balanced() -> None:
+    losses = {
+        "main": {"type": "CrossEntropyLoss", "weight": "balanced"},
+        "other": {"type": "MultiMarginLoss", "weight": "balanced"},
+    }
+    with pytest.raises(SpecError) as error:
+        read_loss(make_data(THREE), 3, losses)
+    assert [each.path for each in error.value.problems] == ["loss.other.weight"]
+
+
 def test_sampling_draws_each_class_equally_often() -> None:
     trainer = {"epochs": 1, "checkpoints": False, "progress": "none", "sampling": "balanced", "device": "cpu"}
     job = make_job(
