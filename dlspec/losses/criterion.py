@@ -32,7 +32,6 @@ from dlspec.network.builder import Network
 from dlspec.network.random_state import preserve_random_state
 from dlspec.parts.specs.loss_spec import LossTerms
 
-
 NOTHING_BALANCED: Mapping[str, str] = {}
 
 

@@ -49,7 +49,7 @@ def summarize_column(
     missing = int(find_missing(column).sum())
     if column.ndim > 1 or column.dtype.kind == "O":
         return ColumnSummary(name, kind, role, reason, missing, 0, _describe_lists(column))
-    if kind in ("number", "value"):
+    if kind in ("number", "value") or (not kind and not reason.startswith("an id") and _are_numbers(column, read)):
         numbers = read_numbers(column, read).values
         known = numbers[np.isfinite(numbers)]
         return ColumnSummary(name, kind, role, reason, missing, len(np.unique(known)), _describe_numbers(known))
@@ -76,6 +76,12 @@ def describe_frequent(counts: Counter[str], total: int) -> str:
         return f"all different, such as {_shorten(shown[0][0])}"
     found = ", ".join(f"{_shorten(value)} {_format_share(count, total)}" for value, count in shown)
     return found + (f" and {len(counts) - len(shown):,} more" if len(counts) > len(shown) else "")
+
+
+def _are_numbers(column: NDArray[Any], read: CellFormat) -> bool:
+    """Whether all filled cells are numbers, and more than are shown one by one."""
+    numbers = read_numbers(column, read)
+    return not numbers.wrong and len(np.unique(numbers.values[~numbers.missing])) > MAX_SHOWN_VALUES
 
 
 def _describe_numbers(known: NDArray[np.float64]) -> str:

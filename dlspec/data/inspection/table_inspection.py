@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dlspec.data.dataset import Dataset
-from dlspec.data.encoding.column_choice import ColumnChoice, choose_columns
-from dlspec.data.encoding.stacked_columns import find_stacks
 from dlspec.data.inspection.column_notices import find_exact_sum, find_rare_categories
 from dlspec.data.inspection.column_summary import ColumnSummary, summarize_column
 from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.inspection.model_suggestion import suggest_model
 from dlspec.data.inspection.notices import find_equal_rows, find_missing_classes, find_telling_columns
-from dlspec.data.prepare.kinds.cells import CellFormat
-from dlspec.data.sources.table_dataset import add_stacks, make_column_settings, make_table_dataset
-from dlspec.data.sources.table_rows import TableRows, choose_table_rows
+from dlspec.data.sources.table_dataset import encode_plan
+from dlspec.data.sources.table_planning import PlannedTable, make_cell_format, plan_table
+from dlspec.data.sources.table_rows import TableRows
 from dlspec.data.sources.table_settings import TableSettings
 
 
@@ -29,41 +27,33 @@ def inspect_table(settings: TableSettings, loaded: TableRows, name: str) -> Insp
     Raises:
         DataError: if the settings do not fit the table, or a cell can't be used.
     """
-    rows = choose_table_rows(loaded, settings)
-    names = list(rows.table.columns)
-    stacks = find_stacks("columns", settings.columns, names) | find_stacks("target", settings.list_targets(), names)
-    rows = add_stacks(rows, stacks)
-    targets = {each: kind for each, kind in settings.list_targets().items() if each in rows.table.columns}
-    choice = choose_columns(rows.table.columns, make_column_settings(settings, rows, targets, stacks))
-    read = CellFormat(settings.decimal, settings.thousands)
-    columns = tuple(_summarize_columns(rows, choice, settings, read))
-    notices = list(find_equal_rows(rows.table.columns, list(choice.inputs), list(choice.targets)))
-    kinds = {each: kind.name for each, kind in choice.inputs.items()}
-    for target, kind in choice.targets.items():
-        notices += find_telling_columns(rows.table.columns, kinds, target, kind.name, read)
-        if kind.name == "value":
-            notices += find_exact_sum(rows.table.columns, kinds, target, read)
-    notices += find_rare_categories(rows.table.columns, kinds)
-    if not settings.list_targets():
-        notes = (*rows.notes, "no target is named: write data.target=COLUMN to see the splits and check the target")
-        return Inspection(len(rows.table), columns, notes=notes, notices=tuple(notices))
-    dataset = make_table_dataset(settings, loaded, name)
+    plan = plan_table(settings, loaded)
+    table, kinds = plan.rows.table, plan.kinds
+    columns, inputs, targets = tuple(_summarize_columns(plan)), list(plan.input_kinds), list(plan.targets)
+    notices = list(find_equal_rows(table.columns, inputs, targets))
+    read = make_cell_format(settings)
+    for target in targets:
+        notices += find_telling_columns(table.columns, plan.input_kinds, target, kinds[target], read)
+        if kinds[target] == "value":
+            notices += find_exact_sum(table.columns, plan.input_kinds, target, read)
+    notices += find_rare_categories(table.columns, plan.input_kinds)
+    if not settings.list_targets() and plan.saved is None:
+        note = "no target is named: write data.target=COLUMN to see the splits and check the target"
+        return Inspection(len(table), columns, notes=(*plan.rows.notes, note), notices=tuple(notices))
+    dataset = encode_plan(plan, name).dataset
     return Inspection(
-        len(rows.table), columns, count_splits(dataset), count_classes(dataset), dataset.notes,
+        len(table), columns, count_splits(dataset), count_classes(dataset), dataset.notes,
         (*notices, *find_missing_classes(dataset)), suggest_model(dataset, settings.fields), dataset.resolved,
     )  # fmt: skip
 
 
-def _summarize_columns(
-    rows: TableRows, choice: ColumnChoice, settings: TableSettings, read: CellFormat
-) -> Iterator[ColumnSummary]:
-    for name, column in rows.table.columns.items():
-        kind = choice.inputs.get(name) or choice.targets.get(name)
-        role = "target" if name in choice.targets else "input" if kind else "left out"
-        reason = choice.left_out.get(name) or choice.reasons.get(name, "as written")
-        if role == "target" and name in choice.reasons:
-            reason = f"inferred; otherwise {choice.reasons[name]}"
-        yield summarize_column(name, column, kind=kind.name if kind else "", role=role, reason=reason, read=read)
+def _summarize_columns(plan: PlannedTable) -> Iterator[ColumnSummary]:
+    read = make_cell_format(plan.settings)
+    for name, column in plan.rows.table.columns.items():
+        kind = plan.kinds.get(name, "")
+        role = "target" if name in plan.targets else "input" if kind else "left out"
+        reason = plan.explain(name)
+        yield summarize_column(name, column, kind=kind, role=role, reason=reason, read=read)
 
 
 def count_splits(dataset: Dataset) -> dict[str, int]:

@@ -13,9 +13,12 @@ import yaml
 from scipy.stats import spearmanr
 
 import dlspec
+from dlspec.data.encoding import column_choice
 from dlspec.data.inspection.column_notices import find_exact_sum, find_rare_categories
 from dlspec.data.inspection.notices import find_equal_rows, find_telling_columns
 from dlspec.data.prepare.kinds.cells import PLAIN
+from dlspec.data.prepare.kinds.inference import infer_kind
+from dlspec.data.sources import SOURCES, open_data
 from dlspec.data.tables.table import TEXT
 from dlspec.errors import SpecError
 
@@ -71,6 +74,31 @@ def test_a_frame_and_its_file_are_inspected_alike(frame: pd.DataFrame, churn: Pa
     assert (of_file.splits, of_file.balance, of_file.notices) == (of_frame.splits, of_frame.balance, of_frame.notices)
     assert sum(of_file.splits.values()) == of_file.rows == ROWS
     assert sum(of_file.balance["churned"].values()) == of_file.splits["training"]
+
+
+def test_kinds_are_inferred_once(churn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def infer(name: str, *arguments: Any) -> Any:
+        seen.append(name)
+        return infer_kind(name, *arguments)
+
+    monkeypatch.setattr(column_choice, "infer_kind", infer)
+    dlspec.inspect(str(churn), target="churned")
+    assert sorted(seen) == ["age", "customer", "ended", "joined", "note", "plan"]
+
+
+def test_what_a_run_has_fitted_is_shown(frame: pd.DataFrame, churn: Path, tmp_path: Path) -> None:
+    data = open_data(SOURCES["table"](path=str(churn), target="churned", drop=["ended"]))
+    (tmp_path / "prepare.json").write_text(json.dumps(data.preprocessing))
+    found = dlspec.inspect(str(churn), target="churned", prepare=str(tmp_path))
+    assert [each.name for each in found.columns if each.role == "input"] == ["age", "plan", "joined"]
+    assert found.columns[1].reason == f"fitted by {tmp_path}" and found.columns[4].role == "left out"
+
+
+def test_numbers_that_are_left_out_are_shown_as_numbers(frame: pd.DataFrame, churn: Path) -> None:
+    found = {each.name: each for each in dlspec.inspect(str(churn), target="churned", only=["plan"]).columns}
+    assert found["age"].values == f"{frame.age.min():g} to {frame.age.max():g}, median {frame.age.median():g}"
 
 
 def test_a_column_that_tells_the_target_is_noticed(churn: Path) -> None:
