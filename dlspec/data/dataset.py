@@ -55,7 +55,7 @@ class Target:
     labels: tuple[str, ...] = ()
     # Key of each sample's weight (N,) in `Split.tensors`: its factor in the loss and in metrics; "" without weights.
     weights: str = ""
-    unscaled_setting: str = ""  # the argument that leaves scaled numbers in their unit; "" if there is none
+    unscaled_setting: str = ""  # the argument that makes this a target of numbers in their unit; "" if there is none
 
     @property
     def num_outputs(self) -> int:

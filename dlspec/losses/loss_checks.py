@@ -83,12 +83,9 @@ def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:
         )
     elif target.kind == "classes" and not (rule.classes and not rule.counts):
         expected = "counts" if rule.counts else "numbers"
-        problems.add(
-            Code.WRONG_TARGET,
-            path,
-            f"{loss} expects {expected}, but '{target.name}' has classes",
-            "use CrossEntropyLoss",
-        )
+        fix = f"write {target.unscaled_setting}, or use CrossEntropyLoss" if target.unscaled_setting else ""
+        found = f"{loss} expects {expected}, but '{target.name}' has classes"
+        problems.add(Code.WRONG_TARGET, path, found, fix or "use CrossEntropyLoss")
     elif target.kind == "classes" and rule.numbers == "signs" and len(target.classes) != 2:
         found = f"{loss} expects two classes, but '{target.name}' has {len(target.classes)}"
         problems.add(Code.WRONG_TARGET, path, found, "use a target of two classes, or of the numbers -1 and 1")

@@ -14,6 +14,7 @@ from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
 from dlspec.data.prepare.kinds.inference import InferredKind, infer_kind, infer_target_kind
 from dlspec.data.prepare.kinds.kind import COLUMN_KINDS, TARGET_KINDS, ColumnKind
 from dlspec.data.prepare.kinds.number import Number
+from dlspec.data.prepare.kinds.setting_lines import format_columns_line
 from dlspec.errors import Code, DataError
 
 Columns = Mapping[str, NDArray[Any]]
@@ -131,9 +132,10 @@ def _find_candidates(
     for name in names:
         named = written.get(name) is not None
         if name in settings.target:
-            if named:
+            if named and name in settings.columns:  # a pattern of `columns` means the inputs
                 found = f"'{name}' is the target, so it can't be an input as well"
-                raise DataError("columns", f"{found}; write its kind under data.target", Code.CONFLICT)
+                fix = f"add {format_columns_line(name, 'null')}; the kind of a target is written under data.target"
+                raise DataError("columns", f"{found}; {fix}", Code.CONFLICT)
         elif name in dropped or (name in written and not named):
             left_out[name] = "drop" if name in dropped else "null in columns"
         elif name not in only and not named:

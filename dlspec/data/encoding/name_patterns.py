@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import TypeVar
 from unicodedata import normalize
 
+from dlspec.data.prepare.kinds.cells import is_number
 from dlspec.errors import Code, DataError, find_closest
 
 MAX_LISTED = 12  # columns in a message
@@ -60,7 +62,17 @@ def make_unknown_column_error(key: str, name: str, columns: Iterable[str]) -> Da
     fix = f"did you mean '{guess}'?" if guess else f"available: {', '.join(names[:MAX_LISTED])}{more}"
     if is_pattern(name):
         return DataError(key, f"no column matches '{name}'; {fix}", Code.NO_MATCH)
+    if _look_like_data(names):
+        fix += "; the first row looks like data: if the file has no header, write data.header=false"
     return DataError(key, f"no column '{name}'; {fix}", Code.UNKNOWN_FIELD)
+
+
+def _look_like_data(names: Sequence[str]) -> bool:
+    """Whether at least half of the names are numbers that do not just count up, as those of years do."""
+    numbers = [float(name) for name in names if is_number(name)]
+    rises_by_one = all(later - earlier == 1 for earlier, later in pairwise(numbers))
+    counts_up = rises_by_one and bool(numbers) and numbers[0].is_integer()
+    return bool(numbers) and 2 * len(numbers) >= len(names) and not counts_up
 
 
 def assign_by_name(key: str, settings: Mapping[str, V], columns: Sequence[str]) -> dict[str, V]:

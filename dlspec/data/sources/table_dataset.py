@@ -20,7 +20,7 @@ from dlspec.data.encoding.table_notes import (
     describe_splits,
     describe_table,
 )
-from dlspec.data.prepare.kinds.cells import find_missing
+from dlspec.data.prepare.kinds.cells import find_missing, is_number
 from dlspec.data.prepare.kinds.class_target import FittedClasses
 from dlspec.data.prepare.kinds.kind import IGNORED, FittedColumn
 from dlspec.data.prepare.kinds.setting_lines import format_columns_line
@@ -92,7 +92,7 @@ def encode_plan(plan: PlannedTable, name: str) -> EncodedTable:
         make_field(each, fitted.inputs, f"{each.name}_lengths" in encoded[0].fields) for each in fitted.fields
     )
     targets = tuple(
-        replace(_make_target(each, target, encoded[0], lengths_of), unscaled_setting=_find_unscaled_setting(plan, each))
+        _add_unscaled_setting(_make_target(each, target, encoded[0], lengths_of), plan, each)
         for each, target in fitted.targets.items()
     )
     notes = (
@@ -224,11 +224,19 @@ def _make_target(name: str, target: FittedColumn, train: EncodedRows, lengths_of
     return make_target(name, target, lengths_of.get(name, ""), key if key in train.fields else "")
 
 
-def _find_unscaled_setting(plan: PlannedTable, name: str) -> str:
-    """Return the argument that trains on a number as it is; "" where that would change other targets, or nothing."""
-    if plan.saved is not None or len(plan.targets) > 1 or plan.targets[name].name not in ("value", "numbers"):
-        return ""
-    return format_columns_line(name, f"{{{plan.targets[name].name}: {{scale: none}}}}", "target")
+def _add_unscaled_setting(target: Target, plan: PlannedTable, name: str) -> Target:
+    """Add the argument that trains on a target's numbers as they are, for one target of numbers.
+
+    Classes that were inferred from numbers have one too.
+    """
+    if plan.choice is None or len(plan.targets) > 1:
+        return target
+    kind = plan.choice.targets[name].name
+    if kind == "class" and name in plan.choice.reasons and all(map(is_number, target.classes)):
+        kind = "value"
+    if kind not in ("value", "numbers"):
+        return target
+    return replace(target, unscaled_setting=format_columns_line(name, f"{{{kind}: {{scale: none}}}}", "target"))
 
 
 def _match_target_lengths(fitted: FittedTable, train: EncodedRows) -> dict[str, str]:

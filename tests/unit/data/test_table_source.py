@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -368,6 +369,37 @@ def test_the_argument_for_a_number_as_it_is_does_that(tmp_path: Path, name: str)
     assert scaled.scale is not None and raw.target.scale is None
     found = torch.cat([each.targets[raw.target.name] for each in splits_of(raw)])
     assert sorted(found.tolist()) == sorted(numbers)
+
+
+def test_the_argument_for_classes_of_numbers_makes_them_numbers(tmp_path: Path) -> None:
+    lines = ["spent,visits,name", *(f"{row / 3:.2f},{row % 5},{'ab'[row % 2]}" for row in range(40))]
+    (tmp_path / "visits.csv").write_text("\n".join(lines) + "\n")
+    path = str(tmp_path / "visits.csv")
+    classes = open_table(path, target="visits").target
+    (argument,) = shlex.split(classes.unscaled_setting)
+    data = compose(["data=table", f"data.path={path}", argument]).tree["data"]
+    raw = open_table(path, target=data["target"]).target
+    assert (classes.kind, raw.kind, raw.scale) == ("classes", "numbers", None)
+    assert open_table(path, target={"visits": "class"}).target.unscaled_setting == ""
+    assert open_table(path, target="name").target.unscaled_setting == ""
+
+
+def test_the_fix_for_a_target_among_the_inputs_works(table: str) -> None:
+    columns = {"age": "number", "spent": "number"}
+    error = refuse(table, target="spent", columns=columns)
+    (argument,) = re.findall("'(data.columns=[^']*)'", str(error))
+    left_out = compose(["data=table", "data.path=x.csv", argument]).tree["data"]["columns"]
+    assert open_table(table, target="spent", columns={**columns, **left_out}).target.kind == "numbers"
+    assert open_table(table, target="spent", columns={"[as]*": "number"}).target.kind == "numbers"
+
+
+@pytest.mark.parametrize(
+    ("header", "is_told"),
+    [("5.1,3.5,setosa", True), ("1,0,7,0,x", True), ("a,b,5", False), ("place,1990,1991,1992", False)],
+)
+def test_a_file_without_header_is_suspected(tmp_path: Path, header: str, is_told: bool) -> None:
+    (tmp_path / "in.csv").write_text(f"{header}\n" * 3)
+    assert ("data.header=false" in str(refuse(str(tmp_path / "in.csv"), target="species"))) == is_told
 
 
 def test_no_such_argument_where_it_would_drop_a_target(table: str) -> None:
