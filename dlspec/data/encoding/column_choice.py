@@ -9,7 +9,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dlspec.data.encoding.kind_settings import make_kind
-from dlspec.data.encoding.name_patterns import assign_by_name, make_unknown_column_error, match_names
+from dlspec.data.encoding.name_patterns import (
+    assign_by_name,
+    is_pattern,
+    make_unknown_column_error,
+    match_names,
+)
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
 from dlspec.data.prepare.kinds.inference import InferredKind, infer_kind, infer_target_kind
 from dlspec.data.prepare.kinds.kind import COLUMN_KINDS, TARGET_KINDS, ColumnKind
@@ -125,23 +130,49 @@ def _check_refused_cells(key: str, name: str, inferred: InferredKind, settings: 
 def _find_candidates(
     names: Sequence[str], written: Mapping[str, WrittenKind], settings: ColumnSettings
 ) -> tuple[list[str], dict[str, str]]:
-    """List the columns that may be inputs, and why the others may not be."""
+    """List the columns that may be inputs, and why the others may not be.
+
+    A column whose own name is under `columns` is an input whatever else it is used for; a pattern adds none.
+    """
     only = set(match_names("only", settings.only, names)) if settings.only else set(names)
     dropped = set(match_names("drop", settings.drop, names))
+    _check_conflicts(settings, only)
     left_out: dict[str, str] = {}
     for name in names:
-        named = written.get(name) is not None
         if name in settings.target:
-            if named and name in settings.columns:  # a pattern of `columns` means the inputs
-                found = f"'{name}' is the target, so it can't be an input as well"
-                fix = f"add {format_columns_line(name, 'null')}; the kind of a target is written under data.target"
-                raise DataError("columns", f"{found}; {fix}", Code.CONFLICT)
-        elif name in dropped or (name in written and not named):
+            continue
+        has_kind = written.get(name) is not None
+        is_named = has_kind and name in settings.columns
+        if name in dropped or (name in written and not has_kind):
             left_out[name] = "drop" if name in dropped else "null in columns"
-        elif name not in only and not named:
+        elif name not in only:
             left_out[name] = "not in only"
-        elif name in settings.reserved and not named:
+        elif name in settings.reserved and not is_named:
             left_out[name] = settings.reserved[name]
-        elif settings.needs_naming and not named:
+        elif settings.needs_naming and not has_kind:
             left_out[name] = "not named in columns"
     return [name for name in names if name not in left_out and name not in settings.target], left_out
+
+
+def _check_conflicts(settings: ColumnSettings, only: Collection[str]) -> None:
+    """Refuse settings that say two things about one column, or nothing."""
+    kinds = {name: kind for name, kind in settings.columns.items() if kind is not None}
+    for name in settings.target:
+        if name in kinds:
+            found = f"'{name}' is the target, so it can't be an input as well"
+            fix = f"add {format_columns_line(name, 'null')}; the kind of a target is written under data.target"
+            raise DataError("columns", f"{found}; {fix}", Code.CONFLICT)
+        if name in settings.drop:
+            found = f"'{name}' is the target, so it can't be left out"
+            raise DataError("drop", f"{found}; remove it from drop, or name another target", Code.CONFLICT)
+    for name in settings.drop:
+        if name in kinds:
+            found = f"'{name}' is left out by drop, but columns says what it is"
+            raise DataError("drop", f"{found}; remove it from one of them", Code.CONFLICT)
+        if settings.only and not is_pattern(name) and name not in only:
+            found = f"drop has no effect on '{name}', which is not in only"
+            raise DataError("drop", f"{found}; remove it from drop", Code.UNUSED)
+    for name in kinds:
+        if settings.only and not is_pattern(name) and name not in only:
+            found = f"columns says what '{name}' is, but it is not in only"
+            raise DataError("columns", f"{found}; add it to only, or remove it from columns", Code.CONFLICT)

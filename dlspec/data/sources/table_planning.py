@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from dlspec.data.prepare.kinds.cells import CellFormat
 from dlspec.data.sources.saved_preparation import read_saved_preparation
 from dlspec.data.sources.table_rows import TableRows, choose_table_rows
 from dlspec.data.sources.table_settings import TableSettings
+from dlspec.errors import Code, DataError
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,41 @@ def plan_table(settings: TableSettings, loaded: TableRows) -> PlannedTable:
     rows = choose_table_rows(loaded, settings)
     if settings.prepare is not None:
         saved = read_saved_preparation(settings.prepare)
+        _check_saved(settings, saved)
         check_columns(saved, rows.table.columns)
         return PlannedTable(_add_stacks(rows, saved.stacks), settings, None, saved, saved.stacks)
     names, targets = list(rows.table.columns), settings.list_targets()
     stacks = find_stacks("columns", settings.columns, names) | find_stacks("target", targets, names)
     rows = _add_stacks(rows, stacks)
     targets, reconstructed = _find_targets(settings, rows)
+    _check_uses(settings, targets)
     choice = choose_columns(rows.table.columns, _make_column_settings(settings, rows, targets, stacks))
     return PlannedTable(rows, settings, choice, None, stacks, reconstructed)
+
+
+def _check_saved(settings: TableSettings, saved: FittedTable) -> None:
+    """Refuse another target, id or weight than those of the run whose preparation is used."""
+    written = settings.list_targets()
+    if any(kind is not None for kind in written.values()):
+        found = "the kind of a target has no effect with prepare, which takes it from that run"
+        raise DataError("target", f"{found}; name only the column, or leave target out", Code.CONFLICT)
+    if written and written.keys() != saved.targets.keys():
+        found = f"the run in '{settings.prepare}' predicts {', '.join(saved.targets)}, not {', '.join(written)}"
+        raise DataError("target", f"{found}; leave target out, or prepare", Code.CONFLICT)
+    for key, used in (("id", saved.id), ("weight", saved.weight)):
+        name = getattr(settings, key)
+        if name is not None and name != used:
+            found = f"the {key} of the run in '{settings.prepare}' is {used!r}" if used else f"that run has no {key}"
+            raise DataError(key, f"{key} has no effect with prepare: {found}; leave {key} out", Code.CONFLICT)
+
+
+def _check_uses(settings: TableSettings, targets: Collection[str]) -> None:
+    """Refuse a target that has another use."""
+    for key in ("id", "weight"):
+        name = getattr(settings, key)
+        if name in targets:
+            found = f"'{name}' is the target, so it can't be the {key}"
+            raise DataError(key, f"{found}; name another column", Code.CONFLICT)
 
 
 def _add_stacks(rows: TableRows, stacks: Stacks) -> TableRows:

@@ -105,6 +105,8 @@ class TableSettings(ReadOptions, DataSource):
             _check_kinds("target", {name: kind for name, kind in target.items() if kind is not None}, TARGET_KINDS)
         if target is not None and not target:
             raise ValueError("the target is empty; name the column to predict")
+        if isinstance(target, list) and len(set(target)) < len(target):
+            raise ValueError("target lists a column twice")
         return target
 
     @model_validator(mode="after")
@@ -117,6 +119,9 @@ class TableSettings(ReadOptions, DataSource):
         if len(methods) > 1:
             found = f"{methods[0]} and {methods[1]} both decide the splits; leave one of them out"
             raise InvalidSetting((methods[1],), found, Code.CONFLICT)
+        if self.time is not None and self.group is not None:
+            found = "group has no effect with time, which cuts all groups at one moment; leave group out"
+            raise InvalidSetting(("group",), found, Code.UNUSED)
         self._check_folds()
         return self
 
@@ -140,10 +145,13 @@ class TableSettings(ReadOptions, DataSource):
     @model_validator(mode="after")
     def _check_prepare(self) -> TableSettings:
         if self.prepare is not None:
-            for key in ("columns", "only", "drop", "fields"):
+            for key in ("columns", "only", "drop", "fields", "thousands"):
                 if getattr(self, key):
                     found = f"{key} has no effect with prepare, which takes everything from that run"
                     raise InvalidSetting((key,), found, Code.CONFLICT)
+            if self.decimal != ".":
+                found = "decimal has no effect with prepare, which reads numbers as that run did"
+                raise InvalidSetting(("decimal",), found, Code.CONFLICT)
         return self
 
     def shrink(self) -> TableSettings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,29 +23,15 @@ from dlspec.data.split_indices import (
 from dlspec.data.splitting.conditions import format_cell, match_rows
 from dlspec.data.splitting.moments import read_moments
 from dlspec.data.splitting.row_numbers import Columns, hash_rows, join_groups, number_equal_rows, number_values
+from dlspec.data.splitting.rule_effects import check_effects
 from dlspec.data.splitting.split_column import FREE, read_split_column
+from dlspec.data.splitting.split_rules import HASH as HASH
+from dlspec.data.splitting.split_rules import Condition
+from dlspec.data.splitting.split_rules import SplitRules as SplitRules
 from dlspec.errors import Code, DataError, format_value, suggest
 
-HASH = "hash"
 DEFAULT_VALIDATION, DEFAULT_TEST = 0.1, 0.2
-Condition = Mapping[str, Any]
 SPLIT_NAMES = {TRAIN: "training", VALIDATION: "validation", TEST: "test"}
-
-
-@dataclass(frozen=True)
-class SplitRules:
-    """How a table is split, as written in `data`."""
-
-    seed: int = 0
-    validation: float | Condition | None = None  # None: the default share, if nothing else chooses these rows
-    test: float | Condition | None = None
-    split: str = ""  # a column that names splits, or `hash`
-    folds: int | str | None = None  # a number of folds, or a column that numbers them
-    fold: int | str | None = None  # the fold that validates
-    time: str = ""  # a column: training rows come before validation rows, and these before test rows
-    group: tuple[str, ...] = ()  # columns: rows that share a value of either stay together
-    limit: int | None = None  # at most this many rows in each split
-    folder: Path = Path()  # where relative files of conditions start
 
 
 @dataclass(frozen=True)
@@ -81,9 +66,10 @@ def split_table(table: SplitTable, rules: SplitRules) -> TableSplit:
     """
     _check_columns(table, rules)
     split, overlap_notes = _place_by_rules(table, rules)
-    free = np.flatnonzero(split == FREE)
+    free, reduced = np.flatnonzero(split == FREE), _reduce_rules(rules, split)
     if len(free):
-        split[free] = _choose_placement(rules)(_take(table, free), _reduce_rules(rules, split))
+        split[free] = _choose_placement(rules)(_take(table, free), reduced)
+    check_effects(table.columns, rules, reduced, split, has_free=bool(len(free)))
     _check_splits(split, rules)
     return TableSplit(_limit_splits(split, table, rules), (*overlap_notes, *_find_leaks(table, split, rules)))
 

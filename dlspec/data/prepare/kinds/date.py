@@ -77,6 +77,9 @@ class Date(ColumnKind):
             raise DataError(name, f"the column '{name}' has no date in the training rows; {fix}", Code.BAD_DATA)
         scale = fit_standard(known[:, DATE_PARTS.index("year")])
         has_times = known[:, DATE_PARTS.index("hour")].any()
+        if "hour" in (self.parts or ()) and not has_times:
+            why = f"no training row of '{name}' has a time, so the hour is always 0"
+            raise DataError(name, f"{why}; remove hour from its parts", Code.UNUSED)
         parts = self.parts or tuple(part for part in DATE_PARTS if part != "hour" or has_times)
         return FittedDate(self.format, parts, float(scale.shift), float(scale.divisor), bool(found.missing.any()))
 
