@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dlspec.data.dataset import Dataset
+from dlspec.data.encoding.saved_dataset import make_saved_preparation, read_saved_dataset
 from dlspec.data.prepare.kinds import TARGET_KINDS, fitted_from_json, read_kind
 from dlspec.data.prepare.kinds.value_target import FittedValue
 from dlspec.data.sources import SOURCES, open_data
@@ -113,3 +114,14 @@ def test_metrics_are_in_the_unit_of_the_target(target: Any, tmp_path: Path) -> N
     shape = (len(split), *data.target.shape)
     expected = fitted_from_json(saved).invert(output.detach().numpy().reshape(shape))
     np.testing.assert_allclose(predicted.detach().numpy(), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("target", [{"price": {"value": {"scale": "log"}}}, {"both": {"numbers": {"like": "[ab]"}}}])
+def test_a_run_saves_the_scale_with_its_data(target: Any, tmp_path: Path) -> None:
+    data = open_houses(tmp_path, target)
+    saved = json.loads(json.dumps(make_saved_preparation(data)))
+    again = read_saved_dataset(saved)
+    assert again is not None and again.target == data.target and again.target.scale is not None
+    saved["dataset"]["targets"][0]["scale"] = {"kind": "linear", "shift": [1.0, 2.0, 3.0], "divisor": [1.0, 2.0, 3.0]}
+    with pytest.raises(DataError, match="saved preparation"):
+        read_saved_dataset(saved)
