@@ -169,9 +169,16 @@ def _check_conflicts(settings: ColumnSettings, only: Collection[str]) -> None:
         if name in kinds:
             found = f"'{name}' is left out by drop, but columns says what it is"
             raise DataError("drop", f"{found}; remove it from one of them", Code.CONFLICT)
+        if name in settings.only:
+            found = f"'{name}' is both in only and in drop"
+            raise DataError("drop", f"{found}; remove it from one of them", Code.CONFLICT)
         if settings.only and not is_pattern(name) and name not in only:
             found = f"drop has no effect on '{name}', which is not in only"
             raise DataError("drop", f"{found}; remove it from drop", Code.UNUSED)
+    for name, kind in settings.columns.items():
+        if kind is None and name in settings.only:
+            found = f"'{name}' is in only, but null in columns leaves it out"
+            raise DataError("columns", f"{found}; remove it from one of them", Code.CONFLICT)
     for name in kinds:
         if settings.only and not is_pattern(name) and name not in only:
             found = f"columns says what '{name}' is, but it is not in only"

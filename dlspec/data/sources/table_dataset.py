@@ -95,6 +95,7 @@ def encode_plan(plan: PlannedTable, name: str) -> EncodedTable:
         _add_unscaled_setting(_make_target(each, target, encoded[0], lengths_of), plan, each)
         for each, target in fitted.targets.items()
     )
+    _check_weights(plan, targets, encoded[0])
     notes = (
         *plan.rows.notes,
         *describe_table(plan.choice, fitted),
@@ -119,6 +120,15 @@ def _check_target(plan: PlannedTable) -> None:
     if not plan.targets and not plan.reconstructed:
         fix = f"write data.target=COLUMN; the columns are {', '.join(list(plan.rows.table.columns)[:40])}"
         raise DataError("target", f"no target is named; {fix}", Code.MISSING_VALUE)
+
+
+def _check_weights(plan: PlannedTable, targets: Sequence[Target], train: EncodedRows) -> None:
+    """Refuse weights with which no training row counts."""
+    for target in targets:
+        if target.weights and not plan.settings.is_outline and not train.fields[target.weights].any():
+            found = f"no training row counts for '{target.name}': each has the weight 0 or an ignored target"
+            key, fix = ("weight", "remove weight") if plan.settings.weight else ("target", "write missing: drop")
+            raise DataError(key, f"{found}; correct the file, or {fix}", Code.BAD_DATA)
 
 
 def _find_absent_classes(plan: PlannedTable, targets: Sequence[Target], train: EncodedRows) -> Iterator[str]:

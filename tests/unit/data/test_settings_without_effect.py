@@ -28,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "date": pd.date_range("2020-01-01", periods=ROWS).strftime("%Y-%m-%d"),
         "part": ["train", "train", "train", "val", "test"] * (ROWS // 5),
         "number": generator.integers(0, 4, ROWS),
+        "zero": 0,
         "left": np.where(np.arange(ROWS) % 4 == 0, "yes", "no"),
     })  # fmt: skip
     frame.to_csv(path / "in.csv", index=False)
@@ -61,6 +62,9 @@ REFUSED: list[tuple[dict[str, Any], str, Code]] = [
     ({"drop": ["plan"], "only": ["age"]}, "drop", Code.UNUSED),
     ({"drop": ["plan"], "columns": {"plan": "category"}}, "drop", Code.CONFLICT),
     ({"only": ["age"], "columns": {"plan": "category"}}, "columns", Code.CONFLICT),
+    ({"only": ["age", "plan"], "columns": {"plan": None}}, "columns", Code.CONFLICT),
+    ({"only": ["age", "plan"], "drop": ["plan"]}, "drop", Code.CONFLICT),
+    ({"weight": "zero"}, "weight", Code.BAD_DATA),
     ({"columns": {"date": {"date": {"parts": ["hour"]}}}}, "date", Code.UNUSED),
     ({"prepare": "", "target": "plan"}, "target", Code.CONFLICT),
     ({"prepare": "", "target": {"left": "class"}}, "target", Code.CONFLICT),
