@@ -45,10 +45,17 @@ class TargetScale:
             return None
         return self.shift[0], self.divisor[0]
 
+    def apply(self, values: Tensor) -> Tensor:
+        """Scale numbers (N, ...) in their own unit: undo `invert`."""
+        if self.quantiles:
+            return _interpolate(values, self.quantiles, self.scores)
+        shift, divisor = (self._spread(each, values) for each in (self.shift, self.divisor))
+        return ((values.sign() * values.abs().log1p() if self.is_log else values) - shift) / divisor
+
     def invert(self, values: Tensor) -> Tensor:
         """Convert scaled numbers (N, ...) of a batch to their own unit."""
         if self.quantiles:
-            return self._invert_quantiles(values)
+            return _interpolate(values, self.scores, self.quantiles)
         shift, divisor = (self._spread(each, values) for each in (self.shift, self.divisor))
         linear = values * divisor + shift
         return linear.sign() * linear.abs().expm1() if self.is_log else linear
@@ -59,18 +66,6 @@ class TargetScale:
             return numbers[0]
         spread = torch.tensor(numbers, dtype=values.dtype, device=values.device)
         return spread[:, None, None] if values.dim() == 4 else spread
-
-    def _invert_quantiles(self, values: Tensor) -> Tensor:
-        dtype = torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
-        scores, quantiles = (
-            torch.tensor(each, dtype=dtype, device=values.device) for each in (self.scores, self.quantiles)
-        )
-        inside = values.to(dtype).clamp(scores[0], scores[-1]).contiguous()
-        above = torch.searchsorted(scores, inside, right=True).clamp(1, len(scores) - 1)
-        low, high = scores[above - 1], scores[above]
-        share = (inside - low) / (high - low)
-        found = quantiles[above - 1] + share * (quantiles[above] - quantiles[above - 1])
-        return found.to(values.dtype)
 
     def to_json(self) -> Any:
         """Convert to JSON values: mean and deviation where there is nothing else, or a mapping as `Scale.to_json`."""
@@ -93,3 +88,14 @@ class TargetScale:
         if not isinstance(saved, Mapping):
             raise make_saved_error("the scale of a target must be a list or a mapping")
         return cls.from_scale(scale_from_json(saved))
+
+
+def _interpolate(values: Tensor, knots: tuple[float, ...], results: tuple[float, ...]) -> Tensor:
+    """Interpolate linearly between knots, as `numpy.interp` does, in double precision."""
+    dtype = torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
+    given, wanted = (torch.tensor(each, dtype=dtype, device=values.device) for each in (knots, results))
+    inside = values.to(dtype).clamp(given[0], given[-1]).contiguous()
+    above = torch.searchsorted(given, inside, right=True).clamp(1, len(given) - 1)
+    low, high = given[above - 1], given[above]
+    share = (inside - low) / (high - low)
+    return (wanted[above - 1] + share * (wanted[above] - wanted[above - 1])).to(values.dtype)

@@ -39,8 +39,6 @@ def count_rows(criterion: CriterionProtocol, batch: EvaluatedBatch, predicted: T
     )
     position = [each.name for each in criterion.predicted_targets].index(predicted.name)
     rows = criterion.make_metric_pairs(batch.output, numbered)[position][1].double()
-    if predicted.kind == "numbers" and predicted.scale is not None:  # results are in the target's unit
-        rows = (rows - predicted.scale[0]) / predicted.scale[1]
     samples = rows.reshape(len(rows), -1)[:, 0].round().long()
     return np.bincount(samples.cpu().numpy(), minlength=batch.count)
 
@@ -49,4 +47,5 @@ def _number_samples(target: Tensor, predicted: Target) -> Tensor:
     """Make a target of the same shape that contains at each place the number of its sample."""
     dtype = torch.int64 if predicted.kind == "classes" else torch.float64
     numbers = torch.arange(len(target), dtype=dtype, device=target.device)
-    return numbers.reshape(-1, *(1,) * (target.dim() - 1)).expand_as(target)
+    numbers = numbers.reshape(-1, *(1,) * (target.dim() - 1)).expand_as(target)
+    return numbers if predicted.scale is None else predicted.scale.apply(numbers)  # metrics see the target's unit

@@ -395,7 +395,7 @@ def test_the_fix_for_a_target_among_the_inputs_works(table: str) -> None:
 
 @pytest.mark.parametrize(
     ("header", "is_told"),
-    [("5.1,3.5,setosa", True), ("1,0,7,0,x", True), ("a,b,5", False), ("place,1990,1991,1992", False)],
+    [("5.1,3.5,setosa", True), ("1,0,7,0,x", True), ("place,1990,1991,1992", False)],
 )
 def test_a_file_without_header_is_suspected(tmp_path: Path, header: str, is_told: bool) -> None:
     (tmp_path / "in.csv").write_text(f"{header}\n" * 3)

@@ -46,6 +46,14 @@ def test_values_of_all_rows_come_back_in_their_unit(scale: str) -> None:
     np.testing.assert_allclose(target_scale.invert(stored.double()).numpy(), fitted.invert(stored.numpy()), rtol=1e-9)
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_scaling_undoes_what_inverting_does(scale: str) -> None:
+    fitted = fit_value(scale)
+    found = TargetScale.from_scale(fitted.scale)
+    assert found is not None
+    np.testing.assert_allclose(found.apply(torch.tensor(PRICES)).numpy(), fitted.scale.apply(PRICES), atol=1e-9)
+
+
 @pytest.mark.parametrize("scale", [*SCALES, "none"])
 def test_saved_and_read_back(scale: str) -> None:
     found = TargetScale.from_scale(fit_value(scale).scale)
