@@ -19,7 +19,7 @@ def parse_number_columns(
 ) -> dict[str, NDArray[Any]]:
     """Replace the text of plain numbers by numbers (N,) float64, NaN where missing.
 
-    A column with a cell that is not a number stays text, as messages print its cells.
+    A column with a cell that is not a number stays text, as messages print its cells. So does one that names groups.
 
     Args:
         columns: the cells of all rows, by column
@@ -27,8 +27,9 @@ def parse_number_columns(
         read: how the file writes numbers
     """
     parsed = dict(columns)
+    groups = {getattr(kind, "per", None) for kind in inputs.values()}
     for name, kind in inputs.items():
-        if columns[name].dtype.kind == "T" and _takes_plain_numbers(kind, read):
+        if name not in groups and columns[name].dtype.kind == "T" and _takes_plain_numbers(kind, read):
             found = read_numbers(columns[name])
             if not found.wrong:
                 parsed[name] = found.values
