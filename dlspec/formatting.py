@@ -18,7 +18,9 @@ COMMANDS = {
     "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml",
     "predict": "predict new rows: run=FOLDER|latest input=FILE output=FILE; columns=[...] probabilities=true",
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
-    "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER",
+    "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER;"
+    " or write the page of one run, run.html: run=FOLDER",
+    "evaluate": "metrics of a finished run with intervals: run=FOLDER|latest; split=test, data.path=NEW.csv, by=COLUMN",
     "compare": "show how runs differ in spec, environment and results: compare FOLDER FOLDER",
 }
 

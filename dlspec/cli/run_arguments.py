@@ -86,6 +86,14 @@ def parse_run_arguments(command: str, argv: Sequence[str], words: Sequence[str])
     return RunArguments(found, data)
 
 
+def parse_setting(value: Any) -> Any:
+    """Parse a setting of the run's own data, which may be a number; text that can't be parsed stays as it is."""
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
+
+
 def _parse_word(text: str) -> Value:
     """Parse `[a, b]` as a list; remove quotes around a text. All else is taken as it is: names of files need none."""
     if text.startswith("[") and text.endswith("]"):

@@ -101,3 +101,20 @@ def restore_metric(metric: Any, state: Mapping[str, Any]) -> None:
     """Set the state of a metric to one that `get_metric_state` returned for a metric of the same kind."""
     for name in get_metric_state(metric):
         setattr(metric, name, state[name])
+
+
+def get_summed_state(metric: Any) -> dict[str, Any] | None:
+    """Return the state of a metric if the states of two updates add up to that of both; else None.
+
+    torchmetrics marks such states for distributed training, in which the states of all processes are summed.
+    """
+    reductions = getattr(metric, "_reductions", {})
+    if not reductions or any(getattr(each, "__name__", "") != "dim_zero_sum" for each in reductions.values()):
+        return None
+    return {name: getattr(metric, name) for name in reductions}
+
+
+def set_summed_state(metric: Any, state: Mapping[str, Any]) -> None:
+    """Set the state of a metric to a sum of states that `get_summed_state` returned for a metric of the same kind."""
+    metric.reset()
+    restore_metric(metric, {**state, "_update_count": 1})

@@ -16,10 +16,13 @@ from dlspec.data.tables.python_rows import table_from_python
 from dlspec.errors import UserError
 from dlspec.inference.answer_columns import AnswerColumns, AnswerOptions, Answers, PredictedRows
 from dlspec.inference.batch_prediction import BatchPredictor
+from dlspec.inference.bootstrap import DEFAULT_RESAMPLES
+from dlspec.inference.evaluation_data import SplitName
 from dlspec.inference.input_chunks import iterate_row_chunks
 from dlspec.inference.input_settings import make_input_settings
 from dlspec.inference.input_sources import find_inputs
 from dlspec.inference.loaded_run import LoadedRun, load_run
+from dlspec.inference.new_data import read_new_files, read_python_rows
 from dlspec.inference.row_chunk import AnswerChunk, RowChunk
 from dlspec.inference.row_encoding import EncodedChunk, complete_columns, encode_chunk
 from dlspec.inference.row_predictions import (
@@ -31,6 +34,7 @@ from dlspec.inference.row_predictions import (
     list_values,
     spread_answers,
 )
+from dlspec.inference.run_evaluation import Evaluation, evaluate_run
 from dlspec.inference.text_prediction import (
     add_empty_targets,
     find_token_targets,
@@ -136,6 +140,29 @@ class Predictor:
                 raise UserError(f"{chunk.locate(position)}: {reason}")
             tensors.append({name: encoded.split.input(name) for name in self.run.inputs})
         return {name: torch.cat([each[name] for each in tensors]) for name in self.run.inputs}
+
+    def evaluate(
+        self, data: Any = None, split: SplitName = "test", by: str | None = None, resamples: int = DEFAULT_RESAMPLES
+    ) -> Evaluation:
+        """Evaluate the run on a split of its own data, or on new rows with their targets.
+
+        Args:
+            data: rows as for `predict`, or a file or list of files; None for the run's own data
+            split: which split of the run's own data: train, validation or test
+            by: a column whose values the results are divided by
+            resamples: how many resamples each interval is computed from; 0 for no intervals
+
+        Returns:
+            The evaluation: `print` shows a table, `.metrics` has the values with their intervals.
+
+        Raises:
+            UserError: if the data can't be opened, or the split or column is unknown.
+        """
+        if data is None:
+            return evaluate_run(self.run, split=split, by=by, resamples=resamples)
+        paths = list_paths(data)
+        rows = read_new_files(self.run, paths, {}) if paths else read_python_rows(self.run, data)
+        return evaluate_run(self.run, rows, by=by, resamples=resamples)
 
     def _iterate_chunks(self, data: Any, *, keep: bool = False) -> Iterator[RowChunk]:
         """Divide rows into chunks; `keep` reads the columns of files that the run does not need, too."""

@@ -38,6 +38,8 @@ def find_unweighted(schema: Schema, settings: Mapping[str, Any], target: Target)
         yield "", Finding(Code.NOT_YET, f"{schema.name} can't be weighted yet, but '{target.name}' has weights", fix)
     else:
         for name in settings.keys() - set(WEIGHTED_METRICS[schema.name]):
+            if settings[name] == schema.settings[name].default:  # a saved spec contains the defaults too
+                continue
             found = f"'{name}' is not supported yet for a weighted {schema.name}"
             yield name, Finding(Code.NOT_YET, found, "remove it, or use data without weights")
 

@@ -1,10 +1,11 @@
-"""Make `report.html`: one file that works offline and never contacts a server, whatever specs contain."""
+"""Make the pages: single files that work offline and never contact a server, whatever specs and results contain."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -14,29 +15,57 @@ from typing import Any
 from dlspec.runs.io import replace_non_finite
 
 ASSETS = Path(__file__).parent / "assets"
-STYLES = ("uplot/uPlot.min.css", "page.css")
-SCRIPTS = "base table plot curves effects parallel panels main".split()
-PAGE_START = b"<!doctype html>\n<!-- dlspec report -->"
 
 
-def render_page(title: str, data: Any, curves: Any) -> str:
-    """Make the HTML of the page, including its data.
+@dataclass(frozen=True)
+class PageKind:
+    """A kind of page: its beginning, by which dlspec knows its own files, and the assets that it is made of."""
+
+    start: bytes
+    template: str
+    styles: tuple[str, ...]
+    scripts: tuple[str, ...]
+    libraries: tuple[str, ...]  # scripts of others, each beside its LICENSE
+
+
+SWEEP_PAGE = PageKind(
+    start=b"<!doctype html>\n<!-- dlspec report -->",
+    template="page.html",
+    styles=("uplot/uPlot.min.css", "page.css"),
+    scripts=("elements", "rows", "table", "plot", "curves", "effects", "parallel", "panels", "main"),
+    libraries=("uplot/uPlot.iife.min.js",),
+)
+RUN_PAGE = PageKind(
+    start=b"<!doctype html>\n<!-- dlspec run -->",
+    template="run/run_page.html",
+    styles=("uplot/uPlot.min.css", "page.css", "run/run_page.css"),
+    scripts=(
+        "elements", "plot", "run/training_curves", "run/metric_tables", "run/worst_errors", "run/confusion",
+        "run/targets", "run/network_graph", "run/run_panels", "run/run_main",
+    ),
+    libraries=("uplot/uPlot.iife.min.js", "dagre/dagre.min.js"),
+)  # fmt: skip
+
+
+def render_page(kind: PageKind, title: str, data: Any, curves: Any) -> str:
+    """Make the HTML of a page, including its data.
 
     A content security policy allows only the page's own script, by its hash, and forbids loading or sending anything.
 
     Args:
+        kind: which page
         title: title of the page
-        data: the table, from `make_table_data`
-        curves: the learning curves, from `make_curves_data`
+        data: what the page shows, from `make_table_data` or `make_run_data`
+        curves: the learning curves, from `make_curves_data` or `make_run_curves`
 
     Returns:
         The HTML.
     """
-    return Template(_read_asset("page.html")).substitute(
-        policy=_content_security_policy(),
+    return Template(_read_asset(kind.template)).substitute(
+        policy=_content_security_policy(kind),
         title=escape(title.encode(errors="replace").decode()),
-        style=_read_styles(),
-        script=_read_scripts(),
+        style=_read_styles(kind),
+        script=_read_scripts(kind),
         data=to_script_json(data),
         curves=to_script_json(curves),
     )
@@ -49,11 +78,11 @@ def to_script_json(value: Any) -> str:
 
 
 @cache
-def _content_security_policy() -> str:
+def _content_security_policy(kind: PageKind) -> str:
     directives = (
         "default-src 'none'",
-        f"script-src '{_format_csp_hash(_read_scripts())}'",
-        f"style-src '{_format_csp_hash(_read_styles())}'",
+        f"script-src '{_format_csp_hash(_read_scripts(kind))}'",
+        f"style-src '{_format_csp_hash(_read_styles(kind))}'",
         "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",
@@ -66,16 +95,19 @@ def _format_csp_hash(text: str) -> str:
 
 
 @cache
-def _read_styles() -> str:
-    return "\n".join(_read_asset(name) for name in STYLES)
+def _read_styles(kind: PageKind) -> str:
+    return "\n".join(_read_asset(name) for name in kind.styles)
 
 
 @cache
-def _read_scripts() -> str:
-    licence = "/*!\nuPlot\n" + _read_asset("uplot/LICENSE").strip() + "\n*/\n"
-    return "\n".join(
-        [licence, _read_asset("uplot/uPlot.iife.min.js"), *(_read_asset(f"{name}.js") for name in SCRIPTS)]
-    )
+def _read_scripts(kind: PageKind) -> str:
+    libraries = [text for name in kind.libraries for text in (_make_licence_comment(name), _read_asset(name))]
+    return "\n".join([*libraries, *(_read_asset(f"{name}.js") for name in kind.scripts)])
+
+
+def _make_licence_comment(library: str) -> str:
+    folder = library.partition("/")[0]
+    return f"/*!\n{folder}\n{_read_asset(f'{folder}/LICENSE').strip()}\n*/\n"
 
 
 @cache

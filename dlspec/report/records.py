@@ -62,8 +62,7 @@ class RunRecord:
         """Shell command that trains this spec again; "" if the spec is unknown."""
         if self.folder is None or not self.spec:
             return ""
-        imports = self.spec.get("imports")  # a saved spec's imports must be repeated on the command line
-        names = [each for each in imports if _MODULE_NAME.fullmatch(str(each))] if isinstance(imports, list) else []
+        names = list_imports(self.spec)  # a saved spec's imports must be repeated on the command line
         imports_override = f" 'imports=[{','.join(names)}]'" if names else ""
         return rerun_command(shorten_path(self.folder)) + imports_override
 
@@ -163,6 +162,14 @@ def _read_bounded_number(value: object) -> float | None:
 
 
 # ---- specs and overrides ---------------------------------------------------------------------------------------------
+
+
+def list_imports(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """List the modules that a spec imports, without names that are not those of modules."""
+    imports = spec.get("imports")
+    return (
+        tuple(each for each in map(str, imports) if _MODULE_NAME.fullmatch(each)) if isinstance(imports, list) else ()
+    )
 
 
 def read_spec(folder: Path) -> dict[str, Any]:

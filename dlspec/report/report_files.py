@@ -9,7 +9,7 @@ from pathlib import Path
 from dlspec.errors import UserError, replace_control_characters
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.report.leaderboard import format_leaderboard
-from dlspec.report.page import PAGE_START, render_page
+from dlspec.report.page import SWEEP_PAGE, render_page
 from dlspec.report.page_data import make_curves_data, make_table_data
 from dlspec.report.records import read_records
 from dlspec.report.run_table import RunTable
@@ -45,19 +45,25 @@ def write_report(roots: Sequence[Path], into: Path) -> RunTable:
     """
     table = RunTable(read_records(roots))
     if table.records:
-        for name, beginning in ((LEADERBOARD_FILE, b"rank,"), (REPORT_FILE, PAGE_START)):
-            _refuse_to_overwrite(into / name, beginning)
+        for name, beginning in ((LEADERBOARD_FILE, b"rank,"), (REPORT_FILE, SWEEP_PAGE.start)):
+            refuse_to_overwrite(into / name, beginning)
         title = replace_control_characters(" ".join(format_file_path(root) for root in roots))
         write_bytes(into / LEADERBOARD_FILE, format_leaderboard(table).encode(errors="replace"))
-        write_text(into / REPORT_FILE, render_page(title, make_table_data(table, title), make_curves_data(table)))
+        data, curves = make_table_data(table, title, into), make_curves_data(table)
+        write_text(into / REPORT_FILE, render_page(SWEEP_PAGE, title, data, curves))
     return table
 
 
-def _refuse_to_overwrite(path: Path, beginning: bytes) -> None:
+def refuse_to_overwrite(path: Path, beginning: bytes, fix: str = "move it, or choose another folder") -> None:
+    """Raise UserError rather than let a file be replaced that dlspec did not write.
+
+    Args:
+        path: the file, which may be missing
+        beginning: the first bytes of such files that dlspec writes
+        fix: what the user can do
+    """
     if path.exists() and read_first_bytes(path, len(beginning)) != beginning:
-        raise UserError(
-            f"'{format_file_path(path)}' exists and is not a report of dlspec; move it, or choose another folder"
-        )
+        raise UserError(f"'{format_file_path(path)}' exists and is not a report of dlspec; {fix}")
 
 
 def _file_age(path: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 DEFAULT_RUNS_FOLDER = "runs"  # runs and sweeps are created below it unless the user chooses another folder
 
@@ -21,6 +22,8 @@ TIMING_FILE = "timing.jsonl"
 CURVES_FILE = "curves.png"
 PREDICTIONS_FILE = "predictions.png"
 SAMPLES_FILE = "samples.txt"
+RUN_PAGE_FILE = "run.html"  # the page of one run, which `report run=FOLDER` writes
+EVALUATIONS_FOLDER = "evaluations"  # one JSON file for each evaluation after training, and its pictures
 
 CHECKPOINTS_FOLDER = "checkpoints"
 # Files in the checkpoints folder.
@@ -34,13 +37,13 @@ WEIGHTS_FILES = (f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LA
 EVENTS_PATTERN = "events.out.tfevents.*.dlspec"  # TensorBoard's files
 HYDRA_FOLDER = ".hydra"
 HYDRA_OVERRIDES = f"{HYDRA_FOLDER}/overrides.yaml"
-RUN_SUBFOLDERS = (CHECKPOINTS_FOLDER, HYDRA_FOLDER)
+RUN_SUBFOLDERS = (CHECKPOINTS_FOLDER, HYDRA_FOLDER, EVALUATIONS_FOLDER)
 
 # Files that a run replaces when it starts from the beginning, as patterns.
 REWRITTEN_FILES = (
     RESULT_FILE, STATUS_FILE, SPEC_FILE, PREPARE_FILE, ENVIRONMENT_FILE, METRICS_FILE, TIMING_FILE, CURVES_FILE,
-    SAMPLES_FILE, "predictions*.png", EVENTS_PATTERN, f"{CHECKPOINTS_FOLDER}/{BEST_FILE}",
-    f"{CHECKPOINTS_FOLDER}/{LAST_FILE}",
+    SAMPLES_FILE, RUN_PAGE_FILE, "predictions*.png", EVENTS_PATTERN, f"{CHECKPOINTS_FOLDER}/{BEST_FILE}",
+    f"{CHECKPOINTS_FOLDER}/{LAST_FILE}", f"{EVALUATIONS_FOLDER}/*.json", f"{EVALUATIONS_FOLDER}/*.png",
 )  # fmt: skip
 
 # ---- a sweep's folder ------------------------------------------------------------------------------------------------
@@ -53,6 +56,11 @@ LEADERBOARD_FILE = "leaderboard.csv"
 REPORT_FILE = "report.html"
 STOP_FILE = "stop"  # while it exists, jobs that an external Hydra launcher runs do not start
 JOB_FILE = "job.json"  # in a job's folder, while an external Hydra launcher runs the job
+
+
+def format_evaluation_name(created: datetime, count: int = 1) -> str:
+    """Return the file name of an evaluation: `2026-05-01_12-30-05.json`, with `_2` for the second of that second."""
+    return f"{created:%Y-%m-%d_%H-%M-%S}{f'_{count}' if count > 1 else ''}.json"
 
 
 def format_checkpoint_name(step: int) -> str:

@@ -60,6 +60,7 @@ def check_attack(kind: str, names: tuple[str, ...], how: str, finished: Path, ou
     with fail_after():
         for command in (("status",), ("report",), ("compare", folder)):
             assert run_in_this_process(*command, folder).code in (0, 2), command
+        assert run_in_this_process("report", f"run={folder if kind == 'run' else f'{folder}/0'}").code in (0, 2)
         said = resume(kind)
     assert said.code in (0, 1, 2), said
     assert "Traceback" not in said.err
@@ -78,7 +79,8 @@ def test_every_name_is_attacked() -> None:
 FILES = tuple(
     each
     for each in RUN_NAMES
-    if each not in ("spec.yaml", "lock", "checkpoints", ".hydra", "checkpoints/step-000000006.safetensors")
+    if each
+    not in ("spec.yaml", "lock", "checkpoints", ".hydra", "evaluations", "checkpoints/step-000000006.safetensors")
 )
 
 

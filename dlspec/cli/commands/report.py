@@ -1,4 +1,4 @@
-"""`report`: compare all runs below some folders in a table and on an HTML page, without torch."""
+"""`report`: compare all runs below some folders in a table and on an HTML page, without torch; or show one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ MAX_CELL_LENGTH = 40
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the report of runs into their folder, or into the working directory if multiple folders are named."""
+    """Write the report of runs into their folder, or into the working directory if multiple folders are named.
+
+    With `run=FOLDER`, write the page of this run into its folder.
+    """
+    if any(word.startswith("run=") for word in argv):
+        return _report_one_run(argv)
     parser = FlagParser("report")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     parser.add_argument("--output", "-o", metavar="FOLDER")
@@ -37,6 +42,14 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"no runs in {', '.join(repr(format_file_path(each)) for each in folders)}; {FIX}")
     print_message("\n".join(map(replace_control_characters, _format_setting_table(table, into))))
     return EXIT_OK
+
+
+def _report_one_run(argv: Sequence[str]) -> int:
+    from dlspec.cli.run_report import write_report_of_run  # here: it imports Hydra, and building a network needs torch
+    from dlspec.limits import allow_deep_recursion
+
+    with allow_deep_recursion():
+        return write_report_of_run(argv)
 
 
 def _make_report_folder(name: str) -> Path:

@@ -91,7 +91,7 @@ def format_summary(summary: SpecSummary, depth: int | None = None) -> str:
     return "\n".join(
         [
             _format_table([*inputs, *rows, *_make_loss_rows(summary)]),
-            *_format_totals(summary),
+            *format_totals(summary),
             *_format_skipped_checks(summary),
         ]
     )
@@ -141,7 +141,8 @@ def _format_columns(rows: Sequence[SummaryRow]) -> str:
     return format_table(list(columns), list(zip(*columns.values(), strict=True)), right_aligned=NUMBER_COLUMNS)
 
 
-def _format_totals(summary: SpecSummary) -> list[str]:
+def format_totals(summary: SpecSummary) -> list[str]:
+    """Format the lines below the table: parameters, multiply-adds, memory."""
     parameters = list(summary.prepared.network.module.parameters())
     trained = [each for each in parameters if each.requires_grad]
     trained_count = f" ({_count_elements(trained):,} trained)" if len(trained) < len(parameters) else ""

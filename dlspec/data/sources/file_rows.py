@@ -12,6 +12,7 @@ from dlspec.errors import Code, DataError, InvalidSetting
 
 if TYPE_CHECKING:
     from dlspec.data.dataset import Dataset
+    from dlspec.data.sources.table_dataset import EncodedTable
     from dlspec.data.sources.table_rows import TableRows
     from dlspec.data.tables.table import ReadNotes, Table
 
@@ -37,10 +38,14 @@ class FileSource(TableSettings):
         return self
 
     def open(self) -> Dataset:
-        from dlspec.data.sources.table_dataset import make_table_dataset
+        return self.open_table().dataset
+
+    def open_table(self) -> EncodedTable:
+        """Read, split and encode the data, and keep the raw rows."""
+        from dlspec.data.sources.table_dataset import encode_table
 
         rows = self.read_rows()
-        return make_table_dataset(self.choose_split(rows), rows, self.source_name)
+        return encode_table(self.choose_split(rows), rows, self.source_name)
 
     def read_rows(self) -> TableRows:
         """List the files that the path matches, one for each row."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dlspec.data.dataset import Dataset, Split
+    from dlspec.data.prepare.alphabet import Alphabet
 
 MAX_LENGTH = 10**6
 
@@ -66,6 +67,14 @@ class RunningText(SplitSource):
         target = dataset.Target("next", "classes", (self.length,), alphabet.names, next_of="text")
         preprocessing = {"text": alphabet.to_json()}
         return dataset.Dataset(self.source_name, (field,), (target,), *self._split_tokens(tokens), preprocessing)
+
+    def read_windows(self, alphabet: Alphabet) -> Split:
+        """Make windows of the whole text, which do not overlap, with the alphabet of an earlier run."""
+        import torch
+
+        tokens = torch.from_numpy(alphabet.encode(self._read_text()))
+        self._check_parts({"new": tokens})
+        return self._make_windows(tokens, self.length)
 
     def _read_text(self) -> str | bytes:
         from dlspec.data.files.text_files import read_bytes, read_python_docs, read_text

@@ -35,6 +35,7 @@ from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.split_indices import IntArray, SplitIndices
 from dlspec.data.splitting.row_numbers import hash_rows
 from dlspec.data.splitting.table_split import SplitTable, TableSplit, split_table
+from dlspec.data.tables.table import Table
 from dlspec.errors import Code, DataError
 
 OUTLINE_ROWS = 2  # of each split, where only shapes are of interest
@@ -43,8 +44,31 @@ MAX_LISTED = 20  # rows in a message
 SPLITS = ("train", "validation", "test")
 
 
+@dataclass(frozen=True)
+class EncodedTable:
+    """A data set with the rows that it was made of."""
+
+    dataset: Dataset
+    table: Table  # the raw rows, with the columns that are left out
+    parts: SplitIndices  # which of these rows each split has, in the order of its samples
+
+
 def make_table_dataset(settings: TableSettings, loaded: TableRows, name: str) -> Dataset:
     """Make the data set of a source of rows.
+
+    Args:
+        settings: the source's settings
+        loaded: the rows of its files, or rows given in Python
+        name: name of the data set
+
+    Raises:
+        DataError: if the settings do not fit the table, or a cell can't be used.
+    """
+    return encode_table(settings, loaded, name).dataset
+
+
+def encode_table(settings: TableSettings, loaded: TableRows, name: str) -> EncodedTable:
+    """Make the data set of a source of rows, and keep the rows.
 
     Args:
         settings: the source's settings
@@ -148,7 +172,7 @@ def _make_cell_format(settings: TableSettings) -> CellFormat:
 # ---- from planned columns to a data set ------------------------------------------------------------------------------
 
 
-def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
+def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> EncodedTable:
     settings = plan.settings
     plan = replace(plan, rows=drop_rows(plan.rows, _find_dropped_rows(plan)))
     split = _split(plan)
@@ -173,12 +197,13 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> Dataset:
     if settings.bucket is not None and not any(each.has_lengths for each in fields):
         raise DataError("bucket", "no input has samples of different length; remove bucket", Code.UNUSED)
     train, validation, test = map(_make_split, encoded)
-    return Dataset(
+    dataset = Dataset(
         name, fields, targets, train, validation, test,
         preprocessing={**fitted.to_json(), **_describe_choice(plan), "content": _hash_content(plan)},
         reconstructed_field=reconstructed, notes=notes, resolved=_resolve_settings(plan),
         buckets=settings.bucket is not None,
     )  # fmt: skip
+    return EncodedTable(dataset, plan.rows.table, parts)
 
 
 def _find_absent_classes(plan: _PlannedTable, targets: Sequence[Target], train: EncodedRows) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dlspec.errors import Code, DataError
 
 if TYPE_CHECKING:
     from dlspec.data.dataset import Dataset
+    from dlspec.data.sources.table_dataset import EncodedTable
     from dlspec.data.sources.table_rows import TableRows
 
 
@@ -34,9 +35,13 @@ class TableSource(TableSettings):
     join: list[JoinedTable] = Field([], description="other tables with exactly one row for each row: [{path: FILE}]")
 
     def open(self) -> Dataset:
-        from dlspec.data.sources.table_dataset import make_table_dataset
+        return self.open_table().dataset
 
-        return make_table_dataset(self, self.read_rows(), self.source_name)
+    def open_table(self) -> EncodedTable:
+        """Read, split and encode the data, and keep the raw rows."""
+        from dlspec.data.sources.table_dataset import encode_table
+
+        return encode_table(self, self.read_rows(), self.source_name)
 
     def read_rows(self) -> TableRows:
         """Read the rows of all files."""

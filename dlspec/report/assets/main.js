@@ -1,12 +1,4 @@
-// Set up the page. When printed it is light, even if the screen is dark.
-
-function watchTheme(query) {
-  const dark = matchMedia(query);
-  dark.addEventListener("change", () => {
-    readTheme();
-    changed("theme");
-  });
-}
+// Set up the report of a sweep.
 
 function start() {
   readTheme();
@@ -19,14 +11,7 @@ function start() {
   startParallel();
   drawFailures();
   drawNetworks();
-  watchTheme("(prefers-color-scheme: dark)");
-  const paper = (isPaper) => () => {
-    document.documentElement.classList.toggle("paper", isPaper);
-    readTheme();
-    for (const listener of listeners.theme) listener();
-  };
-  addEventListener("beforeprint", paper(true));
-  addEventListener("afterprint", paper(false));
+  watchTheme(() => listeners.theme.forEach((listener) => listener()));
 }
 
 start();

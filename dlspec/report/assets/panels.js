@@ -13,23 +13,6 @@ function drawHeader() {
   replace(byId("counts"), make("span", { class: "badge" }, plural(DATA.runs.length, "run")), badges, make("span", { class: "soft" }, `${DATA.monitor}: ${better}`), make("span", { class: "soft" }, `written ${DATA.written}`), DATA.note ? make("span", { class: "badge" }, DATA.note) : null);
 }
 
-function command(text) {
-  const code = make("code", {}, text);
-  const button = make("button", { class: "copy", "aria-label": "copy the command", onclick: () => copy(code, button) }, "Copy");
-  return make("div", { class: "command" }, code, button);
-}
-
-async function copy(code, button) {
-  try {
-    await navigator.clipboard.writeText(code.textContent);
-    button.textContent = "Copied";
-  } catch {
-    getSelection().selectAllChildren(code); // without access to the clipboard, select the command for the user to copy
-    button.textContent = "Selected";
-  }
-  setTimeout(() => (button.textContent = "Copy"), 1500);
-}
-
 function drawBest() {
   const best = DATA.best === null ? null : DATA.runs[DATA.best];
   if (!best) return replace(byId("best"), make("p", { class: "empty" }, "No run is finished yet."));
@@ -42,7 +25,7 @@ function drawBest() {
   replace(
     byId("best"),
     make("div", { class: "figures" }, at >= 0 ? number(DATA.monitor, at) : null, others.map(([name, index]) => number(name, index))),
-    make("p", { class: "soft" }, runs, best.took.parameters === null ? "" : `; ${count(best.took.parameters)} parameters`),
+    make("p", { class: "soft" }, runs, best.took.parameters === null ? "" : `; ${count(best.took.parameters)} parameters`, best.page ? [" · ", make("a", { href: best.page }, "its page")] : null),
     keys.length ? make("dl", { class: "keys" }, keys.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))) : null,
     best.rerun ? make("p", { class: "soft tight" }, "Train this run again:") : null,
     best.rerun ? command(best.rerun) : null,

@@ -86,7 +86,8 @@ function rowOf(row) {
   const cell = (column) => {
     const text = column.text(row);
     const kind = column.kind === "status" ? `status ${row.status}` : isNumber(column.get(row)) ? `${column.kind} number` : column.kind;
-    return make("td", { class: kind, title: text.length > 24 ? text : null }, text);
+    const content = column.kind === "name" && row.page ? make("a", { href: row.page }, text) : text;
+    return make("td", { class: kind, title: text.length > 24 ? text : null }, content);
   };
   const mark = make("button", { class: "swatch", "aria-label": `select ${label(row)}` });
   const element = make("tr", { "data-id": row.id }, make("td", { class: "pick" }, mark), columns().map(cell));
@@ -120,7 +121,8 @@ function scrollToRow(row) {
 function startTable() {
   const body = byId("rows");
   body.addEventListener("click", (event) => {
-    const row = getSelection().isCollapsed ? rowAt(event) : null; // do not treat selecting text to copy it as a click
+    const isText = !getSelection().isCollapsed || event.target.closest("a"); // text to copy, or a link to follow
+    const row = isText ? null : rowAt(event);
     if (row) pick([row], !isPicked(row));
   });
   body.addEventListener("mouseover", (event) => hover(rowAt(event)));

@@ -131,4 +131,4 @@ def _draw_whole_samples(target: Target, samples: SamplePredictions, view: Predic
 def _describe_split(view: PredictionView, samples: int) -> str:
     """Describe which samples are plotted: `test split, 360 samples`, `validation split, 4,096 of 60,000 samples`."""
     total = len(view.split)
-    return f"{view.name} split, {samples:,}{f' of {total:,}' if samples < total else ''} samples"
+    return f"{view.rows_name or f'{view.name} split'}, {samples:,}{f' of {total:,}' if samples < total else ''} samples"

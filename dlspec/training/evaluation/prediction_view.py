@@ -53,6 +53,7 @@ class PredictionView:
     data: Dataset
     inputs: tuple[str, ...]  # names of the tensors that `network.forward` takes
     batches: Callable[[Split], BatchLoader]  # makes the batches of a split
+    rows_name: str = ""  # names the samples in pictures; "" for the split's name
 
     @property
     def split(self) -> Split:

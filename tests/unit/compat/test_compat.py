@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim import optimizer as optimizer_module
 from torch.optim.lr_scheduler import StepLR
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 from dlspec.compat import sklearn, torch_dynamo
 from dlspec.compat.hydra import set_config_writer
@@ -28,7 +28,7 @@ from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_
 from dlspec.compat.torch_foreach import copy_tensors
 from dlspec.compat.torch_layers import can_have_running_statistics, is_batch_norm, iterate_tensor_slots
 from dlspec.compat.torch_optim import mark_optimizer_stepped
-from dlspec.compat.torchmetrics import get_metric_state, restore_metric
+from dlspec.compat.torchmetrics import get_metric_state, get_summed_state, restore_metric, set_summed_state
 from dlspec.errors import UserError
 from dlspec.network.weights.tensor_files import list_stored_tensors
 from dlspec.training.checkpoint.checkpoint_files import DamagedCheckpoint, read_checkpoint
@@ -82,6 +82,23 @@ def test_kinds_of_normalisations() -> None:
     layers = [nn.BatchNorm1d(2), nn.SyncBatchNorm(2), nn.LazyBatchNorm2d(), nn.InstanceNorm3d(2), nn.LayerNorm(2)]
     assert [is_batch_norm(each) for each in layers] == [True, True, True, False, False]
     assert [can_have_running_statistics(each) for each in layers] == [True, True, True, True, False]
+
+
+def test_states_of_samples_add_up() -> None:
+    metric, predictions, truth = MulticlassAccuracy(3, average="micro"), torch.rand(5, 3), torch.arange(5) % 3
+    states = []
+    for row in range(5):
+        metric.reset()
+        metric.update(predictions[row : row + 1], truth[row : row + 1])
+        state = get_summed_state(metric)
+        assert state is not None
+        states.append({name: each.clone() for name, each in state.items()})
+    metric.reset()
+    metric.update(predictions, truth)
+    expected = float(metric.compute())
+    set_summed_state(metric, {name: sum(each[name] for each in states) for name in states[0]})
+    assert float(metric.compute()) == expected
+    assert get_summed_state(BinaryAUROC()) is None  # it keeps all predictions
 
 
 def test_a_restored_metric_goes_on() -> None:

@@ -1,0 +1,127 @@
+"""`evaluate`: loss and metrics of a finished run on a split of its data, or on a new file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dlspec.cli.console_output import print_message
+from dlspec.cli.run_arguments import RunArguments, parse_run_arguments, parse_setting
+from dlspec.config.saved_run import RUN_FIX
+from dlspec.errors import UserError, format_value, replace_control_characters
+from dlspec.inference.bootstrap import DEFAULT_RESAMPLES
+from dlspec.inference.evaluation_data import SPLITS, SplitName, open_own_data
+from dlspec.inference.evaluation_files import write_evaluation
+from dlspec.inference.loaded_run import LoadedRun, load_run
+from dlspec.inference.new_data import read_new_files
+from dlspec.inference.run_evaluation import Evaluation, evaluate_run
+from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
+from dlspec.jobs.run_resuming import find_run_folder
+from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
+from dlspec.runs.file_names import SPEC_FILE
+
+WORDS = ("run", "split", "checkpoint", "by", "resamples", "pictures", "device", "imports")
+MAX_RESAMPLES = 100_000  # more take hours and change no digit
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluate the run that the arguments name, and write the results into its folder."""
+    arguments = parse_run_arguments("evaluate", argv, WORDS)
+    split, resamples = _read_split(arguments), _read_resamples(arguments)
+    pictures = "pictures" not in arguments.words or arguments.get_flag("pictures")
+    run = _load_run(arguments)
+    with _show_progress() as report_batch:
+        evaluation = _evaluate(run, arguments, split, resamples, report_batch)
+    _print_notes(evaluation)
+    print_message(str(evaluation))
+    written = write_evaluation(evaluation, pictures=pictures)
+    print_message("\n" + "\n".join(f"written: {format_file_path(each)}" for each in written))
+    return EXIT_ROWS_LEFT_OUT if evaluation.data.left_out else EXIT_OK
+
+
+def _load_run(arguments: RunArguments) -> LoadedRun:
+    name = arguments.get_text("run")
+    if not name:
+        raise UserError(f"no run given; {RUN_FIX}")
+    folder = find_run_folder(name)
+    return load_run(
+        folder,
+        arguments.get_text("checkpoint") or "best",
+        imports=arguments.get_list("imports") or (),
+        device=arguments.get_text("device") or _find_device(folder),
+    )
+
+
+def _find_device(folder: Path) -> str:
+    """Return the device that the run was trained on, so that results are equal to the last bit."""
+    trainer = load_yaml_file(folder / SPEC_FILE).tree.get("trainer")
+    return str(trainer.get("device", "auto")) if isinstance(trainer, dict) else "auto"
+
+
+def _evaluate(
+    run: LoadedRun,
+    arguments: RunArguments,
+    split: SplitName | None,
+    resamples: int,
+    report_batch: Callable[[int, int], None],
+) -> Evaluation:
+    settings = arguments.data
+    is_new = split is None and "path" in settings
+    options = {key: value for key, value in settings.items() if key != "path"}
+    data = read_new_files(run, settings["path"], options) if is_new else None
+    opened = None if is_new else open_own_data(run, {key: parse_setting(each) for key, each in settings.items()})
+    return evaluate_run(
+        run,
+        data,
+        opened=opened,
+        split=split or "test",
+        by=arguments.get_text("by"),
+        resamples=resamples,
+        report_batch=report_batch,
+    )
+
+
+def _read_split(arguments: RunArguments) -> SplitName | None:
+    text = arguments.get_text("split")
+    if text is None:
+        return None
+    found = next((each for each in SPLITS if each == text), None)
+    if found is None:
+        raise UserError(f"split must be {', '.join(SPLITS)}, got {format_value(text)}")
+    return found
+
+
+def _read_resamples(arguments: RunArguments) -> int:
+    value = arguments.get_number("resamples", int)
+    if value is None:
+        return DEFAULT_RESAMPLES
+    if not 0 <= value <= MAX_RESAMPLES:
+        found = f"resamples must be a whole number from 0 to {MAX_RESAMPLES:,}, got {value:,}"
+        raise UserError(f"{found}; 0 computes no intervals")
+    return int(value)
+
+
+@contextmanager
+def _show_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows on a terminal how many batches are evaluated."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    print("\rreading the data ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield lambda done, total: print(
+            f"\r\033[Kevaluating: {done:,} of {total:,} batches", end="", file=sys.stderr, flush=True
+        )
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _print_notes(evaluation: Evaluation) -> None:
+    data = evaluation.data
+    for note in evaluation.notes:
+        print(replace_control_characters(note), file=sys.stderr)
+    if data.left_out:
+        first = replace_control_characters(data.reasons[0]) if data.reasons else ""
+        print(f"{data.left_out:,} rows are left out, the first is {first}", file=sys.stderr)

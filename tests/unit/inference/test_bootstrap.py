@@ -1,0 +1,81 @@
+"""Bootstrap intervals, compared with scipy's and with scikit-learn's metrics on resampled rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import bootstrap
+from sklearn.metrics import f1_score
+from torchmetrics.classification import BinaryAUROC, BinaryF1Score, MulticlassAccuracy, MulticlassF1Score
+
+from dlspec.inference.bootstrap import Resampled, choose_samples, count_draws, draw_resamples, make_intervals
+from dlspec.inference.metric_resampling import KeptPredictions, SummedStatistics, make_metric_samples
+
+GENERATOR = np.random.default_rng(0)
+
+
+def test_the_interval_of_a_mean_is_that_of_scipy() -> None:
+    values = GENERATOR.normal(5, 2, 400)
+    draws = draw_resamples(len(values), 2000, seed=0)
+    means = count_draws(draws, len(values)) @ values / len(values)
+    interval = make_intervals({"mean": float(values.mean())}, {"mean": Resampled(means, values.mean())})["mean"]
+    expected = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=1).confidence_interval
+    assert (interval.low, interval.high) == pytest.approx(expected, abs=0.02)
+
+
+def test_the_interval_of_f1_is_that_of_scikit_learn_on_the_same_resamples() -> None:
+    truth = GENERATOR.integers(0, 2, 300)
+    probabilities = np.clip(truth * 0.3 + GENERATOR.random(300) * 0.7, 0, 1)
+    kept = KeptPredictions({"f1_score": BinaryF1Score(), "auroc": BinaryAUROC()})
+    for part in (slice(0, 100), slice(100, 300)):
+        tensors = torch.from_numpy(probabilities[part]), torch.from_numpy(truth[part])
+        kept.add(tensors, np.ones(len(tensors[1]), np.int64))
+    draws = draw_resamples(300, 50, seed=3)
+    expected = [f1_score(truth[rows], probabilities[rows] > 0.5) for rows in draws]
+    assert kept.resample(draws)["f1_score"] == pytest.approx(expected, abs=1e-6)
+    resampled = {"f1_score": Resampled(kept.resample(draws)["f1_score"], 0.5)}
+    interval = make_intervals({"f1_score": 0.5}, resampled)["f1_score"]
+    assert (interval.low, interval.high) == pytest.approx(np.quantile(expected, [0.025, 0.975]), abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", [MulticlassAccuracy(4, average="micro"), MulticlassF1Score(4, average="macro")])
+def test_summed_statistics_of_steps_equal_the_metric_of_all_steps(metric: torch.nn.Module) -> None:
+    rows = np.array([3, 0, 5, 1, 7])
+    probabilities, truth = torch.rand(16, 4), torch.randint(0, 4, (16,))
+    samples = SummedStatistics({"metric": metric}, len(rows))
+    samples.add((probabilities[:8], truth[:8]), rows[:3])
+    samples.add((probabilities[8:], truth[8:]), rows[3:])
+    draws = draw_resamples(len(rows), 20, seed=0)
+    ends = np.cumsum(rows)
+    for draw, found in zip(draws, samples.resample(draws)["metric"], strict=True):
+        steps = np.concatenate([np.arange(ends[each] - rows[each], ends[each]) for each in draw])
+        metric.reset()
+        metric.update(probabilities[steps], truth[steps])
+        assert found == pytest.approx(float(metric.compute()), abs=1e-6)
+
+
+def test_metrics_whose_statistics_do_not_add_up_have_no_interval() -> None:
+    samples = make_metric_samples({"auroc": BinaryAUROC()}, 2, has_one_row=False)
+    samples.add((torch.rand(4), torch.tensor([0, 1, 1, 0])), np.array([2, 2]))
+    assert samples.resample(draw_resamples(2, 5, seed=0)) == {}
+    found = make_intervals({"auroc": 0.5}, {})
+    assert found["auroc"].to_json() == {"value": 0.5, "low": None, "high": None}
+
+
+def test_samples_are_drawn_by_seed_and_in_order() -> None:
+    chosen = choose_samples(1000, 10, seed=1)
+    assert len(set(chosen.tolist())) == 10 and sorted(chosen.tolist()) == chosen.tolist()
+    assert chosen.tolist() == choose_samples(1000, 10, seed=1).tolist() != choose_samples(1000, 10, seed=2).tolist()
+    assert choose_samples(3, 10, seed=1).tolist() == [0, 1, 2]
+
+
+def test_the_interval_of_some_samples_is_moved_and_narrowed_to_that_of_all() -> None:
+    values = GENERATOR.exponential(1, 8000)
+    drawn = values[choose_samples(len(values), 2000, seed=0)]
+    means = count_draws(draw_resamples(2000, 1000, seed=0), 2000) @ drawn / 2000
+    found = make_intervals({"mean": values.mean()}, {"mean": Resampled(means, drawn.mean())}, 2000 / 8000)["mean"]
+    expected = bootstrap((values,), np.mean, n_resamples=1000, method="percentile", rng=1).confidence_interval
+    assert found.low is not None and found.high is not None
+    assert found.low < values.mean() < found.high
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.006)
