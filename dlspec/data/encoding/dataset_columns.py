@@ -28,10 +28,13 @@ def make_fitted_table(data: Dataset) -> FittedTable | None:
 
     Returns:
         The table; None for a source of the user's own whose preparation dlspec does not know.
+
+    Raises:
+        DataError: if a saved table is damaged.
     """
+    if isinstance(data.preprocessing.get("columns"), Mapping):
+        return FittedTable.from_json(data.preprocessing)
     try:
-        if isinstance(data.preprocessing.get("columns"), Mapping):
-            return FittedTable.from_json(data.preprocessing)
         names = {each.name: data.column_names.get(each.name, (each.name,)) for each in data.fields}
         columns = {_name_column(each, names): _fit_field(each, data.preprocessing.get(each.name))
                    for each in data.fields}  # fmt: skip

@@ -66,7 +66,12 @@ def _columns_from_json(saved: object) -> dict[str, FittedColumn]:
 def _plan_from_json(name: str, saved: object, inputs: Mapping[str, FittedColumn]) -> FieldPlan:
     plan = _as_mapping(saved)
     columns, form = plan.get("columns"), next((each for each in FORMS if each == plan.get("form")), None)
-    if not isinstance(columns, list) or not columns or not all(each in inputs for each in columns) or form is None:
+    if (
+        not isinstance(columns, list)
+        or not columns
+        or not all(isinstance(each, str) and each in inputs for each in columns)
+        or form is None
+    ):
         raise _make_saved_error(f"the field '{name}' must have a form and columns that are fitted")
     return FieldPlan(str(name), tuple(columns), form)
 
