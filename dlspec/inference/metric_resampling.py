@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -54,7 +55,7 @@ class KeptPredictions:
         for name, metric in self._metrics.items():
             metric.reset()
             metric.update(*tensors)
-            found[name] = float(metric.compute())
+            found[name] = _compute_metric(metric)
         return found
 
 
@@ -87,7 +88,7 @@ class SummedStatistics:
         found = []
         for sums in count_draws(draws, len(states)) @ states:
             _set_state(metric, sums)
-            found.append(float(metric.compute()))
+            found.append(_compute_metric(metric))
         return np.array(found)
 
 
@@ -100,6 +101,14 @@ def make_metric_samples(metrics: Metrics, samples: int, *, has_one_row: bool) ->
         has_one_row: whether each sample has one row, not one for each step or pixel
     """
     return KeptPredictions(metrics) if has_one_row else SummedStatistics(metrics, samples)
+
+
+def _compute_metric(metric: Any) -> float:
+    """Compute a metric; nan if it is not defined for these samples, as R2 of a single one isn't."""
+    try:
+        return float(metric.compute())
+    except ValueError:
+        return math.nan
 
 
 def _count_numbers(metric: Any) -> float:

@@ -83,13 +83,14 @@ class OwnStep(torch.optim.lr_scheduler.StepLR): pass
 """
 
 
-def test_own_parts_and_the_imports_of_a_saved_spec(dlspec, write, work: Path) -> None:
+def test_own_parts_and_the_imports_of_a_saved_spec(dlspec, write, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("own_parts_for_test.py", OWN_PARTS)
     parts = ["model={layers: [Flatten, {OwnScale: {start: 2.0}}, {Linear: 10}]}", "optimizer=OwnSGD", "loss=OwnLoss",
              "scheduler=OwnStep", "scheduler.step_size=1"]  # fmt: skip
     said = dlspec("imports=[own_parts_for_test]", *parts, "hydra.run.dir=made", *QUICK)
     note = "OwnLoss returns one number for each batch: it counts as the mean over the batch's samples\n"
     assert (said.code, said.err) == (0, note)
+    monkeypatch.delitem(sys.modules, "own_parts_for_test")  # as in a process of its own
     said = dlspec("run=made")
     assert said.code == 2
     assert said.err == (

@@ -18,6 +18,7 @@ from dlspec.data.encoding.fields import make_field, make_target
 from dlspec.data.encoding.fitted_table import FittedTable, check_columns, fit_column, fit_table
 from dlspec.data.encoding.kind_settings import write_kind
 from dlspec.data.encoding.name_patterns import make_unknown_column_error
+from dlspec.data.encoding.parsed_numbers import parse_number_columns
 from dlspec.data.encoding.stacked_columns import Stacks, find_stacks, name_stacked_labels, stack_columns
 from dlspec.data.encoding.table_notes import (
     describe_absent_classes,
@@ -176,8 +177,9 @@ def _encode(plan: _PlannedTable, name: str, reconstructed: str) -> EncodedTable:
     settings = plan.settings
     plan = replace(plan, rows=drop_rows(plan.rows, _find_dropped_rows(plan)))
     split = _split(plan)
-    fitted = plan.saved or _fit(plan, split.rows)
-    parts, encoded = _encode_splits(plan, fitted, split.rows)
+    numeric = _parse_numbers(plan)
+    fitted = plan.saved or _fit(numeric, split.rows)
+    parts, encoded = _encode_splits(numeric, fitted, split.rows)
     lengths_of = _match_target_lengths(fitted, encoded[0])
     fields = tuple(
         make_field(each, fitted.inputs, f"{each.name}_lengths" in encoded[0].fields) for each in fitted.fields
@@ -248,6 +250,13 @@ def _find_classes(plan: _PlannedTable) -> IntArray | None:
             classes = fitted.apply(columns[name]).values
             return np.where(classes == IGNORED, len(fitted.classes), classes)
     return None
+
+
+def _parse_numbers(plan: _PlannedTable) -> _PlannedTable:
+    """Return the plan with numbers in place of the text of plain numbers."""
+    kinds = plan.choice.inputs if plan.choice is not None else plan.saved.inputs if plan.saved is not None else {}
+    columns = parse_number_columns(plan.rows.table.columns, kinds, _make_cell_format(plan.settings))
+    return replace(plan, rows=replace(plan.rows, table=replace(plan.rows.table, columns=columns)))
 
 
 def _fit(plan: _PlannedTable, parts: SplitIndices) -> FittedTable:

@@ -22,11 +22,21 @@ def number_values(column: NDArray[Any]) -> tuple[IntArray, list[Any]]:
     Returns:
         The number of each row's cell (N,), and the distinct cells; a cell that is a list or an array is given as text.
     """
+    if column.ndim == 1 and column.dtype.kind in "iu":
+        return _number_integers(column)
     numbers: dict[Any, int] = {}
     is_plain = column.ndim == 1 and column.dtype.kind not in "Of"  # NaN differs from itself
     cells = column.tolist() if is_plain else map(_describe_cell, column)
     of_rows = np.fromiter((numbers.setdefault(cell, len(numbers)) for cell in cells), np.int64, len(column))
     return of_rows, list(numbers)
+
+
+def _number_integers(column: NDArray[Any]) -> tuple[IntArray, list[Any]]:
+    values, first, inverse = np.unique(column, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # of the values, by first appearance
+    numbers = np.empty(len(values), np.int64)
+    numbers[order] = np.arange(len(values))
+    return numbers[inverse], values[order].tolist()
 
 
 def hash_rows(columns: Columns, names: Sequence[str], seed: int = 0) -> NDArray[np.uint64]:
@@ -48,7 +58,10 @@ def hash_rows(columns: Columns, names: Sequence[str], seed: int = 0) -> NDArray[
 
 def number_equal_rows(columns: Columns, names: Sequence[str]) -> IntArray:
     """Number rows so that rows with equal cells in all of these columns have equal numbers, by first appearance."""
-    return number_values(hash_rows(columns, names))[0]
+    count = len(columns[names[0]]) if names else 0
+    # Python's own hash of 64 bits is quick, and differs between processes; the numbers do not depend on it.
+    hashes = np.fromiter(map(hash, _iterate_rows_as_text(columns, names)), np.int64, count)
+    return number_values(hashes)[0]
 
 
 def _iterate_rows_as_text(columns: Columns, names: Sequence[str]) -> Iterator[str]:
@@ -60,6 +73,8 @@ def _iterate_rows_as_text(columns: Columns, names: Sequence[str]) -> Iterator[st
 
 def _cells_as_text(column: NDArray[Any]) -> Sequence[str]:
     if column.dtype.kind == "T":
+        if column.astype(np.bool_).all():  # none is missing or empty
+            return column.tolist()  # type: ignore[no-any-return]
         return [MISSING_CELL if cell is None else cell for cell in column.tolist()]
     if column.dtype.kind in "biuf" and column.ndim == 1:
         return [str(cell) for cell in column.tolist()]

@@ -58,8 +58,9 @@ class CellReader:
             is_ascii: whether all are ASCII, which needs no normalizing
         """
         get = self._missing.get
-        if is_ascii:  # this line takes a fifth of the time of reading
-            return [get(bare := cell.strip(), bare) for cell in cells]
+        if is_ascii:  # these lines take a fifth of the time of reading
+            bare = list(map(str.strip, cells))
+            return list(map(get, bare, bare))
         return [self.clean(cell) for cell in cells]
 
     def clean_numbers(self, cells: list[str], is_ascii: bool) -> Column | TextCells:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 from sklearn.metrics import f1_score
+from torchmetrics import R2Score
 from torchmetrics.classification import BinaryAUROC, BinaryF1Score, MulticlassAccuracy, MulticlassF1Score
 
 from dlspec.inference.bootstrap import Resampled, choose_samples, count_draws, draw_resamples, make_intervals
@@ -17,11 +18,11 @@ GENERATOR = np.random.default_rng(0)
 
 def test_the_interval_of_a_mean_is_that_of_scipy() -> None:
     values = GENERATOR.normal(5, 2, 400)
-    draws = draw_resamples(len(values), 2000, seed=0)
+    draws = draw_resamples(len(values), 1000, seed=0)
     means = count_draws(draws, len(values)) @ values / len(values)
     interval = make_intervals({"mean": float(values.mean())}, {"mean": Resampled(means, values.mean())})["mean"]
-    expected = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=1).confidence_interval
-    assert (interval.low, interval.high) == pytest.approx(expected, abs=0.02)
+    expected = bootstrap((values,), np.mean, n_resamples=1000, method="percentile", rng=1).confidence_interval
+    assert (interval.low, interval.high) == pytest.approx(expected, abs=0.03)
 
 
 def test_the_interval_of_f1_is_that_of_scikit_learn_on_the_same_resamples() -> None:
@@ -63,6 +64,14 @@ def test_metrics_whose_statistics_do_not_add_up_have_no_interval() -> None:
     assert found["auroc"].to_json() == {"value": 0.5, "low": None, "high": None}
 
 
+def test_a_metric_that_is_not_defined_has_no_interval() -> None:
+    kept = KeptPredictions({"r2_score": R2Score()})
+    kept.add((torch.ones(1), torch.ones(1)), np.ones(1, np.int64))
+    results = kept.resample(draw_resamples(1, 3, seed=0))["r2_score"]
+    assert np.isnan(results).all()
+    assert make_intervals({"r2_score": 0.0}, {"r2_score": Resampled(results, 0.0)})["r2_score"].low is None
+
+
 def test_samples_are_drawn_by_seed_and_in_order() -> None:
     chosen = choose_samples(1000, 10, seed=1)
     assert len(set(chosen.tolist())) == 10 and sorted(chosen.tolist()) == chosen.tolist()
@@ -71,11 +80,11 @@ def test_samples_are_drawn_by_seed_and_in_order() -> None:
 
 
 def test_the_interval_of_some_samples_is_moved_and_narrowed_to_that_of_all() -> None:
-    values = GENERATOR.exponential(1, 8000)
-    drawn = values[choose_samples(len(values), 2000, seed=0)]
-    means = count_draws(draw_resamples(2000, 1000, seed=0), 2000) @ drawn / 2000
-    found = make_intervals({"mean": values.mean()}, {"mean": Resampled(means, drawn.mean())}, 2000 / 8000)["mean"]
-    expected = bootstrap((values,), np.mean, n_resamples=1000, method="percentile", rng=1).confidence_interval
+    values = GENERATOR.exponential(1, 2000)
+    drawn = values[choose_samples(len(values), 500, seed=0)]
+    means = count_draws(draw_resamples(500, 500, seed=0), 500) @ drawn / 500
+    found = make_intervals({"mean": values.mean()}, {"mean": Resampled(means, drawn.mean())}, 500 / 2000)["mean"]
+    expected = bootstrap((values,), np.mean, n_resamples=500, method="percentile", rng=1).confidence_interval
     assert found.low is not None and found.high is not None
     assert found.low < values.mean() < found.high
-    assert (found.low, found.high) == pytest.approx(expected, abs=0.006)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.015)

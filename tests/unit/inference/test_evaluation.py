@@ -18,6 +18,7 @@ from dlspec.errors import UserError
 from dlspec.inference.evaluation_data import open_own_data
 from dlspec.inference.loaded_run import LoadedRun, load_run
 from dlspec.inference.new_data import read_new_files, read_python_rows
+from dlspec.inference.predictor import Predictor
 from dlspec.inference.run_evaluation import Evaluation, evaluate_run
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from helpers.command_line import QUIET, run_in_this_process
@@ -154,6 +155,16 @@ def test_a_new_file_is_evaluated_as_a_whole(folder: Path, run: LoadedRun) -> Non
     again = evaluate_run(run, read_python_rows(run, frame), resamples=0)
     assert again.metrics == found.metrics
     assert again.to_json()["data"] == {"split": None, "path": None, "rows": 80, "left_out": 0}
+
+
+def test_a_predictor_evaluates_files_rows_and_splits(folder: Path, run: LoadedRun, evaluation: Evaluation) -> None:
+    model = Predictor(run)
+    values = {name: each.value for name, each in evaluation.metrics.items()}
+    assert {name: each.value for name, each in model.evaluate(resamples=0).metrics.items()} == values
+    by_path = model.evaluate(folder / "new.csv", by="plan", resamples=0)
+    assert {each.value for each in by_path.groups} == {"basic", "pro"}
+    frame = pd.read_csv(folder / "new.csv", dtype=str, keep_default_na=False)
+    assert model.evaluate(frame, resamples=0).metrics == by_path.metrics
 
 
 def test_rows_that_can_not_be_evaluated_are_left_out(folder: Path, run: LoadedRun) -> None:

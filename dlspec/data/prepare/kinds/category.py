@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 from zlib import crc32
 
@@ -51,7 +52,7 @@ class Category(ColumnKind):
     @override
     def fit(self, column: NDArray[Any], training: Rows, *, read: CellFormat = PLAIN, name: str = "") -> FittedCategory:
         cells = list_cells(column[training])
-        counts = Counter(cell for cell in cells if cell is not None)
+        counts = {cell: count for cell, count in Counter(cells).items() if cell is not None}
         if not counts:
             found = f"the column '{name}' is empty in the training rows"
             raise DataError(name, f"{found}; leave it out: {format_drop_line(name)}", Code.BAD_DATA)
@@ -92,14 +93,14 @@ class FittedCategory(FittedColumn):
 
     def read(self, column: NDArray[Any]) -> Tokens:
         """Convert cells to ids (N,): the tokens of a field, and what `module()` takes."""
-        ids = {cell: number for number, cell in enumerate(self.categories, RESERVED)}
-        return np.array([self._find_id(cell, ids) for cell in list_cells(column)], np.int64)
+        ids: dict[str | None, int] = {cell: number for number, cell in enumerate(self.categories, RESERVED)}
+        ids[None] = PADDING
+        cells = list_cells(column)
+        if self.buckets:
+            ids |= {cell: self._choose_bucket(cell) for cell in set(cells) if cell is not None and cell not in ids}
+        return np.fromiter(map(ids.get, cells, repeat(UNKNOWN)), np.int64, len(cells))
 
-    def _find_id(self, cell: str | None, ids: Mapping[str, int]) -> int:
-        if cell is None:
-            return PADDING
-        if cell in ids or not self.buckets:
-            return ids.get(cell, UNKNOWN)
+    def _choose_bucket(self, cell: str) -> int:
         return RESERVED + len(self.categories) + crc32(cell.encode()) % self.buckets
 
     def apply(self, column: NDArray[Any]) -> Encoded:

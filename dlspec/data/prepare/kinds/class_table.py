@@ -124,7 +124,7 @@ def order_classes(
     Raises:
         DataError: for fewer than two classes, spellings of one class, or so many that they can't be classes.
     """
-    counts = Counter(cell for cell in cells if cell is not None)
+    counts = Counter({cell: count for cell, count in Counter(cells).items() if cell is not None})
     classes = sorted(counts, key=_sort_key)
     check_spellings(name, classes)
     _check_count(name, classes, counts.total())

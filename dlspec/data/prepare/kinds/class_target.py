@@ -76,13 +76,11 @@ class FittedClasses(FittedColumn):
     def apply(self, column: NDArray[Any]) -> Encoded:
         """Encode cells as indices of classes (N,); -100 where the cell is missing or has no class."""
         cells, index = list_cells(column), self.table.make_index()
-        indices = [IGNORED if cell is None else index(cell) for cell in cells]
-        problems = {
-            row: self.table.explain_wrong(cell)
-            for row, (cell, found) in enumerate(zip(cells, indices, strict=True))
-            if cell is not None and found == IGNORED
-        }
-        return encode_missing_targets(np.array(indices, np.int64), cells, self.missing, problems)
+        index_of_cell = {cell: IGNORED if cell is None else index(cell) for cell in set(cells)}
+        indices = np.array([index_of_cell[cell] for cell in cells], np.int64)
+        unknown = [row for row in np.flatnonzero(indices == IGNORED).tolist() if cells[row] is not None]
+        problems = {row: self.table.explain_wrong(str(cells[row])) for row in unknown}
+        return encode_missing_targets(indices, cells, self.missing, problems)
 
     def invert(self, values: NDArray[Any]) -> NDArray[Any]:
         """Convert indices (N,) to names of classes."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -65,7 +66,10 @@ def read_dates(column: NDArray[Any], parts: tuple[DatePart, ...], form: str | No
     cells = list_cells(column)
     found = {cell: parse_date(cell, form) for cell in set(cells) if cell is not None}
     numbers = {cell: [float(_GET_PART[part](date)) for part in parts] for cell, date in found.items() if date}
-    gap = [np.nan] * len(parts)
-    values = np.array([gap if cell is None else numbers.get(cell, gap) for cell in cells], np.float64)
-    wrong = {row: cell for row, cell in enumerate(cells) if cell is not None and cell not in numbers}
-    return DateCells(values.reshape(len(cells), len(parts)), find_missing_cells(cells), wrong)
+    table = np.array([*numbers.values(), [np.nan] * len(parts)], np.float64)  # the last row: missing or wrong
+    index: dict[str | None, int] = {cell: row for row, cell in enumerate(numbers)}
+    values = table[np.fromiter(map(index.get, cells, repeat(len(numbers))), np.int64, len(cells))]
+    wrong = {}
+    if len(numbers) < len(found):
+        wrong = {row: cell for row, cell in enumerate(cells) if cell is not None and cell not in numbers}
+    return DateCells(values, find_missing_cells(cells), wrong)

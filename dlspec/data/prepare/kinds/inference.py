@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat, Cells, is_number, list_cells, make_number_test
+from dlspec.data.prepare.kinds.cells import (
+    PLAIN,
+    CellFormat,
+    Cells,
+    are_all_numbers,
+    is_number,
+    list_cells,
+    make_number_test,
+)
 from dlspec.data.prepare.kinds.class_table import order_classes
 from dlspec.data.prepare.kinds.date_cells import EIGHT_DIGITS, ISO_DATE, parse_date
 from dlspec.data.prepare.kinds.kind import COLUMN_KINDS, TARGET_KINDS, ColumnKind
@@ -75,9 +83,10 @@ class ColumnCells:
     @cached_property
     def number_share(self) -> float:
         """Share of the filled cells that are numbers beyond doubt."""
-        if self.are_numbers:
+        if self.are_numbers or are_all_numbers(self.filled, self.read):
             return 1.0
-        return sum(map(make_number_test(self.read), self.filled)) / len(self.filled)
+        numbers = set(filter(make_number_test(self.read), self.distinct))
+        return sum(map(numbers.__contains__, self.filled)) / len(self.filled)
 
     def find_rows(self, is_wrong: Callable[[str], bool]) -> dict[int, str]:
         """Return the filled cells that are wrong, by row."""
@@ -129,7 +138,7 @@ def _has_numbers(column: NDArray[Any]) -> bool:
 def _infer_nothing(cells: ColumnCells) -> InferredKind | None:
     if not cells.filled:
         return InferredKind(None, "empty")
-    if any(cell != cells.filled[0] for cell in cells.filled):
+    if cells.filled.count(cells.filled[0]) < len(cells.filled):
         return None
     if not cells.has_gaps:
         return InferredKind(None, f"every cell is '{cells.filled[0][:40]}'")
@@ -139,7 +148,9 @@ def _infer_nothing(cells: ColumnCells) -> InferredKind | None:
 def _infer_date(cells: ColumnCells) -> InferredKind | None:
     if all(map(EIGHT_DIGITS.fullmatch, cells.filled)) and all(map(parse_date, cells.distinct)):
         return _make_kind("date", "dates of eight digits")
-    if not any(map(ISO_DATE.fullmatch, cells.filled)):
+    if cells.number_share == 1:
+        return None  # no number is a date but those of eight digits
+    if not any(map(ISO_DATE.fullmatch, cells.distinct)):
         return _refuse(find_other_dates(cells.name, cells.cells))
     wrong = cells.find_rows(lambda cell: not ISO_DATE.fullmatch(cell) or parse_date(cell) is None)
     if len(wrong) <= (1 - MIN_SHARE) * len(cells.filled):
@@ -154,7 +165,8 @@ def _refuse(refusal: Refusal | None) -> InferredKind | None:
 
 
 def _infer_id(cells: ColumnCells) -> InferredKind | None:
-    if not all(cell.isascii() and cell.isdigit() for cell in cells.filled) or not cells.all_differ:
+    digits = "".join(cells.filled)
+    if not (digits.isascii() and digits.isdigit()) or not cells.all_differ or "" in cells.distinct:
         return None
     numbers = [(len(digits := cell.lstrip("0")), digits) for cell in cells.filled]  # in order, of any length
     if all(low < high for low, high in pairwise(numbers)):

@@ -72,7 +72,7 @@ def find_other_numbers(
     Returns:
         The refusal, or None if the cells are not numbers in any of these ways.
     """
-    counts = Counter(cell for cell in cells if cell is not None)
+    counts = {cell: count for cell, count in Counter(cells).items() if cell is not None}
     markers = {cell for cell in counts if cell.lower() in GAP_MARKERS}
     numbers = {cell: count for cell, count in counts.items() if cell not in markers}
     sample = dict.fromkeys(list(numbers)[:: 1 + len(numbers) // MAX_SAMPLE], 1)
@@ -121,7 +121,7 @@ def find_other_dates(name: str, cells: Sequence[str | None]) -> Refusal | None:
     Returns:
         The refusal, or None if the cells are not dates.
     """
-    distinct = list(dict.fromkeys(cell for cell in cells if cell is not None))
+    distinct = [cell for cell in dict.fromkeys(cells) if cell is not None]
     sample = distinct[:: 1 + len(distinct) // MAX_SAMPLE]
     if sum(map(_is_like_date, sample)) < MIN_SAMPLE_SHARE * len(sample):
         return None
