@@ -91,25 +91,17 @@ class AnswerColumns:
 
     def _make_class(self, target: Target, rows: PredictedRows) -> Answers:
         found, name = rows.values[target.name], target.name
-        chosen, probability = self._choose_classes(found)
-        answers: Answers = {name: _name_classes(target, chosen).tolist()}
-        is_pair = found.dim() == 1
-        by_class = torch.stack([1 - found, found], 1) if is_pair else found
-        if is_pair:
+        if found.dim() == 1:
+            chosen = self._pass_threshold(found).long()
+            answers: Answers = {name: _name_classes(target, chosen).tolist()}
             answers[f"{name}.{target.classes[1]}"] = found.tolist()
         else:
-            answers[f"{name}.{PROBABILITY}"] = probability.tolist()
+            probability, chosen = found.max(-1)
+            answers = {name: _name_classes(target, chosen).tolist(), f"{name}.{PROBABILITY}": probability.tolist()}
         if self.options.probabilities:
+            by_class = torch.stack([1 - found, found], 1) if found.dim() == 1 else found
             answers |= {f"{name}.{each}": by_class[:, at].tolist() for at, each in enumerate(target.classes)}
         return answers
-
-    def _choose_classes(self, found: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the chosen class of each row and its probability."""
-        if found.dim() > 1:
-            probability, chosen = found.max(-1)
-            return chosen, probability
-        chosen = self._pass_threshold(found)
-        return chosen.long(), torch.where(chosen, found, 1 - found)
 
     def _pass_threshold(self, found: Tensor) -> Tensor:
         threshold = self.options.threshold

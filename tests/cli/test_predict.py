@@ -137,7 +137,7 @@ def test_a_split_of_the_own_data(run: Path, predict: Command, work: Path, monkey
     assert [float(row["churned.yes"]) for row in found] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-WRONG = {
+WRONG: dict[tuple[str, ...], str] = {
     ("split=test",): "input and split together; leave one of them out",
     ("input=none.csv",): "no file 'none.csv'; did you mean 'new.csv'?",
     ("output=new.csv",): "the output 'new.csv' is the input file; write the predictions to another file",
