@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,13 +61,6 @@ class SweepRecord:
             "code": entry.versions.code,
             "data": entry.versions.data,
         }
-
-    def entries_by_hash(self) -> Mapping[str, Iterator[SweepEntry]]:
-        """Map each hash to the jobs that have it, in order: equal jobs are matched one after the other."""
-        found: defaultdict[str, list[SweepEntry]] = defaultdict(list)
-        for entry in self.entries:
-            found[entry.job.hash].append(entry)
-        return {key: iter(entries) for key, entries in found.items()}
 
     def add(self, entries: Iterable[SweepEntry]) -> None:
         """Add jobs; a job replaces the one with the same number."""
