@@ -6,7 +6,6 @@ from collections import defaultdict, deque
 from dataclasses import replace
 
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER
-from dlspec.runs.job_state import JobState
 from dlspec.runs.job_versions import JobVersions, read_versions
 from dlspec.sweeps.executors.job_worker import has_failed
 from dlspec.sweeps.records.planned_job import NO_FOLDER, SweepEntry
@@ -19,8 +18,8 @@ NO_NUMBER = -1
 class RecordedJobs:
     """The jobs in a sweep's folder. Each of them becomes at most one planned job.
 
-    A job is recognized by the hash of its spec, among equal jobs by its overrides. While its spec is not checked, only
-    its overrides are known; the job that has the same ones is reserved for it.
+    A job is recognized by the hash of its spec, among equal jobs by its settings as written. While its spec is not
+    checked, only these are known; the job that has the same ones is reserved for it.
 
     Args:
         record: The sweep's `sweep.json`.
@@ -32,12 +31,12 @@ class RecordedJobs:
         self._by_number = {each.job.number: each for each in record.entries}
         self._owners: dict[int, SweepEntry] = {}  # the planned job that a recorded job has become, by number
         self._by_hash: defaultdict[str, deque[SweepEntry]] = defaultdict(deque)
-        self._by_overrides: defaultdict[tuple[str, ...], deque[SweepEntry]] = defaultdict(deque)
+        self._by_settings: defaultdict[tuple[str, ...], deque[SweepEntry]] = defaultdict(deque)
         self._equal: defaultdict[tuple[str, tuple[str, ...]], deque[SweepEntry]] = defaultdict(deque)
         for each in record.entries:
             self._by_hash[each.job.hash].append(each)
-            self._by_overrides[each.job.overrides].append(each)
-            self._equal[each.job.hash, each.job.overrides].append(each)
+            self._by_settings[each.job.settings].append(each)
+            self._equal[each.job.hash, each.job.settings].append(each)
 
     def match(self, entry: SweepEntry) -> None:
         """Give a checked job the number and folder that it has in the sweep's folder, and note whether it is done.
@@ -52,12 +51,12 @@ class RecordedJobs:
             entry.job = replace(entry.job, number=NO_NUMBER)
 
     def reserve(self, entry: SweepEntry) -> None:
-        """Reserve the job with the same overrides for a job whose spec is not checked."""
-        recorded = self._take_first(self._by_overrides[entry.job.overrides])
+        """Reserve the job with the same settings for a job whose spec is not checked, and show its result."""
+        recorded = self._take_first(self._by_settings[entry.job.settings])
         if recorded is not None:
             self._owners[recorded.job.number] = entry
-            entry.job = replace(entry.job, number=recorded.job.number)
-            entry.is_probably_done = recorded.status is JobState.FINISHED
+            entry.reserved, entry.result = recorded, recorded.result
+            entry.job = replace(entry.job, number=recorded.job.number, folder=recorded.job.folder)
 
     def forget_unused(self) -> None:
         """Remove jobs from the record that were refused, or never checked, and are not planned any more."""
@@ -72,9 +71,9 @@ class RecordedJobs:
         if self._owners.get(job.number) is entry and self._by_number[job.number].job.hash in (job.hash, ""):
             return self._by_number[job.number]
         return (
-            self._take_first(self._equal[job.hash, job.overrides])
+            self._take_first(self._equal[job.hash, job.settings])
             or self._take_first(self._by_hash[job.hash])
-            or self._take_first(self._equal["", job.overrides])
+            or self._take_first(self._equal["", job.settings])
         )
 
     def _take_first(self, entries: deque[SweepEntry]) -> SweepEntry | None:

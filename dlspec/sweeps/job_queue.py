@@ -32,7 +32,8 @@ class JobQueue:
         listing: Gives jobs their folders.
         comparison: Knows which data have changed.
         save: Writes `sweep.json`.
-        report_refused: Called with each job that is refused while others train.
+        report_refused: Called with each job that is refused while others train, unless the queue stops then.
+        stops_at_refused: Whether it stops at the first job that is refused.
     """
 
     def __init__(
@@ -44,12 +45,13 @@ class JobQueue:
         *,
         save: Callable[[], None],
         report_refused: Callable[[SweepEntry], None],
+        stops_at_refused: bool,
     ) -> None:
         self.entries = checks.entries
         self.started: list[SweepEntry] = []  # in the order in which the executor got them
         self.checked_late: list[SweepEntry] = []
         self._checks, self._recorded, self._listing, self.comparison = checks, recorded, listing, comparison
-        self._save, self._report_refused = save, report_refused
+        self._save, self._report_refused, self._stops_at_refused = save, report_refused, stops_at_refused
         self._is_saved, self.is_stopped = True, False
         self._kept = checks.checked
 
@@ -103,6 +105,12 @@ class JobQueue:
         if self._kept > MAX_KEPT_JOBS or not entry.needs_training:
             self.drop(entry)
         if entry.is_refused:
+            self._handle_refused(entry)
+
+    def _handle_refused(self, entry: SweepEntry) -> None:
+        if self._stops_at_refused:
+            self.stop()
+        else:
             self._report_refused(entry)
 
     def _load(self, entry: SweepEntry) -> None:
@@ -115,7 +123,7 @@ class JobQueue:
             self._kept += 1
         else:
             entry.refuse(again.result if again.is_refused else _REFUSED_AS_CHANGED)
-            self._report_refused(entry)
+            self._handle_refused(entry)
 
 
 _REFUSED_AS_CHANGED = JobResult(JobState.REFUSED, error=CHANGED_MEANWHILE, text=CHANGED_MEANWHILE)

@@ -28,7 +28,7 @@ class SpecChecks:
 
     def __init__(self, entries: Sequence[SweepEntry], record: SweepRecord) -> None:
         self.entries = entries
-        self._order = iter(_sort_for_checks(entries, {each.job.overrides: each.status for each in record.entries}))
+        self._order = iter(_sort_for_checks(entries, {each.job.settings: each.status for each in record.entries}))
         self.checked = 0  # number of jobs
 
     @property
@@ -74,7 +74,7 @@ def _sort_for_checks(
     covering = {id(each): index for index, each in enumerate(_cover_values(entries))}
 
     def rank(entry: SweepEntry) -> tuple[int, int]:
-        state = recorded.get(entry.job.overrides)
+        state = recorded.get(entry.job.settings)
         if state is JobState.REFUSED:
             return 0, 0
         if id(entry) in covering:
@@ -91,7 +91,5 @@ def _cover_values(entries: Sequence[SweepEntry]) -> list[SweepEntry]:
         for override in entry.job.overrides:
             key, value = split_override(override)
             by_value[key].setdefault(value, entry)
-    covering = [
-        each for values in by_value.values() if 1 < len(values) <= MAX_VALUES_CHECKED_FIRST for each in values.values()
-    ]
-    return list(dict.fromkeys(covering))
+    few = [values for values in by_value.values() if 1 < len(values) <= MAX_VALUES_CHECKED_FIRST]
+    return list(dict.fromkeys(entry for values in sorted(few, key=len) for entry in values.values()))

@@ -149,14 +149,19 @@ class SweepRun:
     def _train(self, checks: SpecChecks, executor: Executor, make_queue: Callable[..., JobQueue]) -> None:
         self._runs_inline = executor.progress_scope == "jobs"
         sweep_display = make_display(self.entries, executor.progress_scope)
-        queue = make_queue(save=self._save_checked, report_refused=partial(self._report_refused, sweep_display))
+        queue = make_queue(
+            save=partial(self._write_record, synced=True),
+            report_refused=sweep_display.on_job_end,
+            stops_at_refused=self.settings.on_invalid == "stop",
+        )
         try:
             self._report_planned_jobs(checks, queue, sweep_display)
             with catch_signals(self._interruption):
                 for event in executor.run(queue, SECONDS_BETWEEN_POLLS):
                     self._check_folder()
                     self._handle_event(event, queue, sweep_display)
-                    if self._interruption.signal or self._is_ending:
+                    if self._interruption.signal or self._is_ending or queue.is_stopped:
+                        self._is_ending = True
                         queue.stop()
                         self._stop_executor(executor, sweep_display)
             self._report_trained_jobs(queue.checked_late, queue, sweep_display, is_more=True)
@@ -195,18 +200,6 @@ class SweepRun:
         fix = python_fix if self.record.command is None else f"run {command}"
         if unknown := describe_unknown_versions(entries, fix):
             log.warning(unknown)
-
-    def _report_refused(self, sweep_display: SweepDisplay, entry: SweepEntry) -> None:
-        """Report a job that is refused while others train; it ends the sweep unless `sweep.on_invalid=skip`."""
-        if self.settings.on_invalid == "skip":
-            sweep_display.on_job_end(entry)
-        else:
-            self._is_ending = True
-
-    def _save_checked(self) -> None:
-        """Write jobs whose specs were checked while others train to `sweep.json`, before they start."""
-        self.record.add(self._entries)
-        self._write_record(synced=True)
 
     def _handle_event(
         self, event: TaskStarted | TaskEnded | None, queue: JobQueue, sweep_display: SweepDisplay
@@ -263,6 +256,7 @@ class SweepRun:
     def _write_record(self, *, synced: bool) -> None:
         """Write `sweep.json`. If that fails, only warn: the results are in the jobs' folders."""
         began = time.monotonic()
+        self.record.add(self._entries)  # a number may have changed when a spec was checked
         try:
             self.record.write(synced=synced)
         except OSError as error:

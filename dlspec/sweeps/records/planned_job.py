@@ -42,6 +42,11 @@ class PlannedJob:
     is_recorded: bool = False  # whether `sweep.json` contained the job before
     only_builds: bool = False  # whether it is only built, to check its shapes, and not trained
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The overrides without those that only say how the sweep runs its jobs."""
+        return tuple(each for each in self.overrides if not each.lstrip("+~").startswith(("sweep.", "hydra.")))
+
     def load_steps(self) -> JobSteps:
         """Unpickle the job's steps."""
         steps: JobSteps = pickle.loads(self.pickled)
@@ -76,7 +81,7 @@ class SweepEntry:
     changed: Change = ""  # what has changed since it was finished or started
     started_at: float = 0.0  # by `time.monotonic`, for the display
     seconds: float = 0.0  # how long it ran, for the display
-    is_probably_done: bool = False  # by its overrides, while its spec is not checked
+    reserved: SweepEntry | None = None  # while the spec is not checked: the recorded job that it probably is
     plan: JobPlan | None = None  # what the job is made from; None for a job read from `sweep.json`
     is_checked: bool = True  # whether the spec was checked; if not, the job has only its overrides and its number
 
@@ -96,6 +101,11 @@ class SweepEntry:
         return not self.is_refused and not self.is_done
 
     @property
+    def is_probably_done(self) -> bool:
+        """Whether its spec is not checked, and the sweep has finished a job with the same overrides."""
+        return self.reserved is not None and self.reserved.status is JobState.FINISHED
+
+    @property
     def was_trained(self) -> bool:
         """Whether an earlier start of the sweep trained the job, or a part of it."""
         return self.is_done or self.is_started
@@ -103,14 +113,14 @@ class SweepEntry:
     def check(self) -> None:
         """Check the job's spec, and refuse the job if it is invalid."""
         assert self.plan is not None and not self.is_checked
-        checked = self.plan.check()
+        checked, self.reserved = self.plan.check(), None
         self.job = replace(checked.job, number=self.job.number)
         self.result, self.versions, self.is_checked = checked.result, checked.versions, True
 
     def refuse(self, result: JobResult) -> None:
         """Mark the job as refused with `result`. A new job is then identified by a hash of its overrides."""
         if not self.job.is_recorded:
-            self.job = replace(self.job, hash=_hash_refused_job(self.job.overrides))
+            self.job = replace(self.job, hash=_hash_refused_job(self.job.settings))
         self.result = result
 
 
@@ -146,9 +156,10 @@ def plan_job(overrides: tuple[str, ...], prepare: Callable[[], JobSteps], data_c
 
 def _make_refused_entry(overrides: tuple[str, ...], error: Exception) -> SweepEntry:
     result = JobResult(JobState.REFUSED, error=format_error_line(error), text=format_error_details(error))
-    return SweepEntry(PlannedJob(overrides, _hash_refused_job(overrides)), result)
+    job = PlannedJob(overrides, "")
+    return SweepEntry(replace(job, hash=_hash_refused_job(job.settings)), result)
 
 
-def _hash_refused_job(overrides: Sequence[str]) -> str:
-    """Hash an invalid job by its overrides: an invalid spec has no other hash by which a sweep could match it."""
-    return "refused " + hashlib.sha256("\n".join(overrides).encode(errors="backslashreplace")).hexdigest()[:16]
+def _hash_refused_job(settings: Sequence[str]) -> str:
+    """Hash an invalid job by its settings as written: an invalid spec has no other hash by which a sweep could match it."""
+    return "refused " + hashlib.sha256("\n".join(settings).encode(errors="backslashreplace")).hexdigest()[:16]

@@ -63,8 +63,9 @@ class SweepRecord:
         }
 
     def add(self, entries: Iterable[SweepEntry]) -> None:
-        """Add jobs; a job replaces the one with the same number."""
-        by_number = {entry.job.number: entry for entry in (*self.entries, *entries)}
+        """Add jobs; a job replaces the one with the same number, once its spec is checked."""
+        added = (entry for entry in entries if entry.reserved is None)
+        by_number = {entry.job.number: entry for entry in (*self.entries, *added)}
         self.entries = list(by_number.values())
 
     def new_number(self) -> int:
