@@ -45,7 +45,7 @@ def read_trainer(raw: Any, problems: Problems) -> TrainerSpec | None:
 
 
 def _check_counts(trainer: TrainerSpec, problems: Problems) -> None:
-    """Report counts that no training reaches; zeros too many are a frequent mistake."""
+    """Report counts that no training reaches, most of them numbers with a few zeros too many."""
     for limit, keys in _COUNTS_BY_LIMIT.items():
         for key in keys:
             count = getattr(trainer, key)

@@ -161,5 +161,5 @@ def _make_refused_entry(overrides: tuple[str, ...], error: Exception) -> SweepEn
 
 
 def _hash_refused_job(settings: Sequence[str]) -> str:
-    """Hash an invalid job by its settings as written: an invalid spec has no other hash by which a sweep could match it."""
+    """Hash an invalid job by its settings as written: a sweep could not match an invalid spec otherwise."""
     return "refused " + hashlib.sha256("\n".join(settings).encode(errors="backslashreplace")).hexdigest()[:16]
