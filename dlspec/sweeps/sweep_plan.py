@@ -144,19 +144,23 @@ _RESUMED: Mapping[Change, str] = {
 }
 
 
-def describe_trained_jobs(entries: Sequence[SweepEntry], count: int, *, is_more: bool = False) -> list[str]:
-    """Describe the jobs that are already done, and those that were trained or started with other code or data.
+def describe_done_jobs(entries: Sequence[SweepEntry]) -> list[str]:
+    """Describe how many jobs are already done, as far as their specs are checked, and how many others probably are."""
+    done = sum(entry.is_done for entry in entries)
+    probably_done = sum(entry.is_probably_done for entry in entries)
+    others = f"{probably_done:,} more were finished with the same settings: they are checked last"
+    return [
+        *([f"{done:,} of {len(entries):,} jobs are done already"] if done else []),
+        *([others] if probably_done else []),
+    ]
 
-    Args:
-        entries: The jobs to describe.
-        count: The number of all jobs of the sweep.
-        is_more: Whether other jobs were described before.
-    """
+
+def describe_trained_jobs(entries: Sequence[SweepEntry]) -> list[str]:
+    """Describe the jobs that were trained or started with other code or data."""
     done = [entry for entry in entries if entry.is_done]
     started = Counter(entry.changed for entry in entries if entry.is_started)
     counts = Counter(entry.changed for entry in done)
     return [
-        *([f"{len(done)}{' more' if is_more else ''} of {count} jobs are done already"] if done else []),
         *(f"{counts[key]} of them were trained {text}: {_KEPT}" for key, text in _CHANGES.items() if counts[key]),
         *(
             f"jobs that are not finished and were trained {text}: {started[key]}; {_RESUMED[key]}"

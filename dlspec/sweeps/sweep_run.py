@@ -38,6 +38,7 @@ from dlspec.sweeps.sweep_plan import (
     RERUN_CHANGED,
     SECONDS_BETWEEN_POLLS,
     check_shapes,
+    describe_done_jobs,
     describe_trained_jobs,
     describe_uncompared_data,
     describe_unknown_versions,
@@ -164,7 +165,7 @@ class SweepRun:
                         self._is_ending = True
                         queue.stop()
                         self._stop_executor(executor, sweep_display)
-            self._report_trained_jobs(queue.checked_late, queue, sweep_display, is_more=True)
+            self._report_late_jobs(queue, sweep_display)
         finally:
             sweep_display.close()
             if self.record.exists():
@@ -181,17 +182,23 @@ class SweepRun:
             count = f"checked {checks.checked:,} of {len(checks.entries):,} jobs"
             sweep_display.print_message(f"{count}; the rest is checked while they train")
         checked = [entry for entry in checks.entries if entry.is_checked]
+        for line in describe_done_jobs(checks.entries):
+            sweep_display.print_message(line)
         self._report_trained_jobs(checked, queue, sweep_display)
         for entry in checked:
             if entry.is_refused:
                 sweep_display.on_job_end(entry)
 
-    def _report_trained_jobs(
-        self, entries: Sequence[SweepEntry], queue: JobQueue, sweep_display: SweepDisplay, *, is_more: bool = False
-    ) -> None:
-        """Report the jobs that were trained before, and which of them with other or unknown code or data."""
-        count = len(queue.entries)
-        for line in describe_trained_jobs(entries, count, is_more=is_more):
+    def _report_late_jobs(self, queue: JobQueue, sweep_display: SweepDisplay) -> None:
+        """Report the trained jobs among those whose specs were checked while others trained."""
+        done = sum(entry.is_done for entry in queue.checked_late)
+        if done:
+            sweep_display.print_message(f"{done:,} more of {len(queue.entries):,} jobs were done already")
+        self._report_trained_jobs(queue.checked_late, queue, sweep_display)
+
+    def _report_trained_jobs(self, entries: Sequence[SweepEntry], queue: JobQueue, sweep_display: SweepDisplay) -> None:
+        """Report which of the jobs that were trained before had other or unknown code or data."""
+        for line in describe_trained_jobs(entries):
             sweep_display.print_message(line)
         if uncompared := queue.comparison.take_uncompared():
             log.warning(describe_uncompared_data(uncompared))

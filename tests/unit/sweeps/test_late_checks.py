@@ -139,7 +139,7 @@ def test_a_repeated_default_makes_no_other_jobs(work: Path, dlspec: Run) -> None
     before = {path: path.stat().st_mtime_ns for path in work.glob("sweep/*/metrics.jsonl")}
     said = dlspec(*INLINE, "optimizer.lr=0.001", "seed=0,1,2")
     assert said.code == 0
-    assert "1 of 3 jobs are done already\n2 more of 3 jobs are done already\n" in said.out
+    assert "1 of 3 jobs are done already\n2 more of 3 jobs were done already\n" in said.out
     assert before == {path: path.stat().st_mtime_ns for path in work.glob("sweep/*/metrics.jsonl")}
     assert [each[:3] for each in list_jobs(work)] == [(each, str(each), "finished") for each in range(3)]
 
@@ -147,7 +147,11 @@ def test_a_repeated_default_makes_no_other_jobs(work: Path, dlspec: Run) -> None
 def test_equal_jobs(work: Path, dlspec: Run) -> None:
     assert dlspec(*INLINE, "seed=0,0,0").code == 0
     assert [each[:3] for each in list_jobs(work)] == [(each, str(each), "finished") for each in range(3)]
-    assert "2 more of 3 jobs are done already" in dlspec("resume", "sweep=sweep").out
+    assert dlspec("resume", "sweep=sweep").out.startswith(
+        f"{LINE.format(3)}1 of 3 jobs are done already\n"
+        "2 more were finished with the same settings: they are checked last\n"
+        "2 more of 3 jobs were done already\n\n"
+    )
 
 
 def test_a_job_that_was_only_listed_keeps_its_number(work: Path, dlspec: Run) -> None:
