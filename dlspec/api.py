@@ -47,7 +47,7 @@ from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.executor_choice import choose_executor
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
-from dlspec.sweeps.records.planned_job import JobSteps, PlanJob, plan_job
+from dlspec.sweeps.records.planned_job import JobPlan, JobSteps
 from dlspec.sweeps.records.sweep_folder import open_sweep_folder
 from dlspec.sweeps.records.sweep_record import SweepRecord
 from dlspec.sweeps.sweep_run import SweepRun
@@ -292,7 +292,7 @@ def sweep(
             try:
                 sweep_run.launch(
                     [
-                        _make_job_planner(
+                        _make_job_plan(
                             partial(_prepare_job, spec, data, values, sweep_run.spec_version), values, checksum
                         )
                         for values in grid
@@ -339,9 +339,9 @@ def _refuse_data_keys(over: Mapping[str, Any], dataset: Dataset | None) -> None:
         )
 
 
-def _make_job_planner(prepare: Callable[[], JobSteps], values: Values, checksum: str) -> PlanJob:
+def _make_job_plan(prepare: Callable[[], JobSteps], values: Values, checksum: str) -> JobPlan:
     overrides = tuple(f"{key}={_format_value(value)}" for key, value in values.items())
-    return partial(plan_job, overrides, prepare, checksum)
+    return JobPlan(overrides, prepare, checksum)
 
 
 def _format_value(value: Any) -> str:

@@ -21,6 +21,8 @@ DEFAULT_LIMITS: Mapping[str, int] = {
     "summary_bytes": 10**13,  # of weights in a summary, which allocates no memory for them
     "weights_header_bytes": 20_000_000,  # of a safetensors file's header: parsing takes 15 times its size in memory
     "jobs": 100_000,  # of a sweep
+    "epochs": 1_000_000,  # of a run; a number with a few zeros too many would train for ever
+    "steps": 1_000_000_000,  # of a run, as planned: at a thousand steps a second they take 12 days
     "layers": 10_000,  # of a network, with blocks and repeats expanded
     "formula_length": 500,  # characters
     "formula_depth": 50,  # nested brackets and operations

@@ -26,7 +26,7 @@ from dlspec.compat.hydra import (
 from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, ComposedConfig
 from dlspec.config.conf_files import find_packaged_conf
 from dlspec.config.hydra_node import set_hydra_value
-from dlspec.errors import UserError
+from dlspec.errors import Code, Problem, SpecError, UserError, format_value
 from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.runs.file_access import refuse_links
 from dlspec.runs.io import write_text_unsynced
@@ -52,8 +52,14 @@ def is_folder_named(config: DictConfig, key: str) -> bool:
     Args:
         config: a composed config.
         key: the folder's key below `hydra`, such as `run.dir`.
+
+    Raises:
+        SpecError: if the section of the key is not a mapping.
     """
     section, _, last = key.partition(".")
+    if not isinstance(config.hydra[section], DictConfig):  # an interpolation that gives something else
+        found = f"expected a mapping that names a folder ('{last}'), got {format_value(config.hydra[section])}"
+        raise SpecError([Problem(Code.WRONG_TYPE, f"hydra.{section}", found, f"write hydra.{key}=FOLDER")])
     return bool(get_plain_value(config.hydra[section], last) != _read_default_folders()[section][last])
 
 

@@ -54,6 +54,11 @@ def compute_shape_key(spec: Spec) -> str:
     return _hash_tree({**sections, "data": describe_data(spec), "optimizer": spec.optimizer.schema.name})
 
 
+def compute_data_key(spec: Spec) -> str:
+    """Hash what determines which data a job reads."""
+    return _hash_tree(describe_data(spec))
+
+
 def describe_data(spec: Spec) -> dict[str, Any]:
     """Return the data source's name and settings, with defaults."""
     return {"type": spec.data.source_name, **spec.data.model_dump(mode="json")}

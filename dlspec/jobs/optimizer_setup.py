@@ -19,6 +19,7 @@ from dlspec.language.parse.pattern import ParameterPattern
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.spec_versions import WARMUP_OF_EPOCHS
+from dlspec.limits import explain_raising_limit, get_limit
 from dlspec.metrics.selection import SelectedMetric, make_metrics
 from dlspec.network.built_network import Network
 from dlspec.network.parameters import NamedParameter, list_named_parameters, match_patterns
@@ -221,6 +222,22 @@ def build_schedule(
         return None
     has_factor = spec.warmup and interval == "epoch"
     return Schedule(scheduler, interval, Warmup(optimizer, spec.warmup) if has_factor else None)
+
+
+def check_run_length(spec: Spec, data: Dataset, trained: TrainedLength, problems: Problems) -> None:
+    """Report a run that is planned to take more optimizer steps than the limit.
+
+    Args:
+        spec: The spec.
+        data: The data, whose size gives the number of steps of an epoch.
+        trained: What was trained before the run was resumed.
+        problems: Gets the problem.
+    """
+    steps, limit = _count_run_length(spec, data, trained).steps, get_limit("steps")
+    if steps > limit:
+        found = f"{spec.trainer.epochs:,} epochs of these data are {steps:,} steps, at most {limit:,} are allowed"
+        fix = f"lower it, or set trainer.max_steps; {explain_raising_limit('steps')}"
+        problems.add(Code.TOO_LARGE, ("trainer", "epochs"), found, fix, at_value=True)
 
 
 def _check_total_steps(

@@ -18,7 +18,13 @@ from dlspec.analysis.causality import check_causality
 from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
-from dlspec.jobs.optimizer_setup import build_optimizer, build_schedule, freeze_parameters, resolve_scheduler
+from dlspec.jobs.optimizer_setup import (
+    build_optimizer,
+    build_schedule,
+    check_run_length,
+    freeze_parameters,
+    resolve_scheduler,
+)
 from dlspec.jobs.spec import Spec
 from dlspec.jobs.spec_reading import read_spec, settle_spec
 from dlspec.jobs.spec_saving import losses_to_spec, metrics_to_spec, part_to_spec
@@ -171,6 +177,7 @@ class Preparation:
         spec, data, network, problems = built.spec, built.data, built.network, built.spec.problems.make_empty_copy()
         criterion = make_criterion(network, data, spec.loss, problems, spec.balanced)
         _check_sampling(spec, data, problems)
+        check_run_length(spec, data, self.trained, problems)
         causality_notes = () if criterion is None else check_causality(network, criterion, data, problems)
         predicted = () if criterion is None else criterion.predicted_targets
         if any(each.labels and each.name not in data.origin.get("labels", ()) for each in predicted):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from dlspec.errors import Code, find_closest, format_value
+from dlspec.errors import Code, KeyPath, find_closest, format_value
 from dlspec.jobs.spec import CheckedPart
 from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.limits import explain_raising_limit, get_limit
 from dlspec.parts.section_reader import read_section
 from dlspec.parts.specs.average_spec import read_average
 
@@ -17,6 +18,11 @@ from dlspec.parts.specs.average_spec import read_average
 REASONS_AGAINST_WARMUP = dict.fromkeys(
     ("OneCycleLR", "CyclicLR"), "it raises the learning rate itself: see its settings"
 )
+# Settings of the trainer that count something, by the limit that they may not exceed.
+_COUNTS_BY_LIMIT = {
+    "epochs": ("epochs", "patience"),
+    "steps": ("max_steps", "limit_batches", "accumulate", "checkpoint_steps"),
+}
 _DEVICE_PATTERN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _DEVICE_SYNONYMS = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 
@@ -33,8 +39,31 @@ def read_trainer(raw: Any, problems: Problems) -> TrainerSpec | None:
     average_spec = read_average(average, trainer.epochs if trainer else None, problems)
     if trainer is None:
         return None
+    _check_counts(trainer, problems)
     _check_device_and_monitor(trainer, problems)
     return trainer.model_copy(update={"average": average_spec})
+
+
+def _check_counts(trainer: TrainerSpec, problems: Problems) -> None:
+    """Report counts that no training reaches, most of them numbers with a few zeros too many."""
+    for limit, keys in _COUNTS_BY_LIMIT.items():
+        for key in keys:
+            count = getattr(trainer, key)
+            if count is not None and count > get_limit(limit):
+                report_large_count(("trainer", key), count, limit, problems)
+
+
+def report_large_count(path: KeyPath, count: int, limit: str, problems: Problems) -> None:
+    """Report a setting that exceeds a limit.
+
+    Args:
+        path: The setting's path.
+        count: Its value.
+        limit: The name of the limit.
+        problems: Gets the problem.
+    """
+    found = f"'{path[-1]}' is {count:,}, at most {get_limit(limit):,} are allowed"
+    problems.add(Code.TOO_LARGE, path, found, explain_raising_limit(limit), at_value=True)
 
 
 def _check_device_and_monitor(trainer: TrainerSpec, problems: Problems) -> None:
@@ -76,6 +105,9 @@ def read_warmup(raw: Any, scheduler: CheckedPart | None, problems: Problems) -> 
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
         found = f"warmup must be a whole number of steps >= 1, got {format_value(warmup)}"
         problems.add(Code.WRONG_VALUE, ("scheduler", "warmup"), found, at_value=True)
+        return 0
+    if warmup > get_limit("steps"):
+        report_large_count(("scheduler", "warmup"), warmup, "steps", problems)
         return 0
     if scheduler is not None and scheduler.schema.name in REASONS_AGAINST_WARMUP:
         found, fix = f"{scheduler.schema.name} can't have a warmup", REASONS_AGAINST_WARMUP[scheduler.schema.name]

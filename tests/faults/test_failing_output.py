@@ -126,7 +126,7 @@ def test_a_sweep_in_processes(shell: str, tmp_path: Path) -> None:
     assert done.returncode == 0
     jobs = (read_json_object(tmp_path / "sweep/sweep.json") or {})["jobs"]
     assert [job["status"] for job in jobs] == ["finished"] * 3
-    assert all("epoch" not in path.read_text(errors="replace") for path in tmp_path.glob("sweep/*/.hydra/*"))
+    assert all("epoch 1" not in path.read_text(errors="replace") for path in tmp_path.glob("sweep/*/.hydra/*"))
 
 
 # ---- the streams -----------------------------------------------------------------------------------------------------

@@ -93,6 +93,8 @@ def test_a_number_of_jobs_at_once(value: str, work: Path, dlspec: Run) -> None:
         ),
         *(
             "hydra.sweeper=null",
+            "hydra.sweep=${hydra:nothing}",
+            "hydra.sweep=${hydra.run.dir}",
             "hydra.overrides.hydra=[{a: 1}]",
             f"sweep.workers={BIG}",
             f"sweep.threads={BIG}",

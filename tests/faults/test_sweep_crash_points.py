@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dlspec.sweeps import job_queue, sweep_run
 from helpers.command_line import QUIET, run_in_this_process
 from helpers.sweep_crashes import Victims, run_until
 
@@ -33,6 +34,7 @@ class Case:
     first: tuple[str, ...] = ()  # a command that is killed before
     killed_before: str = ""  # the operation before which it is killed; '' if it ends
     other_data: bool = False  # whether the data are replaced then
+    checks_late: bool = False  # whether the second job's spec is checked while the first job trains
 
 
 HALF = "os.rename 1/checkpoints/step-000000002.safetensors"  # the first job is done, the second one is not
@@ -40,6 +42,8 @@ CASES = {
     "inline": Case(INLINE),
     "inline, resumed": Case(RESUME, first=INLINE, killed_before=HALF),
     "inline, with other data": Case(AGAIN, first=INLINE, killed_before=HALF, other_data=True),
+    "inline, checked late": Case(INLINE, checks_late=True),
+    "inline, checked late, resumed": Case(RESUME, first=INLINE, killed_before=HALF, checks_late=True),
     "processes": Case(PROCESSES),
     "processes, resumed": Case(RESUME, first=PROCESSES, killed_before=HALF),
     "processes, the sweep's killed": Case(PROCESSES, victims="sweep"),
@@ -47,6 +51,13 @@ CASES = {
 }
 # Operations before which a kill once lost what was trained, or the folder.
 SAMPLE = ("os.mkdir .", "os.rename sweep.json", "os.rename 0/versions.json", "os.rename 0/status.json")
+
+
+@pytest.fixture
+def check_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check one spec before a sweep trains, and one at a time while it trains."""
+    monkeypatch.setattr(sweep_run, "MAX_SECONDS_OF_FIRST_CHECKS", 0.0)
+    monkeypatch.setattr(job_queue, "SECONDS_PER_CHECK", 0.0)
 
 
 class CrashPoints:
@@ -122,9 +133,22 @@ def test_some_crash_points(work: Path) -> None:
     assert {each: points.check(each) for each in chosen} == dict.fromkeys(chosen, "")
 
 
+def test_crash_points_around_a_late_check(work: Path, check_late: None) -> None:
+    points = CrashPoints(work, CASES["inline, checked late"])
+    made = points.operations.index("os.mkdir 1") + 1
+    written = max(index for index, each in enumerate(points.operations[:made]) if each == "os.rename sweep.json") + 1
+    assert {each: points.check(each) for each in (written, written + 1, made)} == dict.fromkeys(
+        (written, written + 1, made), ""
+    )
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("name", CASES)
-def test_every_crash_point(name: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_crash_point(
+    name: str, work: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    if CASES[name].checks_late:
+        request.getfixturevalue("check_late")
     points = CrashPoints(work, CASES[name])
     chosen = range(1, len(points.operations) + 1)
     problems = {each: problem for each in chosen if (problem := points.check(each))}

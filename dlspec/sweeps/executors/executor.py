@@ -45,6 +45,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def starts_together(self) -> bool:
+        """Whether it takes all tasks before the first one starts; else each when it can start."""
+        ...
+
+    @property
     def is_stopping(self) -> bool:
         """Whether `stop` was called."""
         ...

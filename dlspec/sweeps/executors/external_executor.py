@@ -106,6 +106,7 @@ class ExternalExecutor(InlineExecutor):
     """Runs jobs by another launcher, at most `max_jobs` at once; jobs that are only built are built in this process."""
 
     progress_scope: ProgressScope = "all"
+    starts_together = True
 
     def __init__(
         self, worker: JobWorker, launch: LaunchJobs, get_sweep_folder: Callable[[], Path], max_jobs: int | None

@@ -13,6 +13,7 @@ class InlineExecutor:
     """Runs jobs in this process, one after the other."""
 
     progress_scope: ProgressScope = "jobs"
+    starts_together = False
 
     def __init__(self, worker: JobWorker) -> None:
         self._worker = worker.for_this_process()

@@ -222,6 +222,7 @@ class ProcessExecutor(ProcessPool):
     """Runs jobs in processes."""
 
     progress_scope: ProgressScope = "all"
+    starts_together = False
 
 
 # The most frequent cause of each signal.

@@ -30,7 +30,7 @@ from dlspec.runs.job_result import JobResult
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external_executor import train_external_job
 from dlspec.sweeps.executors.job_worker import JobWorker
-from dlspec.sweeps.records.planned_job import JobSteps, PlannedJob, SweepEntry, plan_job
+from dlspec.sweeps.records.planned_job import JobPlan, JobSteps, PlannedJob, SweepEntry
 from dlspec.sweeps.records.sweep_folder import open_sweep_folder
 from dlspec.sweeps.records.sweep_record import SweepRecord
 from dlspec.sweeps.sweep_run import SweepRun
@@ -131,7 +131,7 @@ class SweepTask:
         """
         assert self.sweep is not None
         override_tuples = [tuple(str(each) for each in overrides) for overrides in job_overrides]
-        plans = [partial(plan_job, each, partial(self._prepare_job, context, config, each)) for each in override_tuples]
+        plans = [JobPlan(each, partial(self._prepare_job, context, config, each)) for each in override_tuples]
         return [_return_from_entry(entry) for entry in self.sweep.launch(plans)]
 
     def _prepare_job(self, context: HydraContext, sweep_config: DictConfig, overrides: Sequence[str]) -> JobSteps:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,16 +62,10 @@ class SweepRecord:
             "data": entry.versions.data,
         }
 
-    def entries_by_hash(self) -> Mapping[str, Iterator[SweepEntry]]:
-        """Map each hash to the jobs that have it, in order: equal jobs are matched one after the other."""
-        found: defaultdict[str, list[SweepEntry]] = defaultdict(list)
-        for entry in self.entries:
-            found[entry.job.hash].append(entry)
-        return {key: iter(entries) for key, entries in found.items()}
-
     def add(self, entries: Iterable[SweepEntry]) -> None:
-        """Add jobs; a job replaces the one with the same number."""
-        by_number = {entry.job.number: entry for entry in (*self.entries, *entries)}
+        """Add jobs; a job replaces the one with the same number, once its spec is checked."""
+        added = (entry for entry in entries if entry.reserved is None)
+        by_number = {entry.job.number: entry for entry in (*self.entries, *added)}
         self.entries = list(by_number.values())
 
     def new_number(self) -> int:

@@ -30,7 +30,7 @@ def find_best_entry(entries: Sequence[SweepEntry]) -> SweepEntry | None:
 
 def format_label(overrides: Sequence[str], keys: Collection[str]) -> str:
     """Format the overrides that have one of `keys`, those in which the jobs differ; all if none has."""
-    differing = [each for each in overrides if _get_override_key(each) in keys] or list(overrides)
+    differing = [each for each in overrides if split_override(each)[0] in keys] or list(overrides)
     return replace_control_characters(shorten_middle(" ".join(differing), MAX_LABEL_LENGTH))
 
 
@@ -68,12 +68,14 @@ def find_differing_keys(entries: Sequence[SweepEntry]) -> list[str]:
     return [key for key in keys if len(entries) == 1 or len({each.get(key) for each in settings}) > 1]
 
 
-def _get_override_key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
+def split_override(override: str) -> tuple[str, str]:
+    """Split an override into its key and its value; `+` and `~` before the key are left out."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
 
 
 def _map_settings(entry: SweepEntry) -> dict[str, str]:
-    return {_get_override_key(each): each.partition("=")[2] for each in entry.job.overrides}
+    return dict(split_override(each) for each in entry.job.overrides)
 
 
 def _list_values(entry: SweepEntry, keys: Sequence[str]) -> list[str]:

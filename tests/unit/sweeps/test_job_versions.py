@@ -18,7 +18,10 @@ from dlspec.jobs import job as job_module
 from dlspec.jobs import job_setup, run_resuming
 from dlspec.jobs.job_hash import describe_code_version
 from dlspec.runs.job_versions import JobVersions, read_versions
+from dlspec.sweeps import sweep_plan
 from dlspec.sweeps.executors import job_worker
+from dlspec.sweeps.executors.job_worker import JobWorker
+from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.tuning.batch_size_finder import FoundBatchSize
 from helpers.command_line import QUIET, CommandResult, run_in_this_process
 from helpers.interrupted_runs import CallAfterBatches, make_signal_sender
@@ -123,6 +126,40 @@ def test_unknown_versions_are_reported_with_a_command_that_works(
     assert (work / "sweep/0/metrics.jsonl").read_bytes() == (straight / "old/0/metrics.jsonl").read_bytes()
     assert read_versions(work / "sweep/0") == read_versions(straight / "old/0")
     assert get_warnings(caplog) == []
+
+
+def test_data_that_are_not_opened_in_time_are_reported(
+    work: Path, done: None, dlspec, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work / "lines.txt").write_text(OTHER_LINES)
+    monkeypatch.setattr(sweep_plan, "MAX_SECONDS_FOR_CHECKS", -1.0)
+    said = dlspec("resume", "sweep=sweep")
+    assert (said.code, said.out.startswith("2 of 2 jobs are done already\n\n")) == (0, True)
+    assert get_warnings(caplog) == [
+        "the data of 2 trained jobs were not opened within -1 seconds and may have changed; "
+        "sweep.rerun=changed opens all, and trains jobs with changed data again"
+    ]
+    before = read_versions(work / "sweep/0")
+    assert dlspec("resume", "sweep=sweep", "rerun=changed").code == 0  # however long it takes
+    assert read_versions(work / "sweep/0") != before
+
+
+def test_data_are_opened_once_for_all_networks(
+    dlspec, write: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("conf/model/wide.yaml", MODEL.replace("4", "8"))
+    assert dlspec(*KILLED, "model=tiny,wide").code == 0
+    built: list[int] = []
+    build = JobWorker._build_job
+
+    def count(self: JobWorker, job: PlannedJob) -> None:
+        built.append(job.number)
+        build(self, job)
+
+    monkeypatch.setattr(JobWorker, "_build_job", count)
+    write("lines.txt", OTHER_LINES)
+    assert "4 of them were trained with other data" in dlspec("resume", "sweep=sweep").out
+    assert built == [0]
 
 
 def test_comparing_the_data_does_not_look_for_a_batch_size_again(
