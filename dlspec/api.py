@@ -22,7 +22,7 @@ from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.sources import SOURCES
 from dlspec.errors import UserError, format_value
 from dlspec.formatting import format_digits
-from dlspec.inference.loaded_run import load_run
+from dlspec.inference.loading.loaded_run import load_run
 from dlspec.jobs import run_resuming
 from dlspec.jobs.data_inspection import inspect_python_data
 from dlspec.jobs.job import Job

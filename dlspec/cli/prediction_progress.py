@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from dlspec.data.encoding.table_notes import WHAT, join_names
 from dlspec.errors import replace_in_lines
-from dlspec.inference.row_chunk import AnswerChunk, RowChunk
+from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 
 SECONDS_BEFORE = 2.0  # until progress is shown
 SECONDS_BETWEEN = 0.5

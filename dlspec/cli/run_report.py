@@ -76,10 +76,10 @@ def _find_folder(name: str) -> Path:
 
 def _evaluate(arguments: RunReportArguments, record: RunRecord) -> None:
     """Evaluate the run on its test split, or else its validation split, and write the results into its folder."""
-    from dlspec.inference.evaluation_data import open_own_data
-    from dlspec.inference.evaluation_files import write_evaluation
-    from dlspec.inference.loaded_run import load_run
-    from dlspec.inference.run_evaluation import evaluate_run
+    from dlspec.inference.evaluation.evaluation_data import open_own_data
+    from dlspec.inference.evaluation.evaluation_files import write_evaluation
+    from dlspec.inference.evaluation.run_evaluation import evaluate_run
+    from dlspec.inference.loading.loaded_run import load_run
 
     trainer = record.spec.get("trainer")
     device = trainer.get("device") if isinstance(trainer, dict) else None
@@ -104,7 +104,7 @@ def describe_run_network(arguments: RunReportArguments) -> NetworkDescription:
 
 def _describe_loaded_network(arguments: RunReportArguments) -> NetworkDescription:
     from dlspec.cli.graph.described_network import describe_loaded_network
-    from dlspec.inference.loaded_run import load_run
+    from dlspec.inference.loading.loaded_run import load_run
 
     return describe_loaded_network(load_run(arguments.folder, imports=arguments.imports))
 

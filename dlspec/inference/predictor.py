@@ -14,18 +14,9 @@ from torch import Tensor
 from dlspec.data.dataset import Split
 from dlspec.data.tables.python_rows import table_from_python
 from dlspec.errors import UserError
-from dlspec.inference.answer_columns import AnswerColumns, AnswerOptions, Answers, PredictedRows
-from dlspec.inference.batch_prediction import BatchPredictor
-from dlspec.inference.bootstrap import DEFAULT_RESAMPLES
-from dlspec.inference.evaluation_data import SplitName
-from dlspec.inference.input_chunks import iterate_row_chunks
-from dlspec.inference.input_settings import make_input_settings
-from dlspec.inference.input_sources import find_inputs
-from dlspec.inference.loaded_run import LoadedRun, load_run
-from dlspec.inference.new_data import read_new_files, read_python_rows
-from dlspec.inference.row_chunk import AnswerChunk, RowChunk
-from dlspec.inference.row_encoding import EncodedChunk, complete_columns, encode_chunk
-from dlspec.inference.row_predictions import (
+from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, Answers, PredictedRows
+from dlspec.inference.answers.batch_prediction import BatchPredictor
+from dlspec.inference.answers.row_predictions import (
     Predictions,
     choose_columns,
     identify_rows,
@@ -34,13 +25,22 @@ from dlspec.inference.row_predictions import (
     list_values,
     spread_answers,
 )
-from dlspec.inference.run_evaluation import Evaluation, evaluate_run
-from dlspec.inference.text_prediction import (
+from dlspec.inference.answers.text_prediction import (
     add_empty_targets,
     find_token_targets,
     keep_ends_of_texts,
     write_greedily,
 )
+from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES
+from dlspec.inference.evaluation.evaluation_data import SplitName
+from dlspec.inference.evaluation.new_data import read_new_files, read_python_rows
+from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
+from dlspec.inference.loading.loaded_run import LoadedRun, load_run
+from dlspec.inference.rows.input_chunks import iterate_row_chunks
+from dlspec.inference.rows.input_settings import make_input_settings
+from dlspec.inference.rows.input_sources import find_inputs
+from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
+from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk
 
 MIN_CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
 DEFAULT_OPTIONS = AnswerOptions()

@@ -11,12 +11,12 @@ from dlspec.cli.console_output import print_message
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments, parse_setting
 from dlspec.config.saved_run import RUN_FIX
 from dlspec.errors import UserError, format_value, replace_control_characters
-from dlspec.inference.bootstrap import DEFAULT_RESAMPLES
-from dlspec.inference.evaluation_data import SPLITS, SplitName, open_own_data
-from dlspec.inference.evaluation_files import write_evaluation
-from dlspec.inference.loaded_run import LoadedRun, load_run
-from dlspec.inference.new_data import read_new_files
-from dlspec.inference.run_evaluation import Evaluation, evaluate_run
+from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES
+from dlspec.inference.evaluation.evaluation_data import SPLITS, SplitName, open_own_data
+from dlspec.inference.evaluation.evaluation_files import write_evaluation
+from dlspec.inference.evaluation.new_data import read_new_files
+from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
+from dlspec.inference.loading.loaded_run import LoadedRun, load_run
 from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
 from dlspec.jobs.run_resuming import find_run_folder
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file

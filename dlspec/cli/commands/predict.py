@@ -11,12 +11,12 @@ from dlspec.cli.prediction_progress import PredictionProgress
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
 from dlspec.config.saved_run import RUN_FIX
 from dlspec.errors import UserError, replace_control_characters
-from dlspec.inference.answer_columns import AnswerOptions
-from dlspec.inference.input_chunks import iterate_row_chunks
-from dlspec.inference.input_settings import make_input_settings
-from dlspec.inference.input_sources import find_inputs
-from dlspec.inference.prediction_files import STANDARD_OUTPUT, check_output, open_prediction_file
+from dlspec.inference.answers.answer_columns import AnswerOptions
+from dlspec.inference.output.prediction_files import STANDARD_OUTPUT, check_output, open_prediction_file
 from dlspec.inference.predictor import Predictor, predictor
+from dlspec.inference.rows.input_chunks import iterate_row_chunks
+from dlspec.inference.rows.input_settings import make_input_settings
+from dlspec.inference.rows.input_sources import find_inputs
 from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
 
 WORDS = (

@@ -9,7 +9,7 @@ from dlspec.cli.graph.network_picture import NetworkPicture, make_picture
 from dlspec.cli.graph.picture_description import describe_arrows, describe_boxes, describe_frames
 from dlspec.cli.summary.layer_rows import SummaryRow
 from dlspec.cli.summary.network_summary import SpecSummary, format_totals, summarize
-from dlspec.inference.loaded_run import LoadedRun
+from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.jobs.python_spec import make_placeholder_section
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.report.network_description import MAX_BOXES, DescribedLayer, NetworkDescription

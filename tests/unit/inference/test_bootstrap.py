@@ -10,8 +10,8 @@ from sklearn.metrics import f1_score
 from torchmetrics import R2Score
 from torchmetrics.classification import BinaryAUROC, BinaryF1Score, MulticlassAccuracy, MulticlassF1Score
 
-from dlspec.inference.bootstrap import Resampled, choose_samples, count_draws, draw_resamples, make_intervals
-from dlspec.inference.metric_resampling import KeptPredictions, SummedStatistics, make_metric_samples
+from dlspec.inference.evaluation.bootstrap import Resampled, choose_samples, count_draws, draw_resamples, make_intervals
+from dlspec.inference.evaluation.metric_resampling import KeptPredictions, SummedStatistics, make_metric_samples
 
 GENERATOR = np.random.default_rng(0)
 

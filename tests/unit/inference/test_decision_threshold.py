@@ -7,8 +7,8 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import f1_score, precision_recall_curve
 
-from dlspec.inference.calibration import CalibrationBins
-from dlspec.inference.decision_threshold import Positives, choose_threshold
+from dlspec.inference.evaluation.calibration import CalibrationBins
+from dlspec.inference.evaluation.decision_threshold import Positives, choose_threshold
 
 
 def make_positives(seed: int, count: int = 500, weighted: bool = False) -> Positives:

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from dlspec.data.tables.table import TEXT
-from dlspec.inference.bootstrap import Interval
-from dlspec.inference.group_results import MISSING, OTHER, evaluate_groups, find_groups
-from dlspec.inference.worst_errors import WorstErrors
+from dlspec.inference.evaluation.bootstrap import Interval
+from dlspec.inference.evaluation.group_results import MISSING, OTHER, evaluate_groups, find_groups
+from dlspec.inference.evaluation.worst_errors import WorstErrors
 
 
 def test_groups_are_those_of_pandas() -> None:

@@ -19,8 +19,8 @@ from dlspec.data.sources.table_source import TableSource
 from dlspec.data.tables.read_options import ReadOptions
 from dlspec.data.tables.reading import read_table
 from dlspec.errors import DataError
-from dlspec.inference.input_chunks import iterate_row_chunks
-from dlspec.inference.input_settings import InputSettings
+from dlspec.inference.rows.input_chunks import iterate_row_chunks
+from dlspec.inference.rows.input_settings import InputSettings
 from helpers.table_mutations import mutate_table
 
 PLAIN = InputSettings()

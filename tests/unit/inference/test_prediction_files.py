@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from dlspec.errors import UserError
-from dlspec.inference.number_formats import shorten_float32
-from dlspec.inference.prediction_files import check_output, open_prediction_file
+from dlspec.inference.output.number_formats import shorten_float32
+from dlspec.inference.output.prediction_files import check_output, open_prediction_file
 
 COLUMNS: dict[str, Any] = {
     "id": ["a", "=1+1", "-5", "x,\ny", None],
@@ -110,7 +110,7 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path, error: type[Base
 
 KILLED = """
 import os, sys
-from dlspec.inference.prediction_files import open_prediction_file
+from dlspec.inference.output.prediction_files import open_prediction_file
 with open_prediction_file(sys.argv[1]) as writer:
     writer.write({"row": [1]}, {})
     os.kill(os.getpid(), 9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlspec.inference.loaded_run import load_run
+from dlspec.inference.loading.loaded_run import load_run
 from dlspec.inference.predictor import Predictor
 from helpers.paths import ROOT
 from helpers.predicted_runs import (

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 import dlspec
-from dlspec.inference.batch_prediction import BatchPredictor
+from dlspec.inference.answers.batch_prediction import BatchPredictor
 from dlspec.jobs.python_spec import prepare_spec
 from helpers.predicted_runs import CASES, train_and_capture, write_files
 

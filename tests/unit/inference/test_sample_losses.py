@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dlspec.inference.evaluated_batch import EvaluatedBatch
-from dlspec.inference.sample_losses import SampleLosses, compute_sample_losses, is_mean_of_samples
+from dlspec.inference.evaluation.evaluated_batch import EvaluatedBatch
+from dlspec.inference.evaluation.sample_losses import SampleLosses, compute_sample_losses, is_mean_of_samples
 
 
 class ToyCriterion:

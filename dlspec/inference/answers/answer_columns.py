@@ -16,7 +16,7 @@ from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.array_column import FittedArray
 from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.errors import UserError, format_value
-from dlspec.inference.text_prediction import TokenTargets, name_token
+from dlspec.inference.answers.text_prediction import TokenTargets, name_token
 
 Answers = dict[str, list[Any]]
 PROBABILITY = "probability"

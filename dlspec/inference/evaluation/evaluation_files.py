@@ -10,7 +10,7 @@ from typing import Any
 
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
-from dlspec.inference.run_evaluation import Evaluation, make_evaluator
+from dlspec.inference.evaluation.run_evaluation import Evaluation, make_evaluator
 from dlspec.runs.file_access import refuse_links
 from dlspec.runs.file_names import EVALUATIONS_FOLDER, format_evaluation_name
 from dlspec.runs.io import write_bytes, write_json

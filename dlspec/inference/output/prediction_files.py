@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dlspec.errors import UserError, find_closest
-from dlspec.inference.prediction_formats import (
+from dlspec.inference.output.prediction_formats import (
     FORMATS,
     FormatWriter,
     JsonLinesFormat,

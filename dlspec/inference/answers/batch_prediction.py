@@ -11,8 +11,8 @@ from torch import Tensor
 from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size
 from dlspec.data.batches.tensor_tree import map_tensors
 from dlspec.data.dataset import Split, Target
-from dlspec.inference.loaded_run import LoadedRun
-from dlspec.inference.row_draws import RowDraws, find_draws, seed_row
+from dlspec.inference.answers.row_draws import RowDraws, find_draws, seed_row
+from dlspec.inference.loading.loaded_run import LoadedRun
 
 Predictions = Mapping[str, Tensor]  # by target
 

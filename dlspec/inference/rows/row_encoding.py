@@ -17,7 +17,7 @@ from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.encoding.stacked_columns import stack_columns
 from dlspec.data.prepare.kinds.cells import list_cells
 from dlspec.errors import Code, DataError, suggest
-from dlspec.inference.row_chunk import RowChunk
+from dlspec.inference.rows.row_chunk import RowChunk
 
 Columns = Mapping[str, NDArray[Any]]
 

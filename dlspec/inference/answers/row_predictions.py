@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.cells import list_cells
 from dlspec.errors import UserError, suggest
-from dlspec.inference.answer_columns import Answers
-from dlspec.inference.row_chunk import AnswerChunk, RowChunk
+from dlspec.inference.answers.answer_columns import Answers
+from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 
 ROW = "row"  # the output column with a row's number, where no column identifies it
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dlspec.data.dataset import Dataset, Split, Target
-from dlspec.inference.bootstrap import (
+from dlspec.inference.evaluation.bootstrap import (
     MAX_SAMPLES,
     Indices,
     Interval,
@@ -20,10 +20,10 @@ from dlspec.inference.bootstrap import (
     draw_resamples,
     make_intervals,
 )
-from dlspec.inference.evaluated_batch import EvaluatedBatch
-from dlspec.inference.metric_resampling import MetricSamples, make_metric_samples
-from dlspec.inference.row_samples import count_rows, has_row_per_sample
-from dlspec.inference.sample_losses import SampleLosses, is_mean_of_samples
+from dlspec.inference.evaluation.evaluated_batch import EvaluatedBatch
+from dlspec.inference.evaluation.metric_resampling import MetricSamples, make_metric_samples
+from dlspec.inference.evaluation.row_samples import count_rows, has_row_per_sample
+from dlspec.inference.evaluation.sample_losses import SampleLosses, is_mean_of_samples
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.batch_factory import BatchFactory
 from dlspec.training.components import Model, TrainingData

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 
 from dlspec.errors import UserError
 from dlspec.formatting import first_line, quote_spreadsheet_formula
-from dlspec.inference.number_formats import list_values
+from dlspec.inference.output.number_formats import list_values
 
 PROBLEM = "problem"  # the column with the reason why a row has no answer
 PredictionColumns = Mapping[str, Sequence[Any]]

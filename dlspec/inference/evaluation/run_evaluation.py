@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from dlspec.data.dataset import Split
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
-from dlspec.inference.bootstrap import DEFAULT_RESAMPLES, MAX_SAMPLES, Indices
-from dlspec.inference.decision_threshold import DEFAULT_THRESHOLD, choose_threshold
-from dlspec.inference.error_inputs import InputDescriber
-from dlspec.inference.evaluation_data import (
+from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, MAX_SAMPLES, Indices
+from dlspec.inference.evaluation.decision_threshold import DEFAULT_THRESHOLD, choose_threshold
+from dlspec.inference.evaluation.error_inputs import InputDescriber
+from dlspec.inference.evaluation.evaluation_data import (
     EvaluationData,
     OpenedData,
     SplitName,
     find_group_cells,
     open_own_data,
 )
-from dlspec.inference.evaluation_pass import BootstrapPlan, Evaluator, ReportBatch, evaluate_samples
-from dlspec.inference.evaluation_results import ChosenThreshold, EvaluationResults
-from dlspec.inference.evaluation_table import format_evaluation
-from dlspec.inference.group_results import Group, evaluate_groups
-from dlspec.inference.loaded_run import LoadedRun
-from dlspec.inference.target_results import PositivesCollector, ResultsCollector, list_errors
+from dlspec.inference.evaluation.evaluation_pass import BootstrapPlan, Evaluator, ReportBatch, evaluate_samples
+from dlspec.inference.evaluation.evaluation_results import ChosenThreshold, EvaluationResults
+from dlspec.inference.evaluation.evaluation_table import format_evaluation
+from dlspec.inference.evaluation.group_results import Group, evaluate_groups
+from dlspec.inference.evaluation.target_results import PositivesCollector, ResultsCollector, list_errors
+from dlspec.inference.loading.loaded_run import LoadedRun
 
 MAX_GROUP_SAMPLES = 2_000  # of a group, for its intervals: there may be 50 groups
 

@@ -15,7 +15,7 @@ from dlspec.data.encoding.dataset_columns import make_fitted_table
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.encoding.saved_dataset import read_saved_dataset
 from dlspec.errors import DataError, UserError
-from dlspec.inference.run_files import find_weights_file, read_metadata, read_preparation
+from dlspec.inference.loading.run_files import find_weights_file, read_metadata, read_preparation
 from dlspec.jobs.python_spec import DataInput, apply_changes, make_placeholder_section, prepare_spec
 from dlspec.jobs.run_preparation import OpenedSpec, Preparation, add_token_targets
 from dlspec.jobs.run_resuming import find_run_folder

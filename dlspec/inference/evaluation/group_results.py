@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.inference.bootstrap import Indices, Interval
+from dlspec.inference.evaluation.bootstrap import Indices, Interval
 
 MAX_GROUPS = 50  # the rows of rarer values are one group
 MIN_ROWS = 10  # of a group, for results that say something

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.inference.bootstrap import Indices
-from dlspec.inference.evaluated_batch import EvaluatedBatch
+from dlspec.inference.evaluation.bootstrap import Indices
+from dlspec.inference.evaluation.evaluated_batch import EvaluatedBatch
 from dlspec.training.criterion_interface import CriterionProtocol
 
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.inference.bootstrap import Indices, choose_samples
-from dlspec.inference.calibration import CalibrationBins
-from dlspec.inference.decision_threshold import Positives
-from dlspec.inference.evaluated_batch import EvaluatedBatch
-from dlspec.inference.evaluation_pass import Evaluator
-from dlspec.inference.row_samples import count_rows, has_row_per_sample
-from dlspec.inference.worst_errors import SampleError, WorstErrors
+from dlspec.inference.evaluation.bootstrap import Indices, choose_samples
+from dlspec.inference.evaluation.calibration import CalibrationBins
+from dlspec.inference.evaluation.decision_threshold import Positives
+from dlspec.inference.evaluation.evaluated_batch import EvaluatedBatch
+from dlspec.inference.evaluation.evaluation_pass import Evaluator
+from dlspec.inference.evaluation.row_samples import count_rows, has_row_per_sample
+from dlspec.inference.evaluation.worst_errors import SampleError, WorstErrors
 
 MAX_CLASSES = 100  # more are too many for a matrix that a reader can look at
 MAX_POINTS = 1000  # of a scatter of true and predicted numbers

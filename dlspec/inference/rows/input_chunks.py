@@ -19,11 +19,11 @@ from dlspec.data.tables.table import TEXT, Column
 from dlspec.data.tables.table_builder import TableChunk
 from dlspec.data.tables.text_lines import StandardInputLines, TextLines
 from dlspec.errors import DataError
-from dlspec.inference.input_settings import InputSettings
-from dlspec.inference.input_sources import SETTING, STANDARD_INPUT, InputFiles, find_inputs
-from dlspec.inference.row_chunk import RowChunk
-from dlspec.inference.text_inputs import read_lines, read_text_files
-from dlspec.inference.user_inputs import read_user_rows
+from dlspec.inference.rows.input_settings import InputSettings
+from dlspec.inference.rows.input_sources import SETTING, STANDARD_INPUT, InputFiles, find_inputs
+from dlspec.inference.rows.row_chunk import RowChunk
+from dlspec.inference.rows.text_inputs import read_lines, read_text_files
+from dlspec.inference.rows.user_inputs import read_user_rows
 
 Located = tuple[int, TableChunk]  # the number of the file, and rows of it
 

@@ -13,7 +13,7 @@ from dlspec.data.tables.file_reader import ENDINGS
 from dlspec.data.tables.input_files import MAX_FILES, find_input_files
 from dlspec.data.tables.table import Column
 from dlspec.errors import Code, DataError
-from dlspec.inference.input_settings import InputSettings
+from dlspec.inference.rows.input_settings import InputSettings
 
 STANDARD_INPUT = "-"
 SETTING = "input"  # the setting that messages suggest

@@ -13,8 +13,8 @@ from dlspec.data.tables.table_builder import CHUNK_CELLS, CellReader, TableChunk
 from dlspec.data.tables.text_lines import TextLines
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
-from dlspec.inference.input_settings import InputSettings
-from dlspec.inference.input_sources import InputFiles
+from dlspec.inference.rows.input_settings import InputSettings
+from dlspec.inference.rows.input_sources import InputFiles
 
 FILE_LINE = 1  # where a text that is a whole file begins
 MAX_CHUNK_CHARACTERS = 64_000_000  # of the texts that are read before they are answered

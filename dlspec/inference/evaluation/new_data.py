@@ -20,13 +20,13 @@ from dlspec.data.tables.python_rows import table_from_python
 from dlspec.data.tables.table import TEXT, Column, Table
 from dlspec.errors import UserError
 from dlspec.formatting import quote_for_shell
-from dlspec.inference.evaluation_data import EvaluationData, align_split
-from dlspec.inference.input_chunks import iterate_row_chunks
-from dlspec.inference.input_settings import make_input_settings
-from dlspec.inference.input_sources import find_inputs
-from dlspec.inference.loaded_run import LoadedRun
-from dlspec.inference.row_chunk import RowChunk
-from dlspec.inference.row_encoding import encode_chunk
+from dlspec.inference.evaluation.evaluation_data import EvaluationData, align_split
+from dlspec.inference.loading.loaded_run import LoadedRun
+from dlspec.inference.rows.input_chunks import iterate_row_chunks
+from dlspec.inference.rows.input_settings import make_input_settings
+from dlspec.inference.rows.input_sources import find_inputs
+from dlspec.inference.rows.row_chunk import RowChunk
+from dlspec.inference.rows.row_encoding import encode_chunk
 
 MAX_REASONS = 20  # of rows that are left out, in a message
 CHUNK_ROWS = 50_000  # read at a time

@@ -18,7 +18,7 @@ from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.decoding import make_decoder
 from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.data.tables.table import Table
-from dlspec.inference.row_encoding import list_input_columns
+from dlspec.inference.rows.row_encoding import list_input_columns
 
 MAX_COLUMNS = 20  # of one row
 MAX_TEXT = 1_000  # characters of a cell

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlspec.compat.torchmetrics import get_summed_state, set_summed_state
-from dlspec.inference.bootstrap import Indices, Numbers, count_draws
+from dlspec.inference.evaluation.bootstrap import Indices, Numbers, count_draws
 
 MAX_STATE_NUMBERS = 2**24  # of the statistics of all samples together: 128 MB
 Metrics = Mapping[str, Any]

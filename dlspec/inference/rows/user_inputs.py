@@ -10,8 +10,8 @@ import numpy as np
 from dlspec.data.sources.user_rows import iterate_user_rows
 from dlspec.data.tables.python_rows import table_from_python
 from dlspec.data.tables.table_builder import TableChunk
-from dlspec.inference.input_settings import InputSettings
-from dlspec.inference.input_sources import InputFiles
+from dlspec.inference.rows.input_settings import InputSettings
+from dlspec.inference.rows.input_sources import InputFiles
 
 
 def read_user_rows(inputs: InputFiles, settings: InputSettings, max_rows: int) -> Iterator[tuple[int, TableChunk]]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from dlspec.errors import replace_control_characters, shorten_middle
 from dlspec.formatting import format_number, format_table
-from dlspec.inference.bootstrap import LEVEL, Interval
-from dlspec.inference.evaluation_results import ChosenThreshold, EvaluationResults
-from dlspec.inference.group_results import MIN_ROWS, Group
-from dlspec.inference.new_data import format_predict_command
+from dlspec.inference.evaluation.bootstrap import LEVEL, Interval
+from dlspec.inference.evaluation.evaluation_results import ChosenThreshold, EvaluationResults
+from dlspec.inference.evaluation.group_results import MIN_ROWS, Group
+from dlspec.inference.evaluation.new_data import format_predict_command
 from dlspec.language.yaml.yaml_files import format_file_path
 
 MAX_CELL = 40  # characters of a group's value

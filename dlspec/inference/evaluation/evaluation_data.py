@@ -16,7 +16,7 @@ from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.split_indices import SplitIndices
 from dlspec.data.tables.table import Table
 from dlspec.errors import UserError, format_value
-from dlspec.inference.loaded_run import LoadedRun
+from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.limits import allow_deep_recursion
 from dlspec.training.runtime.randomness import preserve_generators
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from dlspec.inference.bootstrap import LEVEL, Interval
-from dlspec.inference.decision_threshold import Threshold
-from dlspec.inference.evaluation_data import EvaluationData
-from dlspec.inference.evaluation_pass import BootstrapPlan
-from dlspec.inference.group_results import Group
-from dlspec.inference.loaded_run import LoadedRun
+from dlspec.inference.evaluation.bootstrap import LEVEL, Interval
+from dlspec.inference.evaluation.decision_threshold import Threshold
+from dlspec.inference.evaluation.evaluation_data import EvaluationData
+from dlspec.inference.evaluation.evaluation_pass import BootstrapPlan
+from dlspec.inference.evaluation.group_results import Group
+from dlspec.inference.loading.loaded_run import LoadedRun
 
 FORMAT = 1
 

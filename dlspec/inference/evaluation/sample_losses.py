@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlspec.inference.bootstrap import Numbers
-from dlspec.inference.evaluated_batch import EvaluatedBatch
+from dlspec.inference.evaluation.bootstrap import Numbers
+from dlspec.inference.evaluation.evaluated_batch import EvaluatedBatch
 from dlspec.training.criterion_interface import CriterionProtocol
 
 TOLERANCE = 1e-3  # relative difference between a loss and the mean over its samples: larger means that it is not a mean
