@@ -90,6 +90,7 @@ COMMANDS = [
     for line in block.splitlines()
     for found in re.findall(r"(?:^|/)python -m dlspec(?: (.*))?$", line)
 ]
+FILES_IN_AND_OUT = [each for each in COMMANDS if "churn.csv" in " ".join(each) or "run=latest" in each]
 YAML = blocks("yaml")
 
 
@@ -97,12 +98,26 @@ def test_the_readme_has_what_is_tested_here() -> None:
     assert len(COMMANDS) >= 5 and YAML
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", [each for each in COMMANDS if each not in FILES_IN_AND_OUT], ids=" ".join)
 def test_the_readmes_commands(dlspec, write, small_files: None, words: list[str]) -> None:
     write("conf/model/mine.yaml", YAML[0])
     trains = not words or words[0] not in ("validate", "summary", "inspect", "--help")
     said = dlspec(*words, *(QUICK if trains else []))
     assert (said.code, said.err) == (0, "")
+
+
+def test_the_readmes_way_from_a_file_to_predictions(dlspec, write, work: Path) -> None:
+    rows = [f"{20 + row % 50},{row * 37 % 100 / 4},{'DE' if row % 3 else 'FR'},{'yes' if row % 5 < 2 else 'no'}"
+            for row in range(200)]  # fmt: skip
+    write("churn.csv", "\n".join(["age,load,country,churned", *rows, ""]))
+    write("new.csv", "age,load,country\n31,4.5,DE\n62,1.25,FR\n")
+    assert [words[0] for words in FILES_IN_AND_OUT] == ["inspect", "model=mlp", "evaluate", "predict"]
+    for words in FILES_IN_AND_OUT:
+        said = dlspec(*words, *(["trainer.epochs=2"] if words[0] == "model=mlp" else []))
+        assert said.code == 0, said.err
+    header, *answers = (work / "predictions.csv").read_text().splitlines()
+    assert header.split(",")[1:] == ["churned", "churned.yes"]
+    assert len(answers) == 2
 
 
 @pytest.mark.parametrize("text", YAML)
