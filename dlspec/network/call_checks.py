@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import setting_fits_input
 from dlspec.network.layer_rules.layout_rules import check_layer_rule, find_rule, infer_setting
 from dlspec.network.layer_rules.padding_fixes import suggest_fix_for_lost_lengths
+from dlspec.network.layout_guess import name_layout_guess
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.random_state import CPU, preserve_random_state
@@ -77,6 +79,8 @@ class CallChecks:
                 refused = check_layer_rule(layer.schema, values, settings)
         if refused is not None:
             note = describe_shapes(self.network, layer.node)
+            if refused.code is Code.WRONG_LAYOUT:
+                refused = replace(refused, fix=name_layout_guess(self.network, layer, refused.fix))
             self.problems.add_finding(layer.node.problem_path, refused, shown=layer.shown, note=note)
             return False
         if layer.type == "Formula" and self.problems.spec_version < POWERS_OF_INTEGERS.since:

@@ -55,9 +55,8 @@ def check_layer_rule(schema: Schema, inputs: Inputs, settings: Settings) -> Find
     rule, value, layer = find_rule(schema), inputs[0], _WRITTEN_NAMES.get(schema.name, schema.name)
     if not rule.takes_parameter and not all(each.has_batch for each in inputs):
         fix = "combine it with another value by Add, Multiply, Concat or Formula"
-        return Finding(
-            Code.WRONG_LAYOUT, f"{layer} expects an input with a batch dimension, and a Parameter has none", fix
-        )
+        found = f"{layer} expects an input with a batch dimension, and a Parameter or a Formula of constants has none"
+        return Finding(Code.WRONG_LAYOUT, found, fix)
     value = main_input(inputs) if rule.takes_parameter else inputs[0]
     if value.layout not in rule.takes and not _has_dimension_setting(layer, value, settings):
         return Finding(

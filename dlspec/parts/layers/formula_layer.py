@@ -21,7 +21,7 @@ from dlspec.layouts import NO_PADDING, Layout, LengthChange, Lengths, TensorInfo
 from dlspec.parts.layers.dimensions import find_common_lengths, lengths_and_steps_agree
 from dlspec.parts.layers.formula_evaluator import FormulaEvaluator, check_formula_on_trial_batches
 from dlspec.parts.layers.formula_padding import PaddingTrial, try_formula_with_padding
-from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, same_layout
+from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, main_input, same_layout
 
 _LENGTHS = "_lengths"
 _ROLE_MOVING_FUNCTIONS = {"transpose", "permute", "einsum", "reshape"}
@@ -61,6 +61,19 @@ def _check_step_names(tree: ast.expr, inputs: Mapping[str, TensorInfo]) -> Findi
 def _output_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
     moves = any(name in _ROLE_MOVING_FUNCTIONS for name, _ in find_calls(_parse_formula_setting(settings)))
     return layout_by_rank(inputs, shape, settings) if moves else same_layout(inputs, shape, settings)
+
+
+def guesses_layout(inputs: Inputs, shape: Shape, formula: str) -> bool:
+    """Whether a formula's layout is a guess: it moves dimensions, or changes their number.
+
+    Args:
+        inputs: The formula's inputs.
+        shape: The result's shape, without the batch.
+        formula: The formula.
+    """
+    value = main_input(inputs)
+    moves = any(name in _ROLE_MOVING_FUNCTIONS for name, _ in find_calls(parse_formula(formula)))
+    return len(shape) > 1 and (moves or len(shape) != len(value.shape))
 
 
 def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:

@@ -284,7 +284,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
     ("GRU", {"hidden_size": 3}, (parameter(6, 4),), "the first input must be computed from the data, got a Parameter",
      "use the Parameter as the second input, the initial state"),
     ("Linear", {"out_features": 3}, (parameter(4),),
-     "Linear expects an input with a batch dimension, and a Parameter has none",
+     "Linear expects an input with a batch dimension, and a Parameter or a Formula of constants has none",
      "combine it with another value by Add, Multiply, Concat or Formula"),
     ("Bilinear", {"out_features": 3}, (features(4),), "expected two inputs, got 1", "write from: [_, NAME]"),
     ("CosineSimilarity", {}, (features(4), features(3)), "the inputs are (4) features and (3) features",
