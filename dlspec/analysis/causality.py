@@ -167,7 +167,20 @@ class _NextTokenCheck:
         )
         which = "the last token" if position == length - 1 else f"token {position}"
         found = f"{layer.type} sees the future: {which} of '{self.loss.tokens}' changes its outputs at earlier steps, "
-        problems.add(Code.SEES_FUTURE, layer.path, f"{found}but '{self.loss.target.name}' is the next token", FIX)
+        found += f"but '{self.loss.target.name}' is the next token"
+        problems.add(Code.SEES_FUTURE, layer.path, found, _make_fix(layer.module))
+
+
+def _make_fix(module: nn.Module) -> str:
+    """Say what keeps a layer from seeing later steps."""
+    if hasattr(module, "is_causal"):
+        return "set is_causal: true"
+    if getattr(module, "bidirectional", False):
+        return "set bidirectional: false"
+    if isinstance(module, nn.Conv1d):
+        steps = module.dilation[0] * (module.kernel_size[0] - 1)
+        return f"pad only on the left: insert '- ZeroPad1d: {{padding: [{steps}, 0]}}' before it, and write padding: 0"
+    return FIX
 
 
 def choose_positions_to_change(length: int) -> list[int]:
