@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from dlspec.errors import suggest
 from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS
 
+MAX_ARGUMENT_LENGTH = 20  # characters; a longer one hides what the message says
 _NO_CASTS = "a formula has no types: round(x) makes whole numbers, and 1 * (x > 0) numbers of a condition"
 _OPERATORS = {
     "a + b": "add",
@@ -89,6 +91,17 @@ def _make_alternatives() -> dict[str, str]:
 FUNCTION_ALTERNATIVES: Mapping[str, str] = _make_alternatives()
 
 
-def suggest_function(name: str) -> str:
-    """Return what to write instead of an unknown function: the one that does it, a similar name, or all there are."""
-    return FUNCTION_ALTERNATIVES.get(name) or suggest(name, FORMULA_FUNCTIONS, max_names=len(FORMULA_FUNCTIONS))
+def suggest_function(name: str, argument: str = "x") -> str:
+    """Suggest what to write instead of an unknown function.
+
+    Args:
+        name: The function.
+        argument: Its first argument as written, for which the table says `x`.
+
+    Returns:
+        What computes the same, else a similar name, else all functions that there are.
+    """
+    known = FUNCTION_ALTERNATIVES.get(name, "")
+    if known.startswith("write ") and len(argument) <= MAX_ARGUMENT_LENGTH:
+        known = re.sub(r"(?<![\w.])x(?![\w.])", lambda _: argument, known)
+    return known or suggest(name, FORMULA_FUNCTIONS, max_names=len(FORMULA_FUNCTIONS))

@@ -135,7 +135,8 @@ def _check_compare(node: ast.Compare) -> None:
 
 def _reject_attribute(node: ast.Attribute) -> NoReturn:
     if node.attr in ("shape", "size", "ndim", "T", "mT", "dtype", "device"):
-        fix = "write transpose(x, 1, 2)" if "T" in node.attr else "write the size as a number, or use a param"
+        turned = f"write transpose({ast.unparse(node.value)}, 1, 2)"
+        fix = turned if "T" in node.attr else "write the size as a number, or use a param"
     elif node.attr.startswith("_") or not isinstance(node.value, ast.Name):
         fix = FORMULA_LANGUAGE
     else:
@@ -221,7 +222,7 @@ def _check_tensor_list(node: ast.expr) -> None:
 
 def _check_call(call: ast.Call) -> None:
     if get_function_name(call) not in FORMULA_FUNCTIONS:
-        reject_function(call.func)
+        reject_function(call.func, call.args)
     if get_function_name(call) == "einsum":
         return _check_einsum(call)
     given = match_arguments(call)
@@ -266,7 +267,12 @@ def _check_tensor_argument(
     if not is_number(value) or name in NUMBER_FUNCTIONS:
         return
     if (name, argument) not in NUMBER_OR_TENSOR_ARGUMENTS:
-        fixes = {"maximum": "write clamp(x, min=0)", "minimum": "write clamp(x, max=0)"}
+        tensor = next((ast.unparse(each) for each in arguments_by_name.values() if not is_number(each)), "x")
+        number = ast.unparse(value)
+        fixes = {
+            "maximum": f"write clamp({tensor}, min={number})",
+            "minimum": f"write clamp({tensor}, max={number})",
+        }
         reject_node(call, f"needs a tensor as '{argument}', not a number", fixes.get(name, "use an output there"))
     if name == "pow" and all(is_number(side) for side in arguments_by_name.values()):
         reject_node(call, "has only numbers as arguments", "write a ** b")

@@ -45,10 +45,12 @@ def check_dim_arguments(call: ast.Call, arguments_by_name: Mapping[str, ast.expr
         dims = read_whole_numbers(arguments_by_name[argument])
         if get_function_name(call) == "permute":
             if dims[0] != 0 or 0 in dims[1:]:
+                tensor = ast.unparse(call.args[0]) if call.args else "x"
+                kept = ", ".join(map(str, [0, *(dim for dim in dims if dim != 0)]))
                 reject_node(
                     call,
                     "moves the batch dimension",
-                    "keep dim 0, the batch, first: permute(x, (0, 2, 1))",
+                    f"keep dim 0, the batch, first: permute({tensor}, ({kept}))",
                     code=Code.SAMPLES_MIXED,
                 )
         elif 0 in dims:

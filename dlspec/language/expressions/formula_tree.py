@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
 
@@ -52,20 +52,21 @@ def reject_node(
     raise ExpressionError(code, f"{format_node(node)} {reason}", fix)
 
 
-def reject_function(function: ast.expr) -> NoReturn:
-    """Raise `ExpressionError` for an unknown function, and suggest a similar one."""
+def reject_function(function: ast.expr, arguments: Sequence[ast.expr] = ()) -> NoReturn:
+    """Raise `ExpressionError` for an unknown function of these arguments, and suggest what does the same."""
+    first = ast.unparse(arguments[0]) if arguments else "x"
     match function:
         case ast.Name(id=name):
             raise ExpressionError(
                 Code.UNKNOWN_FUNCTION,
                 f"unknown function {format_value(name)}",
-                suggest_function(name),
+                suggest_function(name, first),
             )
         case ast.Attribute(value=ast.Name(id=module), attr=name) if module in MODULE_NAMES:
-            fix = f"write {name}(...)" if name in FORMULA_FUNCTIONS else suggest_function(name)
+            fix = f"write {name}(...)" if name in FORMULA_FUNCTIONS else suggest_function(name, first)
         case ast.Attribute(value=value, attr=name):
             known = f"write {name}({ast.unparse(value)}, ...)"
-            fix = known if name in FORMULA_FUNCTIONS else suggest_function(name)
+            fix = known if name in FORMULA_FUNCTIONS else suggest_function(name, ast.unparse(value))
         case _:
             fix = FORMULA_LANGUAGE
     raise ExpressionError(Code.UNKNOWN_FUNCTION, f"unknown function {format_node(function)}", fix)

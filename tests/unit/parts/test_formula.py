@@ -233,7 +233,7 @@ REFUSED = [
     ("cat([x, y])", "'cat([x, y])' lacks the argument 'dim'", f"write cat([x, y], dim=1): {DIM_0}"),
     ("roll(x, 1)", "'roll(x, 1)' lacks the argument 'dims'", f"write roll(x, 1, dims=1): {DIM_0}"),
     ("permute(x, (1, 0))", "'permute(x, (1, 0))' moves the batch dimension",
-     "keep dim 0, the batch, first: permute(x, (0, 2, 1))"),
+     "keep dim 0, the batch, first: permute(x, (0, 1))"),
     ("reshape(x, (3, 4))", "'reshape(x, (3, 4))' needs -1 as the first number of 'shape'",
      "write -1 first, for the batch: reshape(x, (-1, ...))"),
     ("einsum('nc,nd->cd', x, y)", "'einsum('nc,nd->cd', x, y)' does not keep the batch dimension first",
