@@ -230,8 +230,10 @@ class Problem:
 
     def format_lines(self) -> list[str]:
         """Return the message as lines for a terminal, with long texts shortened and control characters replaced."""
-        parts = [str(self.location) if self.location else "", self.path, self.found, self.fix]
-        head = "   ".join(shorten_middle(part) for part in parts if part)
+        parts = [str(self.location) if self.location else "", self.path, self.found]
+        head = "   ".join(
+            [*(shorten_middle(each) for each in parts if each), shorten_middle(self.fix, MAX_FIX_LENGTH)]
+        ).rstrip()
         note = [f"    {shorten_middle(line)}" for line in self.note.splitlines()]
         return [
             replace_control_characters(each)
@@ -270,12 +272,68 @@ class PlainTextFilter(logging.Filter):
 logging.getLogger("dlspec").addFilter(PlainTextFilter())
 
 
+MAX_FIX_LENGTH = 1_200  # characters; a list of all functions of a formula has 600
+
+
 def shorten_middle(text: str, max_length: int = 600) -> str:
     """Cut out the middle of a text that is longer than `max_length` characters."""
     return text if len(text) <= max_length else f"{text[: max_length // 2]} ... {text[-max_length // 4 :]}"
 
 
+# Codes of problems that have one cause if they have the same text: a name or value that is used in several places.
+_ONE_CAUSE = frozenset(
+    {
+        Code.UNKNOWN_OUTPUT,
+        Code.UNKNOWN_PARAM,
+        Code.UNKNOWN_REFERENCE,
+        Code.UNKNOWN_FIELD,
+        Code.UNKNOWN_LAYER,
+        Code.MISSING_FACT,
+        Code.OUTPUT_ABSENT,
+    }
+)
 MAX_SHOWN_PROBLEMS = 50  # a SpecError counts further problems without printing them
+
+
+MAX_SHOWN_PLACES = 12  # where a problem that is printed once occurs again
+
+
+def format_problems(problems: Sequence[Problem]) -> list[str]:
+    """Return the lines of the first problems. One that occurs in several places or copies is printed once."""
+    groups: dict[Hashable, list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(_find_cause(problem), []).append(problem)
+    lines: list[str] = []
+    for first, *others in islice(groups.values(), MAX_SHOWN_PROBLEMS):
+        lines += first.format_lines()
+        if others:
+            lines.append(replace_control_characters(f"    the same {_format_places(first, others)}"))
+    hidden = sum(map(len, islice(groups.values(), MAX_SHOWN_PROBLEMS, None)))
+    return [*lines, f"... and {hidden:,} more"] if hidden else lines
+
+
+def _find_cause(problem: Problem) -> Hashable:
+    """Return what problems with one cause share: a name that is missing, or the place of a repeated entry."""
+    if problem.code in _ONE_CAUSE:
+        return problem.code, problem.found
+    if problem.location is None or not problem.location.line:
+        return id(problem)
+    path = problem.path.partition(" (")[0]  # without the copy
+    return problem.code, problem.location, path, re.sub(r"\d+", "#", problem.found)
+
+
+def _format_places(first: Problem, others: Sequence[Problem]) -> str:
+    """Say where a problem occurs again: in copies of an entry, or elsewhere in the files."""
+    if all(each.location == first.location for each in others):
+        return f"in {len(others)} more {'copies' if len(others) > 1 else 'copy'}"
+    places = (str(each.location) if each.location and each.location.line else each.path for each in others)
+    return f"at {join_first(list(dict.fromkeys(places)), MAX_SHOWN_PLACES)}"
+
+
+def join_first(words: Sequence[str], max_words: int) -> str:
+    """Join the first words with commas, and count the others: `a, b and 3 more`."""
+    more = f" and {len(words) - max_words} more" if len(words) > max_words else ""
+    return f"{', '.join(words[:max_words])}{more}"
 
 
 class SpecError(UserError):
@@ -294,9 +352,7 @@ class SpecError(UserError):
     def format_message(self) -> str:
         """Return the whole message: the lines of the first problems, and the number of all."""
         count = len(self.problems)
-        lines = [line for problem in self.problems[:MAX_SHOWN_PROBLEMS] for line in problem.format_lines()]
-        if count > MAX_SHOWN_PROBLEMS:
-            lines.append(f"... and {count - MAX_SHOWN_PROBLEMS:,} more")
+        lines = format_problems(self.problems)
         return "\n".join([*lines, f"{count} problem{'s' if count != 1 else ''}; {self.outcome}."])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from dlspec.errors import MAX_SHOWN_PROBLEMS, SpecError, UserError
+from dlspec.errors import SpecError, UserError, format_problems
 from dlspec.formatting import first_line
 
 # Disk space, quota, open files (of the process and of the system), processes.
@@ -46,9 +46,6 @@ def format_error_line(error: BaseException) -> str:
 def format_error_details(error: Exception) -> str:
     """Format the problems of one job of a sweep, without the line that says what was (not) done."""
     if isinstance(error, SpecError):
-        lines = [line for problem in error.problems[:MAX_SHOWN_PROBLEMS] for line in problem.format_lines()]
-        return "\n".join(
-            [*lines, *([f"... and {more:,} more"] if (more := len(error.problems) - MAX_SHOWN_PROBLEMS) > 0 else [])]
-        )
+        return "\n".join(format_problems(error.problems))
     reported = message_and_exit_code(error)
     return reported[0] if reported else format_error_line(error)

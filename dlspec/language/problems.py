@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from dlspec.errors import Code, Finding, KeyPath, Problem, SourceLocation, SpecError
+from dlspec.errors import (
+    MAX_SHOWN_PLACES,
+    Code,
+    Finding,
+    KeyPath,
+    Problem,
+    SourceLocation,
+    SpecError,
+    join_first,
+)
 from dlspec.language.source_map import SourceMap
 from dlspec.language.spec_versions import SPEC_VERSION, ChangedRule
 
@@ -139,15 +148,25 @@ class Problems:
             The problems in the order of the files, those of the command line last.
         """
         problems: list[Problem] = []
+        first_by_origin: dict[tuple[SourceLocation, Code], int] = {}
+        further_paths: dict[int, list[str]] = {}
         reported: set[tuple[SourceLocation, str]] = set()
         for each in self.found:
             location, is_origin = self._find_location(each, source_map)
-            if location is not None and is_origin and (location, each.found) in reported:
-                continue
+            path = f"{format_path(each.path)} ({each.shown})" if each.shown else format_path(each.path)
+            if location is not None and is_origin:
+                first = first_by_origin.setdefault((location, each.code), len(problems))
+                if (location, each.found) in reported:
+                    continue
+                if first < len(problems) and problems[first].path != path:
+                    further_paths.setdefault(first, []).append(path)
+                    continue
             if location is not None:
                 reported.add((location, each.found))
-            path = f"{format_path(each.path)} ({each.shown})" if each.shown else format_path(each.path)
             problems.append(Problem(each.code, path, each.found, each.fix, location, each.note))
+        for index, paths in further_paths.items():
+            note = f"the same value does not suit {join_first(paths, MAX_SHOWN_PLACES)}"
+            problems[index] = replace(problems[index], note="\n".join(filter(None, [problems[index].note, note])))
         return sort_by_location(problems)
 
     def _find_location(self, problem: ProblemAtPath, source_map: SourceMap) -> tuple[SourceLocation | None, bool]:

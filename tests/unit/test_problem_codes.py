@@ -212,6 +212,7 @@ OTHERS_TEXTS = {
 SHOWING = {
     "first_line",  # of any error
     "problem_from_hydra_error",  # the first line of Hydra's
+    "_find_cause",  # which problems are printed as one
 }
 # What a problem and an error have of text; `message` and `context` are libyaml's.
 TEXTS = {"found", "fix", "note", "message", "context", "args", "msg", "strerror"}
