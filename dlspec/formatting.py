@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from dlspec.errors import CONTROL_CHARACTERS
 
@@ -111,6 +112,32 @@ def format_override(key: str, value: str) -> str:
         return f"{key}={value}"
     escaped = re.sub(r'(\\*)("|\Z)', _escape_quote, value)
     return f'{key}="{escaped}"'
+
+
+def format_argument(key: str, value: Any) -> str:
+    """Format a setting as an argument of the command line: its value as Hydra reads it, quoted for a shell.
+
+    Args:
+        key: the path of the setting, such as `data.delimiter`.
+        value: a string, number, boolean, null, or a list or mapping of these.
+    """
+    return quote_for_shell(f"{key}={_format_for_hydra(value)}")
+
+
+def _format_for_hydra(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inside = (f"{_escape_key(str(key))}: {_format_for_hydra(each)}" for key, each in value.items())
+        return f"{{{', '.join(inside)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_format_for_hydra, value))}]"
+    if isinstance(value, str):
+        return format_override("", value)[1:]
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _escape_key(key: str) -> str:
+    """Escape the characters of a key that have a meaning in Hydra's syntax."""
+    return re.sub(r"([\\()\[\]{}:=,\t])", r"\\\1", key)
 
 
 def _escape_quote(found: re.Match[str]) -> str:

@@ -17,6 +17,7 @@ from dlspec.compat.hydra import get_plain_value
 from dlspec.config.model_merging import drop_unused_params
 from dlspec.config.overrides import command_line_location, path_from_key, replaces_section
 from dlspec.errors import Code, Finding, KeyPath, Problem, SpecError, format_value, suggest
+from dlspec.formatting import quote_for_shell
 from dlspec.language.entry_merging import ENTRY_KEYS, find_layer_keys, is_entry, names_different_part
 from dlspec.language.problems import format_path
 
@@ -268,7 +269,7 @@ def _shorthand_finding(path: KeyPath, value: Any, override: Override, tree: dict
         full = f"{format_path(path[:-1])}={{{name}: {{{value_setting}: {_format_value(value)}, {change}}}}}"
         return _unreachable_key_finding(
             f"'{name}: {_format_value(value)}' is a short form, which has no settings to override",
-            f"write it in full: '{full}'",
+            f"write it in full: {quote_for_shell(full)}",
         )
     path_text = format_path(path)
     if not isinstance(value, str) or not value.lstrip("$").isidentifier():
@@ -277,13 +278,15 @@ def _shorthand_finding(path: KeyPath, value: Any, override: Override, tree: dict
         )
     if _is_column_kind(path):
         full = f"{path_text}={{{value}: {{{change}}}}}"
-        return _unreachable_key_finding(f"'{value}' is a kind without settings", f"write it in full: '{full}'")
+        return _unreachable_key_finding(
+            f"'{value}' is a kind without settings", f"write it in full: {quote_for_shell(full)}"
+        )
     if is_entry(path) and not value.startswith("$"):
         full = f"{path_text}={{{value}: {{{change}}}}}"
     else:
         full = f"{path_text}={{type: {value}, {change}}}"
     return _unreachable_key_finding(
-        f"'{value}' is a short form, which has no settings to override", f"write it in full: '{full}'"
+        f"'{value}' is a short form, which has no settings to override", f"write it in full: {quote_for_shell(full)}"
     )
 
 

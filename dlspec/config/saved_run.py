@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from dlspec.config.overrides import value_location
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError
+from dlspec.formatting import format_argument
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 from dlspec.runs.file_access import is_regular_file
 from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER, SPEC_FILE
@@ -106,7 +107,7 @@ def _check_imports(imports: Any, spec_file: Path, values: Sequence[Override]) ->
     allowed = [*(named if isinstance(named, list) else []), *sys.modules]
     missing = [str(each) for each in required if each not in allowed]
     if missing:
-        fix = f"if you trust them, add imports=[{','.join(str(each) for each in required)}]"
+        fix = f"if you trust them, add {format_argument('imports', list(map(str, required)))}"
         found = f"this spec runs code from {', '.join(missing)}"
         raise SpecError(
             [Problem(Code.UNTRUSTED_CODE, "imports", found, fix, SourceLocation(format_file_path(spec_file)))]

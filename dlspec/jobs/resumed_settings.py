@@ -16,6 +16,7 @@ from dlspec.optim.schedule import TrainedLength
 from dlspec.optim.weight_averages import UnusableAverage, WeightAverage
 from dlspec.runs.file_access import is_regular_file
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, SPEC_FILE
+from dlspec.runs.run_status import rerun_command
 from dlspec.training.checkpoint.checkpoint_files import (
     DamagedCheckpoint,
     Snapshot,
@@ -196,7 +197,7 @@ def find_impossible_changes(
         *_check_average(snapshot, average, is_other=_get_average_type(before) != _get_average_type(now)),
     ]
     if _has_other_groups(before, now) and not _has_saved_parameter_names(snapshot):
-        fix = f"start again: python -m dlspec run={format_file_path(folder)}"
+        fix = f"start again: {rerun_command(format_file_path(folder))}"
         found.append(("optimizer.groups", "the checkpoint is from a version that did not save parameter names", fix))
     return [Problem(Code.CHANGED_SETTING, key, text, fix, location) for key, text, fix in found]
 
@@ -207,7 +208,7 @@ _Finding = tuple[str, str, str]  # key, what is wrong, fix
 def _check_start_settings_unchanged(changes: Changes, folder: Path) -> Iterator[_Finding]:
     for start_key in _START_KEYS:
         if any(is_below(key, start_key) for key in changes):
-            fix = f"leave it as it was, or start a new run with it: python -m dlspec run={format_file_path(folder)} ..."
+            fix = f"leave it as it was, or start a new run with it: {rerun_command(format_file_path(folder))} ..."
             yield start_key, "only affects the start of a run, so it can't change when the run is resumed", fix
 
 
@@ -255,7 +256,7 @@ def _make_new_data_fix(folder: Path) -> str:
             again = f"remove {' and '.join(later)} and resume with 'resume.allow=[data]'"
             return f"{restore}; or, to train on the new data from the end of an earlier epoch, {again}"
         later.append(format_file_path(path))
-    return f"{restore}; or train on the new data from the start: python -m dlspec run={format_file_path(folder)}"
+    return f"{restore}; or train on the new data from the start: {rerun_command(format_file_path(folder))}"
 
 
 def _is_between_epochs(path: Path) -> bool:

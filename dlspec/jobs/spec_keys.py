@@ -10,6 +10,7 @@ from typing import Any
 
 from dlspec.data.sources.source import SplitSource
 from dlspec.errors import Code, find_closest, format_value, suggest
+from dlspec.formatting import format_argument
 from dlspec.language.problems import Problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.trainer_section import TrainerSpec
@@ -56,7 +57,7 @@ def import_modules(names: Any, problems: Problems) -> None:
         return
     if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
         written = names if isinstance(names, str) else "my_package.layers"
-        fix = f"write them in brackets: imports=[{written}], in a file imports: [{written}]"
+        fix = f"write them in brackets: {format_argument('imports', [written])}, in a file imports: [{written}]"
         problems.add(
             Code.WRONG_TYPE, ("imports",), f"'imports' must be a list of module names, got {format_value(names)}", fix
         )

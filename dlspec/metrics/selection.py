@@ -124,7 +124,7 @@ def _find_fitting_targets(metric: MetricTerm, predicted: Sequence[Target], probl
             if metric.target
             else "nothing is predicted: no loss has a target"
         )
-        fix = suggest(metric.target or "", names) if names else "leave the metrics out: metrics=[]"
+        fix = suggest(metric.target or "", names) if names else "leave the metrics out: 'metrics=[]'"
         problems.add(Code.UNKNOWN_TARGET, metric.part.path_of("target"), found, fix, at_value=bool(metric.target))
     elif not fitting:
         kind = _describe_expected_kind(metric.schema)

@@ -223,7 +223,7 @@ def test_imports_are_the_users_to_allow(run: Path, work: Path, dlspec: Run, writ
     spec.write_text("imports: [theirs]\n" + spec.read_text())
     said = dlspec("resume", "run=run", "trainer.epochs=4")
     assert said.code == 2
-    assert "this spec runs code from theirs   if you trust them, add imports=[theirs]" in said.err
+    assert "this spec runs code from theirs   if you trust them, add 'imports=[theirs]'" in said.err
     assert not (work / "pwned").exists()
 
 

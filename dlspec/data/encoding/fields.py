@@ -13,6 +13,7 @@ from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.data.prepare.kinds.scales import Scale
 from dlspec.data.target_scale import TargetScale
 from dlspec.errors import Code, DataError
+from dlspec.formatting import format_argument
 
 FEATURES = "features"  # the field of all numbers, dates and one-hot categories that no setting names
 FieldForm = Literal["features", "tokens", "own"]
@@ -88,7 +89,7 @@ def _check_names(plans: Sequence[FieldPlan], targets: Sequence[str]) -> None:
         for name in (plan.name, f"{plan.name}_lengths"):
             if name in taken:
                 found = f"the field '{plan.name}' and {taken[name]} have the same name"
-                fix = f"name the field: data.fields={{NAME: ['{plan.columns[0]}']}}"
+                fix = f"name the field: {format_argument('data.fields', {'NAME': [plan.columns[0]]})}"
                 raise DataError("fields", f"{found}; {fix}", Code.NAME_TAKEN)
         taken[plan.name] = f"the field of {', '.join(plan.columns[:3])}"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from dlspec.data.files.paths import expand_home
 from dlspec.data.files.quoted_cells import describe_quote_problem, find_quote_problem, set_cell_limit
 from dlspec.errors import Code, DataError, find_closest, suggest
+from dlspec.formatting import format_argument
 from dlspec.limits import GIGABYTE
 
 CsvRow = list[str]
@@ -155,7 +156,8 @@ def _find_column(file: Path, header: CsvRow, key: str, name: str, delimiter: str
         raise DataError(key, f"'{file}' must have one column '{name}', got {names.count(name)}", Code.AMBIGUOUS)
     fix = suggest(name, [each for each in names if each])
     if len(names) == 1:
-        fix = f"there is only '{names[0]}'; if '{delimiter}' is not the delimiter, write for example data.delimiter=';'"
+        other = format_argument("data.delimiter", ";" if delimiter == "," else ",")
+        fix = f"there is only '{names[0]}'; if '{delimiter}' is not the delimiter, write for example {other}"
     raise DataError(key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}", Code.UNKNOWN_FIELD)
 
 

@@ -83,7 +83,7 @@ def _find_files(path: Path, pattern: str) -> list[Path]:
             raise DataError("files", f"'{path}' has more than {MAX_FILES:,} files '{pattern}'", Code.TOO_LARGE)
     if not found:
         raise DataError(
-            "files", f"no file in '{path}' matches '{pattern}'; write for example data.files='*.md'", Code.NO_MATCH
+            "files", f"no file in '{path}' matches '{pattern}'; write for example 'data.files=\"*.md\"'", Code.NO_MATCH
         )
     return sorted(found)
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dlspec.data.sources.random_fields import RandomField, RandomTarget, check_field_settings
 from dlspec.data.sources.source import Size, SplitSource, data_source, make_size_error
-from dlspec.errors import suggest
+from dlspec.errors import InvalidSetting, KeyPath, suggest
 from dlspec.limits import MAX_CLASSES, MAX_DATA_BYTES
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ class RandomData(SplitSource):
             raise ValueError(f"'{name}' is both a field and a target: give one of them another name")
         for name, each in targets.items():
             if each.next_of is not None:
-                _check_predictable_tokens(f"target '{name}' has next_of: {each.next_of}", each.next_of, fields)
+                what = f"target '{name}' has next_of: {each.next_of}"
+                _check_predictable_tokens(("targets", name, "next_of"), what, each.next_of, fields)
         if self.target in fields and fields[self.target].vocab_size is not None:
-            _check_predictable_tokens(f"the target is the field '{self.target}'", self.target, fields)
+            _check_predictable_tokens(("target",), f"the target is the field '{self.target}'", self.target, fields)
         return self
 
     def _make_fields(self) -> dict[str, RandomField]:
@@ -157,13 +158,15 @@ def _check_names(names: Iterable[str]) -> None:
             )
 
 
-def _check_predictable_tokens(what: str, name: str, fields: Mapping[str, RandomField]) -> None:
-    """Raise ValueError unless the field contains tokens that can be predicted: at least two, and not too many."""
+def _check_predictable_tokens(path: KeyPath, what: str, name: str, fields: Mapping[str, RandomField]) -> None:
+    """Raise InvalidSetting at the path unless the field contains tokens that can be predicted: 2 to MAX_CLASSES."""
     tokens = {key: each.vocab_size for key, each in fields.items() if each.vocab_size is not None}
     if name not in tokens:
         fix = suggest(name, tokens) or "give a field vocab_size and length"
-        raise ValueError(f"{what}, which is not a field of tokens; {fix}")
+        raise InvalidSetting(path, f"{what}, which is not a field of tokens; {fix}")
     if tokens[name] < 2:
-        raise ValueError(f"{what}, which has only one possible token; choose a larger vocab_size")
+        raise InvalidSetting(path, f"{what}, which has only one possible token; choose a larger vocab_size")
     if tokens[name] > MAX_CLASSES:
-        raise ValueError(f"{what}, which has more than {MAX_CLASSES:,} different tokens; choose a smaller vocab_size")
+        raise InvalidSetting(
+            path, f"{what}, which has more than {MAX_CLASSES:,} different tokens; choose a smaller vocab_size"
+        )

@@ -8,6 +8,7 @@ from itertools import pairwise
 from unicodedata import normalize
 
 from dlspec.errors import Code, DataError, format_value
+from dlspec.formatting import format_argument
 
 MAX_COLUMNS = 100_000
 MAX_LISTED_NAMES = 40  # in a message: a longer list can't be typed
@@ -110,10 +111,7 @@ def suggest_header(names: Sequence[str], skip: int) -> str:
     is_long = len(unique) > MAX_LISTED_NAMES or sum(map(len, unique)) > MAX_LISTED_CHARACTERS
     if is_long or any(set(name) & set("\"'\\$") or not name.isprintable() for name in unique):
         return ""
-    if all(_WORD.fullmatch(name) for name in unique):
-        return f"write data.header=[{','.join(unique)}] data.skip={skip}"
-    quoted = ",".join(f'"{name}"' for name in unique)
-    return f"write 'data.header=[{quoted}]' data.skip={skip}"
+    return f"write {format_argument('data.header', unique)} data.skip={skip}"
 
 
 def looks_like_data(cells: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 from dlspec.data.files.paths import expand_home
 from dlspec.errors import Code, DataError, find_closest
+from dlspec.formatting import format_argument
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
 MAX_FILES = 1_000_000
@@ -87,7 +88,7 @@ def check_regular_file(file: Path, setting: str = "data.path") -> Path:
         fix = f"did you mean '{file.parent / guess}'?" if guess else f"write {setting}=FILE.csv"
         raise DataError("path", f"no file '{file}'; {fix}", Code.FILE_UNREADABLE)
     if file.is_dir():
-        fix = f"write {setting}='{file}/*.csv' for all its CSV files"
+        fix = f"write {format_argument(setting, f'{file}/*.csv')} for all its CSV files"
         raise DataError("path", f"'{file}' is a folder; {fix}", Code.FILE_UNREADABLE)
     if not stat.S_ISREG(file.stat().st_mode):
         raise DataError("path", f"'{file}' must be a regular file, not a pipe or device", Code.FILE_UNREADABLE)

@@ -16,6 +16,7 @@ from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_access import is_regular_file, refuse_links
 from dlspec.runs.file_names import BEST_FILE, CHECKPOINTS_FOLDER, LAST_FILE, PREPARE_FILE
 from dlspec.runs.io import read_json_object
+from dlspec.runs.run_status import resume_command
 
 # The files of each choice; the first one that exists is used.
 WEIGHTS_OF_CHOICE: Mapping[str, tuple[str, ...]] = {"best": (BEST_FILE, LAST_FILE), "last": (LAST_FILE,)}
@@ -39,7 +40,7 @@ def find_weights_file(folder: Path, checkpoint: str) -> Path:
         if is_regular_file(checkpoints / name):
             return checkpoints / name
     shown, names = format_file_path(checkpoints), " and no ".join(WEIGHTS_OF_CHOICE[checkpoint])
-    fix = f"finish the run first: python -m dlspec resume run={format_file_path(folder)}"
+    fix = f"finish the run first: {resume_command(format_file_path(folder))}"
     raise UserError(f"no weights of this run: '{shown}' has no {names}; {fix}")
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, KeyPath, UserError, suggest
+from dlspec.formatting import format_argument
 from dlspec.language.problems import Problems
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.network.weights.tensor_files import StoredTensor, list_stored_tensors
@@ -258,9 +259,9 @@ class WeightLoader:
         names = " and ".join(f"'{each.name}'" for each in pieces)
         own = tuple(self.state[name].shape)
         found = f"{names} in the file has shape {shape}, but the model's '{name}' has {own}"
-        fix = f"keep the model's initial values: weights.fresh=['{name}']"
+        fix = f"keep the model's initial values: {format_argument('weights.fresh', [name])}"
         if shape[::-1] == own and len(pieces) == 1:
-            fix = f"transpose it: weights.transpose=['{pieces[0].name}']"
+            fix = f"transpose it: {format_argument('weights.transpose', [pieces[0].name])}"
         self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
 
     def _report_shared_conflicts(
@@ -273,11 +274,17 @@ class WeightLoader:
             other = first.setdefault(id(own), name)
             if other != name and not torch.equal(values[other].to(own.dtype), value.to(own.dtype)):
                 found = f"'{other}' and '{name}' are one tensor in the model, but differ in the file"
-                fix = f"leave one out: weights.rename={{'{pieces[name][0].name}': null}}, or untie them in the model"
+                left_out = format_argument("weights.rename", {pieces[name][0].name: None})
+                fix = f"leave one out: {left_out}, or untie them in the model"
                 self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
 
     def _report_unused(self, pieces: Mapping[str, Sequence[TensorPiece]]) -> None:
-        unused = [each.name for name, group in pieces.items() if name not in self.state for each in group]
+        unused = [
+            each.name if each.name == name else f"{each.name} (renamed to {name})"
+            for name, group in pieces.items()
+            if name not in self.state
+            for each in group
+        ]
         if unused:
             found = (
                 f"no name of the model matches {_format_count(unused, 'tensor')} of the file: {_format_names(unused)}"
@@ -304,7 +311,8 @@ class WeightLoader:
             found = (
                 f"the file has nothing for {_format_count(missing, 'tensor')} of the model: {_format_names(missing)}"
             )
-            fix = f"keep the model's initial values: weights.fresh=['{missing[0]}'], or set weights.strict=false"
+            fresh = "" if len(missing) > _MAX_NAMES else f": {format_argument('weights.fresh', missing)}"
+            fix = f"keep the model's initial values{fresh or ' of these'}, or set weights.strict=false"
             self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
 
     def _find_unfilled(self, values: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from dlspec.compat.safetensors import open_tensor_file
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
 from dlspec.formatting import first_line
 from dlspec.runs.file_names import CHECKPOINT_PATTERN, DAMAGED_SUFFIX, format_checkpoint_name
+from dlspec.runs.run_status import rerun_command
 from dlspec.training.checkpoint.nested_state import Tensors, unflatten_state
 from dlspec.training.checkpoint.tensor_file import CHECKSUM_KEY, compute_checksum, write_tensors
 
@@ -112,7 +113,7 @@ def read_newest_checkpoint(folder: Path) -> Snapshot | None:
         except DamagedCheckpoint as damaged:
             log.warning("%s can't be used: %s", path, damaged)
     if found:
-        fix = f"to start again in a new folder: python -m dlspec run={folder.parent}"
+        fix = f"to start again in a new folder: {rerun_command(folder.parent)}"
         raise UserError(f"no checkpoint in '{folder}' can be used; {fix}")
     return None
 

@@ -71,7 +71,7 @@ CSV = {
         {},
         "text",
         "'FOLDER/in.csv' has no column 'text'; there is only 'text;label'; "
-        "if ',' is not the delimiter, write for example data.delimiter=';'",
+        "if ',' is not the delimiter, write for example 'data.delimiter=\";\"'",
     ),
     "twice": (b"text,text,label\na,b,c\n", {}, "text", "'FOLDER/in.csv' must have one column 'text', got 2"),
     "few cells": (

@@ -182,7 +182,7 @@ def test_columns_whose_sum_is_the_target_are_noticed() -> None:
     kinds = dict.fromkeys(["temp", "casual", "registered", "hour"], "number")
     (notice,) = find_exact_sum(as_cells(frame), kinds, "count", PLAIN)
     assert notice.startswith("casual and registered together give 'count' exactly")
-    assert notice.endswith("data.drop=[casual,registered]")
+    assert notice.endswith("'data.drop=[casual,registered]'")
     frame["count"] += generator.integers(0, 2, 300)
     assert not list(find_exact_sum(as_cells(frame), kinds, "count", PLAIN))
 

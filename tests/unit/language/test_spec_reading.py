@@ -200,7 +200,7 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
     ({"x": 1}, [f"x   no such key   available: {KEYS}"]),
     (
         {"imports": "mine"},
-        ["imports   'imports' must be a list of module names, got 'mine'   write them in brackets: imports=[mine], in"],
+        ["imports   'imports' must be a list of module names, got 'mine'   write them in brackets: 'imports=[mine]'"],
     ),
     (
         {"scheduler": {"type": "StepLR", "step_size": 1, "interval": 3}},

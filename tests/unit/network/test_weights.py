@@ -260,9 +260,9 @@ WRONG = {
     "shape": (
         {"head.weight": numbers(10, 4)}, {},
         "'head.weight' in the file has shape (10, 4), but the model's 'head.weight' has (3, 4)   "
-        "keep the model's initial values: weights.fresh=['head.weight']",
+        "keep the model's initial values: 'weights.fresh=[head.weight]'",
     ),
-    "turned": ({"head.weight": numbers(4, 3)}, {}, "transpose it: weights.transpose=['head.weight']"),
+    "turned": ({"head.weight": numbers(4, 3)}, {}, "transpose it: 'weights.transpose=[head.weight]'"),
     "unused": ({"fc.weight": numbers(3, 4)}, {}, "no name of the model matches 1 tensor of the file: fc.weight"),
     "pattern": ({"fc.bias": numbers(3)}, {"rename": {"fcc.*": None}}, "no name of the model matches 1 tensor"),
     "idle": ({}, {"rename": {"hed.*": "fc.*"}, "strict": False}, "no tensor of the file is named 'hed.*'"),
@@ -280,6 +280,13 @@ def test_says_both_names(work: Path, name: str) -> None:
 def test_a_file_of_which_nothing_fits_is_refused_also_where_not_all_must(work: Path) -> None:
     save_file({"other.weight": numbers(4, 6)}, "a.safetensors")
     assert "no name of the model matches 1 tensor of the file: other.weight" in said(path="a.safetensors", strict=False)
+
+
+def test_a_rename_that_misses_is_shown_with_its_result(work: Path) -> None:
+    save_file({"body.weight": numbers(4, 6)}, "a.safetensors")
+    assert "of the file: body.weight (renamed to frist.weight)" in said(
+        path="a.safetensors", rename={"body.*": "frist.*"}
+    )
 
 
 def test_says_what_is_missing(work: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_run_whose_modules_are_imported_is_loaded_resumed_and_repeated(
         assert len(dlspec.resume(folder, data, changes={"trainer": {"epochs": 2}}).history) == 2
         assert dlspec.train({"run": str(folder)}, data).spec["imports"] == ["doubled_layer"]
         monkeypatch.delitem(sys.modules, "doubled_layer")
-        with pytest.raises(SpecError, match=r"add imports=\[doubled_layer\]"):
+        with pytest.raises(SpecError, match=r"add 'imports=\[doubled_layer\]'"):
             dlspec.load(folder)
         assert type(dlspec.load(folder, imports=["doubled_layer"])) is type(loaded)
     finally:

@@ -54,7 +54,7 @@ def escape_key(name: str) -> str:
 def format_drop_line(*names: str) -> str:
     """Format the setting that leaves columns out."""
     if all(name.isascii() and name.isidentifier() and can_be_key(name) for name in names):
-        return f"data.drop=[{','.join(names)}]"
+        return f"'data.drop=[{','.join(names)}]'"
     return quote_argument(f"data.drop=[{','.join(map(quote_value, names))}]")
 
 
