@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlspec.data.dataset import Dataset, Field
 from dlspec.errors import Code, format_value, suggest
+from dlspec.formatting import format_argument
 from dlspec.language.problems import Problems
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _match_only_field(data: Dataset, problems: Problems) -> dict[str, Field]:
         fix = f"write inputs: [{names}] in the model, or only those that it needs"
         columns = data.list_columns(data.fields[-1].name)
         if columns:
-            fix += f"; or leave the others out: 'data.drop=[{', '.join(columns)}]'"
+            fix += f"; or leave the others out: {format_argument('data.drop', list(columns))}"
         problems.add(Code.AMBIGUOUS, ("model",), found, fix)
     return {each.name: each for each in data.fields[:1]}
 

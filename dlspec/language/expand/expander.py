@@ -361,7 +361,8 @@ def _make_first_level(inputs: Mapping[str, EntryOutput]) -> NameLevel:
     if len(inputs) == 1:
         level.previous = next(iter(inputs.values()))
         return level
-    fix = f"choose one, for example from: {next(iter(inputs))}"
+    first = next(iter(inputs))
+    fix = f"choose one, for example from: {first}, or {first} in place of _"
     level.no_previous = Finding(
         Code.AMBIGUOUS,
         f"the previous output (_) is ambiguous: there are {len(inputs)} inputs ({', '.join(inputs)})",

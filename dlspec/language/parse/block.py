@@ -141,7 +141,7 @@ def _check_all_params_used(block: Block, raw: Mapping[str, Any], problems: Probl
         if inner is not None:
             found = f"the {f'block {block.name!r}' if block.name else 'model'} does not use its param '{name}'"
             own = ".".join(str(each) for each in (*inner.path, "params", name))
-            fix = f"block '{inner.name}' has its own: set {own}{_format_assigned(block.params[name])}"
+            fix = f"block '{inner.name}' has its own: set {own}{_format_assigned(block.params[name])} instead"
         elif guess:
             fix = f"did you mean '{guess}'?"
         elif name in find_expression_words(raw.get("layers")):

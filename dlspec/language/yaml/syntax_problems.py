@@ -353,15 +353,18 @@ def _find_list_among_settings(failure: ParseFailure) -> Problem | None:
 def _find_missing_dash(failure: ParseFailure) -> Problem | None:
     if not failure.message_has("did not find expected '-'"):
         return None
-    word = failure.text.strip().split(":")[0]
-    fix = f"write '- {failure.text.strip()}', or indent it differently if it does not belong to the list"
+    text = failure.text.strip()
+    word = text.split(":")[0]
+    if (problem := check_missing_space(failure.problem_at, failure.line, failure.column, word)) is not None:
+        return problem
+    fix = f"write '- {text}', or indent it differently if it does not belong to the list"
     return failure.problem_at(failure.line, failure.column, len(word), f"missing '- ' before '{word}' in a list", fix)
 
 
 # Part of the parser's message; what was found; the fix.
 _PARSER_MESSAGES: tuple[tuple[str, str, str], ...] = (
     ("cannot start any token", "unquoted text can't begin with '{char}'", "put quotes around it"),
-    ("alphabetic or numeric character", "unquoted text can't begin with '{char}'", 'put quotes around it: "*.bias"'),
+    ("alphabetic or numeric character", "unquoted text can't begin with '{char}'", 'put quotes around it: "{word}"'),
     ("unknown escape character", "'{pair}' is not a valid escape", "write \\\\ for a \\, or use single quotes"),
     ("block sequence entries", "a list can't start in the line of its key", "start it on a new line, or write [...]"),
     ("block collections", "a list can't start in the line of its key", "start it on a new line, or write [...]"),
@@ -376,10 +379,11 @@ def _match_parser_message(failure: ParseFailure) -> Problem | None:
     # For an anchor or alias without a name, the parser points at the character after the & or *.
     back = 1 if failure.message_has("alphabetic") else 0
     column = max(0, failure.column - back)
-    pair = failure.text[column : column + 2]
+    pair, word = failure.text[column : column + 2], re.split(r"[\s,:\]}]", failure.text[column:], maxsplit=1)[0]
     for sign, found, fix in _PARSER_MESSAGES:
         if failure.message_has(sign):
-            return failure.problem_at(failure.line, column, 1, found.format(char=pair[:1], pair=pair), fix)
+            found = found.format(char=pair[:1], pair=pair)
+            return failure.problem_at(failure.line, column, 1, found, fix.format(word=word))
     return None
 
 
