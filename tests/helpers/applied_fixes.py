@@ -16,6 +16,8 @@ from helpers.printed_fixes import Kind, PrintedFix, find_end
 # What a shell would do something with, outside of quotes: zsh looks for files in the case of brackets too.
 SHELL_CHARACTERS = re.compile(r"[\[\]{}()*?$;&|<>`!#~]|\\")
 
+YAML_ON_COMMAND_LINE = "YAML on the command line"
+
 
 class NotApplied(Exception):
     """A fix for which there is no place, with the reason."""
@@ -150,7 +152,7 @@ def _edit_tree(project: Project, problem: Problem, edit: Any) -> Project:
     if location is None:
         raise NotApplied("no location")
     if not location.line:
-        raise NotApplied("YAML on the command line")
+        raise NotApplied(YAML_ON_COMMAND_LINE)
     if location.source not in project.files:
         raise NotApplied("not in a file of the project")
     tree = yaml.safe_load(project.files[location.source])
