@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import lru_cache
@@ -294,10 +294,27 @@ class SpecError(UserError):
     def format_message(self) -> str:
         """Return the whole message: the lines of the first problems, and the number of all."""
         count = len(self.problems)
-        lines = [line for problem in self.problems[:MAX_SHOWN_PROBLEMS] for line in problem.format_lines()]
-        if count > MAX_SHOWN_PROBLEMS:
-            lines.append(f"... and {count - MAX_SHOWN_PROBLEMS:,} more")
+        groups = _group_similar(self.problems)
+        lines = [line for group in groups[:MAX_SHOWN_PROBLEMS] for line in _format_group(group)]
+        hidden = sum(map(len, groups[MAX_SHOWN_PROBLEMS:]))
+        if hidden:
+            lines.append(f"... and {hidden:,} more")
         return "\n".join([*lines, f"{count} problem{'s' if count != 1 else ''}; {self.outcome}."])
+
+
+def _group_similar(problems: Sequence[Problem]) -> list[list[Problem]]:
+    """Group the problems at one place that differ only in numbers: a block that is used with several params."""
+    groups: dict[Problem, list[Problem]] = {}
+    for problem in problems:
+        found, fix, note = (re.sub(r"\d+", "0", text) for text in (problem.found, problem.fix, problem.note))
+        groups.setdefault(replace(problem, found=found, fix=fix, note=note), []).append(problem)
+    return list(groups.values())
+
+
+def _format_group(group: Sequence[Problem]) -> list[str]:
+    """Return the lines of the first problem, and the number of the others."""
+    more = [f"    and {len(group) - 1:,} more here that differ only in their numbers"] if len(group) > 1 else []
+    return [*group[0].format_lines(), *more]
 
 
 def find_closest(name: str, choices: Iterable[str]) -> str:
