@@ -42,7 +42,8 @@ def _parse_formula(text: str, max_depth: int, max_size: int) -> ast.expr:
     tree = _GRAMMAR.parse(" ".join(text.split()), max_depth)
     check_operand(tree)
     if not find_output_names(tree):
-        raise ExpressionError(
-            Code.FORMULA_REFUSED, f"{format_value(text)} uses no output", "name one, or write _ for the previous one"
-        )
+        fix = "name one, or write _ for the previous one"
+        if any(isinstance(node, ast.Call) for node in ast.walk(tree)):
+            fix += "; to compute constants for every sample, add zeros_like(x) of an output x, or of a slice of it"
+        raise ExpressionError(Code.FORMULA_REFUSED, f"{format_value(text)} uses no output", fix)
     return tree

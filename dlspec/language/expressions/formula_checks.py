@@ -248,7 +248,7 @@ def _check_argument(call: ast.Call, arguments_by_name: Mapping[str, ast.expr], a
     if argument in DIM_ARGUMENTS and not read_whole_numbers(value):
         reject_node(call, f"needs a number as '{argument}'", format_corrected_call(call, arguments_by_name))
     if not is_constant(value):
-        reject_node(call, f"needs a number as '{argument}'", "write a number there")
+        reject_node(call, f"needs a number as '{argument}'", "write a number or a param there")
     compute_constant(value)  # raises for lists and powers beyond the limits
     return None
 

@@ -54,9 +54,7 @@ def check_layer_rule(schema: Schema, inputs: Inputs, settings: Settings) -> Find
     """
     rule, value, layer = find_rule(schema), inputs[0], _WRITTEN_NAMES.get(schema.name, schema.name)
     if not rule.takes_parameter and not all(each.has_batch for each in inputs):
-        fix = "combine it with another value by Add, Multiply, Concat or Formula"
-        found = f"{layer} expects an input with a batch dimension, and a Parameter or a Formula of constants has none"
-        return Finding(Code.WRONG_LAYOUT, found, fix)
+        return _refuse_parameter(layer, inputs)
     value = main_input(inputs) if rule.takes_parameter else inputs[0]
     if value.layout not in rule.takes and not _has_dimension_setting(layer, value, settings):
         return Finding(
@@ -72,6 +70,19 @@ def check_layer_rule(schema: Schema, inputs: Inputs, settings: Settings) -> Find
         )
     batch_finding = None if _is_user_layer(schema) else _check_batch_dim(value, settings)
     return batch_finding or rule.refuse(inputs, settings)
+
+
+def _refuse_parameter(layer: str, inputs: Inputs) -> Finding:
+    """Refuse a `Parameter` where a batch is needed, with the formula that repeats it for every sample."""
+    dims = next(len(each.shape) for each in inputs if not each.has_batch)
+    fix = "combine it with another value by Add, Multiply, Concat or Formula"
+    if dims > 0:
+        fix += f"; to give it the batch of an output x, write Formula: NAME + zeros_like(x[:{', :1' * dims}])"
+    return Finding(
+        Code.WRONG_LAYOUT,
+        f"{layer} expects an input with a batch dimension, and a Parameter or a Formula of constants has none",
+        fix,
+    )
 
 
 # Layers that a container adds, and the name of the container: messages show what the user wrote.

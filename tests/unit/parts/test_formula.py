@@ -242,8 +242,12 @@ REFUSED = [
     ("sum(x, 1, keepdims=True)", "sum has no argument 'keepdims'", "did you mean 'keepdim'?"),
     ("exp()", "'exp()' lacks the argument 'input'", "write exp(input)"),
     ("maximum(x, 0)", "'maximum(x, 0)' needs a tensor as 'other', not a number", "write clamp(x, min=0)"),
-    ("clamp(x, min=y)", "'clamp(x, min=y)' needs a number as 'min'", "write a number there"),
+    ("clamp(x, min=y)", "'clamp(x, min=y)' needs a number as 'min'", "write a number or a param there"),
+    ("arange(x.shape[1]) + x", "'arange(x.shape[1])' needs a number as 'end'", "write a number or a param there"),
     ("2 + 3", "'2 + 3' uses no output", "name one, or write _ for the previous one"),
+    ("2 * arange(3)", "'2 * arange(3)' uses no output",
+     "name one, or write _ for the previous one; to compute constants for every sample, add zeros_like(x) of an output "
+     "x, or of a slice of it"),
     ("x * $scale", "'$' is not allowed in 'x * $scale'", "write '$' only before a param's name"),
     ("x +", "'x +' is not a valid expression", LANGUAGE),
     ("__import__('os') + x", "unknown function '__import__'", ""),

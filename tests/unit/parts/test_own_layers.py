@@ -285,7 +285,12 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
      "use the Parameter as the second input, the initial state"),
     ("Linear", {"out_features": 3}, (parameter(4),),
      "Linear expects an input with a batch dimension, and a Parameter or a Formula of constants has none",
-     "combine it with another value by Add, Multiply, Concat or Formula"),
+     "combine it with another value by Add, Multiply, Concat or Formula; to give it the batch of an output x, write "
+     "Formula: NAME + zeros_like(x[:, :1])"),
+    ("LayerNorm", {}, (parameter(6, 4),),
+     "LayerNorm expects an input with a batch dimension, and a Parameter or a Formula of constants has none",
+     "combine it with another value by Add, Multiply, Concat or Formula; to give it the batch of an output x, write "
+     "Formula: NAME + zeros_like(x[:, :1, :1])"),
     ("Bilinear", {"out_features": 3}, (features(4),), "expected two inputs, got 1", "write from: [_, NAME]"),
     ("CosineSimilarity", {}, (features(4), features(3)), "the inputs are (4) features and (3) features",
      "give both the same shape and layout"),
