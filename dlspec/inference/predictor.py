@@ -17,6 +17,7 @@ from dlspec.errors import UserError
 from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, Answers, PredictedRows
 from dlspec.inference.answers.batch_prediction import BatchPredictor
 from dlspec.inference.answers.row_predictions import (
+    ROW,
     Predictions,
     choose_columns,
     identify_rows,
@@ -108,7 +109,7 @@ class Predictor:
                 does not need are ignored
             probabilities: whether to return the probability of each class
             threshold: of two classes, the probability from which on the positive one is predicted; None for 0.5
-            columns: the output columns, in their order; None for all
+            columns: the output columns, in their order, also columns of the input; None for all output columns
             keep: whether the columns of the input come first
 
         Returns:
@@ -118,7 +119,8 @@ class Predictor:
             UserError: if the data lack a column, or an argument does not fit the run.
         """
         options = AnswerOptions(probabilities, threshold, columns, keep)
-        chunks = list(self.predict_chunks(self._iterate_chunks(data, keep=keep), options))
+        rows = self._iterate_chunks(data, keep=self.needs_all_columns(options))
+        chunks = list(self.predict_chunks(rows, options))
         return join_chunks(chunks)
 
     def prepare(self, data: Any) -> dict[str, Tensor]:
@@ -190,6 +192,11 @@ class Predictor:
         names = ", ".join(self.input_columns[:10])
         raise UserError(f"the run takes several columns, so one array does not do; pass them by name: {names}")
 
+    def needs_all_columns(self, options: AnswerOptions) -> bool:
+        """Whether columns of the input are written that the run does not need for its predictions."""
+        known = {*self._make_empty_answers(options), self.run.require_preparation().id, ROW, "file"}
+        return options.keep or not known.issuperset(options.columns or ())
+
     # ---- chunks of rows --------------------------------------------------------------------------------------------
 
     def predict_chunks(
@@ -212,7 +219,8 @@ class Predictor:
         encoded = self.encode_chunk(chunk)
         found = self._predict_split(encoded, chunk.first_row, answers)
         columns = self._add_own_columns(chunk, answers.options, spread_answers(found, encoded.kept, len(chunk)))
-        return AnswerChunk(choose_columns(columns, answers.options.columns), encoded.problems, encoded.notes)
+        chosen = choose_columns(columns, answers.options.columns, chunk.columns)
+        return AnswerChunk(chosen, encoded.problems, encoded.notes)
 
     def predict_samples(self, split: Split, options: AnswerOptions = DEFAULT_OPTIONS) -> Iterator[AnswerChunk]:
         """Predict samples that are encoded already, such as a split of the run's own data, chunk by chunk.
@@ -292,12 +300,11 @@ class Predictor:
         return answers.make_columns(PredictedRows(values, lengths, tokens))
 
     def _add_own_columns(self, chunk: RowChunk, options: AnswerOptions, answers: Answers) -> Answers:
-        """Put what identifies a row before its answers, and the columns of the input if they are kept."""
-        own: Answers = {}
-        if options.keep:
-            own = {name: list_values(column) for name, column in chunk.columns.items()}
-        else:
-            own = identify_rows(
+        """Put what identifies a row before its answers, and the columns of the input that are kept or named."""
+        kept = [name for name in chunk.columns if options.keep or name in (options.columns or ())]
+        own: Answers = {name: list_values(chunk.columns[name]) for name in kept}
+        if not options.keep:
+            own |= identify_rows(
                 self.run.require_preparation(), chunk, is_file_a_row=self.run.spec.data.source_name == "files"
             )
         return {**{name: each for name, each in own.items() if name not in answers}, **answers}

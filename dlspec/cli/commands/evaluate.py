@@ -124,4 +124,5 @@ def _print_notes(evaluation: Evaluation) -> None:
         print(replace_control_characters(note), file=sys.stderr)
     if data.left_out:
         first = replace_control_characters(data.reasons[0]) if data.reasons else ""
-        print(f"{data.left_out:,} rows are left out, the first is {first}", file=sys.stderr)
+        rows = "1 row is" if data.left_out == 1 else f"{data.left_out:,} rows are"
+        print(f"{rows} left out, the first is {first}", file=sys.stderr)

@@ -111,7 +111,7 @@ def _predict_files(
         output: the file to write
     """
     fitted = model.run.require_preparation()
-    settings = make_input_settings(model.run.spec.data, fitted, arguments.data, keep=options.keep)
+    settings = make_input_settings(model.run.spec.data, fitted, arguments.data, keep=model.needs_all_columns(options))
     inputs = find_inputs(source, settings)
     check_output(output, [Path(each) for each in inputs.files])
     progress = PredictionProgress()

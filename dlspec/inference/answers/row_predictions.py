@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,13 +103,19 @@ def spread_answers(answers: Answers, kept: NDArray[np.int64], rows: int) -> Answ
     return found
 
 
-def choose_columns(answers: Answers, columns: Sequence[str] | None) -> Answers:
-    """Return the output columns that the user names, in that order; all without names."""
+def choose_columns(answers: Answers, columns: Sequence[str] | None, available: Iterable[str] = ()) -> Answers:
+    """Return the output columns that the user names, in that order; all without names.
+
+    Args:
+        answers: the output columns, with those of the input that `columns` names
+        columns: the names that the user gives; None for all
+        available: columns of the input, which a message lists beside the output columns
+    """
     if columns is None:
         return answers
     for name in columns:
         if name not in answers:
-            raise UserError(f"columns: no output column '{name}'; {suggest(name, answers)}")
+            raise UserError(f"columns: no output column '{name}'; {suggest(name, {*answers, *available})}")
     return {name: answers[name] for name in columns}
 
 

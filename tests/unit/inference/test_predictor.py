@@ -93,6 +93,10 @@ def test_what_is_written_can_be_chosen(churn: dlspec.Predictor, folder: Path) ->
     assert list(both.columns) == ["row", "churned", "churned.yes", "churned.no"]
     assert np.allclose(np.add(both["churned.yes"], both["churned.no"]), 1)
     assert list(churn.predict(frame, columns=["churned", "row"]).columns) == ["churned", "row"]
+    for data in (frame, "rows.csv"):
+        named = churn.predict(data, columns=["price", "churned", "row"])
+        assert list(named.columns) == ["price", "churned", "row"]
+        assert list(map(float, named["price"][:5])) == frame["price"].tolist() and named["row"][:3] == [1, 2, 3]
     kept = churn.predict(frame, keep=True)
     assert list(kept.columns) == [*(name for name in frame if name != "churned"), "churned", "churned.yes"]
     middle = sorted(plain["churned.yes"])[2]
