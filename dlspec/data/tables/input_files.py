@@ -7,8 +7,9 @@ import gzip
 import io
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from unicodedata import normalize
 
@@ -69,7 +70,7 @@ def _find_files_of_one(path: str, base: Path | None, setting: str) -> list[Path]
         if glob.has_magic(path) and not file.exists():
             # Not Path.glob, which takes a relative pattern alone.
             found = glob.iglob(str(file), recursive=True)  # noqa: PTH207
-            matches = sorted(Path(each) for each in found if Path(each).is_file())
+            matches = _drop_linked_copies(Path(each) for each in found if Path(each).is_file())
             if not matches:
                 raise DataError("path", f"no file matches '{path}'", Code.NO_MATCH)
             return matches
@@ -79,10 +80,21 @@ def _find_files_of_one(path: str, base: Path | None, setting: str) -> list[Path]
         raise DataError("path", f"'{path}' can't be read: {reason}", Code.FILE_UNREADABLE) from None
 
 
+def _drop_linked_copies(files: Iterable[Path]) -> list[Path]:
+    """Sort files by name. One that `**` finds again through a link to a folder, perhaps above it, is listed once."""
+    found: dict[tuple[Path, str], Path] = {}
+    resolve = cache(Path.resolve)
+    for file in sorted(files, key=lambda each: (len(each.parts), each)):
+        found.setdefault((resolve(file.parent), file.name), file)
+    return sorted(found.values())
+
+
 def check_regular_file(file: Path, setting: str = "data.path") -> Path:
     """Return the file; DataError if it does not exist, or is a folder, pipe or device, which could block forever."""
     file = find_normal_form(file)
     if not file.exists():
+        if file.is_symlink():
+            raise DataError("path", f"'{file}' is a link to a file that does not exist", Code.FILE_UNREADABLE)
         siblings = [each.name for each in file.parent.iterdir()] if file.parent.is_dir() else []
         guess = find_closest(file.name, siblings[:10_000])
         fix = f"did you mean '{file.parent / guess}'?" if guess else f"write {setting}=FILE.csv"

@@ -57,7 +57,15 @@ def read_new_files(run: LoadedRun, path: str | Sequence[str], written: Mapping[s
 
 def read_python_rows(run: LoadedRun, rows: Any) -> EvaluationData:
     """Encode rows given in Python: a frame, a list of mappings, or `(X, y)`."""
-    return _encode(run, table_from_python(rows), {}, None)
+    return _encode(run, table_from_python(_name_arrays(run.require_preparation(), rows)), {}, None)
+
+
+def _name_arrays(fitted: FittedTable, rows: Any) -> Any:
+    """Name `(X, y)` after the only input and the only target, if the input is an array such as an image."""
+    if not isinstance(rows, tuple) or len(rows) != 2 or len(fitted.inputs) != 1 or len(fitted.targets) != 1:
+        return rows
+    ((name, column),), (target,) = fitted.inputs.items(), fitted.targets
+    return {name: np.asarray(rows[0]), target: rows[1]} if column.kind == "array" else rows
 
 
 def _read_running_text(run: LoadedRun, source: RunningText, path: str, written: Mapping[str, Any]) -> EvaluationData:

@@ -73,8 +73,9 @@ def check_output(output: str, inputs: Sequence[Path] = ()) -> None:
 
 
 def _explain_ending(path: Path) -> str:
-    guess = find_closest(path.suffix.lower(), FORMATS) if path.suffix else None
-    fix = f"write output={path.with_suffix(guess or '.csv') if path.name else 'predictions.csv'}"
+    base = path.with_suffix("") if path.suffix.lower() == ".gz" else path  # predictions are not compressed
+    guess = find_closest(base.suffix.lower(), FORMATS) if base.suffix else None
+    fix = f"write output={base.with_suffix(guess or '.csv') if base.name else 'predictions.csv'}"
     return f"the output '{path}' must end in {ENDINGS}, or be - for standard output; {fix}"
 
 

@@ -78,13 +78,17 @@ def complete_columns(fitted: FittedTable, columns: Columns, *, with_targets: boo
     needed = {name: fitted.stacks.get(name, (name,)) for name in wanted if name not in found}
     missing = [member for members in needed.values() for member in members if member not in found]
     if missing:
-        raise _make_missing_error(missing, columns)
+        raise _make_missing_error(fitted, missing, columns)
     return {**found, **{name: _stack(found, members) for name, members in needed.items()}}
 
 
-def _make_missing_error(missing: list[str], columns: Columns) -> DataError:
+def _make_missing_error(fitted: FittedTable, missing: list[str], columns: Columns) -> DataError:
     more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     found = f"no column '{missing[0]}'{more}, which the run was trained on"
+    column = fitted.inputs.get(missing[0])
+    if column is not None and column.kind == "array" and column.shape:
+        shape = " x ".join(map(str, column.shape))
+        found = f"{found}; it has {shape} numbers for each row, in an npz file or as a list in JSON lines"
     return DataError("", f"{found}; {suggest(missing[0], columns) or 'the rows have no columns'}", Code.UNKNOWN_FIELD)
 
 

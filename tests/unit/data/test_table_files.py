@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from pydantic import ValidationError
 
 from dlspec.data.tables import json_lines, text_column
+from dlspec.data.tables.input_files import find_input_files
 from dlspec.data.tables.reading import read_table
 from dlspec.data.tables.table import ReadNotes, ReadOptions, Table
 from dlspec.errors import Code, DataError
@@ -250,6 +251,19 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
     assert caught.value.finding.code == Code.CONFLICT
     with pytest.raises(DataError, match="given twice"):
         read_table(["1.csv", "1.csv"], ReadOptions(), tmp_path)
+
+
+def test_links_to_folders_add_no_files(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/in.csv", "b/other.csv"):
+        (tmp_path / name).write_text("a\n1\n", encoding="utf-8")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    (tmp_path / "b" / "second.csv").symlink_to(tmp_path / "b" / "in.csv")
+    (tmp_path / "b" / "self.csv").symlink_to("self.csv")
+    found = find_input_files(str(tmp_path / "**" / "*.csv"))
+    assert [str(each.relative_to(tmp_path)) for each in found] == ["b/in.csv", "b/other.csv", "b/second.csv"]
+    with pytest.raises(DataError, match=r"self\.csv' is a link to a file that does not exist"):
+        find_input_files(str(tmp_path / "b" / "self.csv"))
 
 
 def test_a_path_in_another_normal_form(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_curve
 
+import dlspec
 from dlspec.cli.commands.evaluate import WORDS
 from dlspec.errors import UserError
 from dlspec.inference.evaluation.evaluation_data import open_own_data
@@ -247,3 +250,16 @@ def test_nothing_is_written_through_a_link(folder: Path, tmp_path: Path) -> None
 
 def test_words_of_the_command_are_no_keys_of_a_spec() -> None:
     assert {*WORDS} & set(TOP_LEVEL_KEYS) == {"imports"}  # which means the same
+
+
+def test_images_and_labels_are_evaluated_as_a_pair(tmp_path: Path) -> None:
+    quiet = {"max_steps": 20, "progress": "none", "curves": False, "pictures": False}
+    folder = dlspec.train({"model": "linear", "trainer": quiet}, data="digits", folder=tmp_path).folder
+    digits, model = load_digits(), dlspec.predictor(folder)
+    images, labels = digits.images[:200], digits.target[:200]
+    with torch.no_grad():
+        outputs = dlspec.load(folder)(torch.tensor(images[:, None] / 16).float())
+    found = model.evaluate((images, labels), resamples=0).metrics["accuracy"].value
+    assert found == pytest.approx(accuracy_score(labels, outputs.argmax(1)))
+    with pytest.raises(UserError, match=r"no column 'image'.* 1 x 8 x 8 numbers for each row, in an npz file"):
+        model.predict(pd.DataFrame(digits.data[:2]))

@@ -138,6 +138,7 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(data)
     (tmp_path / "folder.csv").mkdir()
     refused = {
+        "out.tsv.gz": f"write output={tmp_path / 'out.tsv'}$",
         "out.xlsx": "must end in .csv, .tsv, .jsonl, .ndjson, .parquet, or be - for standard output; write output=",
         "out.jsnl": f"write output={tmp_path / 'out.jsonl'}",
         "link.csv": "is a link",
