@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from dlspec.data.encoding.encoded_rows import EncodedRows, encode_rows
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.encoding.stacked_columns import stack_columns
 from dlspec.data.prepare.kinds.cells import list_cells
-from dlspec.errors import Code, DataError, suggest
+from dlspec.errors import Code, DataError, replace_control_characters, shorten_middle, suggest
 from dlspec.inference.rows.row_chunk import RowChunk
 
 Columns = Mapping[str, NDArray[Any]]
@@ -30,6 +30,11 @@ class EncodedChunk:
     kept: NDArray[np.int64]  # (M,) positions of the samples in the chunk
     problems: Mapping[int, str]  # why the other rows can't be read, by position
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)  # how often: (`unknown`, column), ...
+
+
+def _format_reasons(reasons: Iterable[str]) -> str:
+    """Join the reasons of a row; they contain cells, which may be long or have control characters."""
+    return shorten_middle(replace_control_characters("; ".join(reasons)))
 
 
 def list_input_columns(fitted: FittedTable) -> list[str]:
@@ -54,7 +59,7 @@ def encode_chunk(fitted: FittedTable, chunk: RowChunk, *, with_targets: bool = F
     encoded = encode_rows(fitted, columns, rows, with_targets=with_targets)
     if not encoded.problems:
         return EncodedChunk(_make_split(encoded), rows, chunk.problems, encoded.notes)
-    problems = {**chunk.problems, **{row: "; ".join(reasons) for row, reasons in encoded.problems.items()}}
+    problems = {**chunk.problems, **{row: _format_reasons(reasons) for row, reasons in encoded.problems.items()}}
     is_kept = np.isin(rows, list(encoded.problems), invert=True)
     return EncodedChunk(_make_split(encoded, is_kept), rows[is_kept], dict(sorted(problems.items())), encoded.notes)
 

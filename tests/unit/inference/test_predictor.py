@@ -116,6 +116,8 @@ def test_rows_that_can_not_be_read_keep_their_place(churn: dlspec.Predictor, fol
     assert list(found.problems) == [1] and "'old' is not a number" in found.problems[1]
     assert found.notes["unknown", "plan"] == 1
     assert churn.predict([{**rows[0], "age": "old"}])["churned"] == [None]
+    reason = churn.predict([{**rows[0], "age": "\x1b[2J" + "x" * 100_000}]).problems[0]
+    assert reason.isprintable() and len(reason) < 1000
     with pytest.raises(dlspec.UserError, match="row 1: age: 'old' is not a number"):
         churn.prepare([{**rows[0], "age": "old"}])
 
