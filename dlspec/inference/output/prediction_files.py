@@ -112,9 +112,11 @@ def open_prediction_file(output: str) -> Iterator[PredictionWriter]:
         output: a file that ends in .csv, .tsv, .jsonl or .parquet; `-` writes JSON lines to standard output
     """
     if output == STANDARD_OUTPUT:
-        writer: FormatWriter = JsonLinesFormat(_find_standard_output())
+        file = _find_standard_output()
+        writer: FormatWriter = JsonLinesFormat(file)
         yield PredictionWriter(writer)
         writer.close()
+        _check_written(file)
         return
     path = Path(output)
     remove_abandoned_files(path)
@@ -123,6 +125,14 @@ def open_prediction_file(output: str) -> Iterator[PredictionWriter]:
         writer = FORMATS[path.suffix.lower()](file)
         yield PredictionWriter(writer)
         writer.close()
+
+
+def _check_written(file: BinaryIO) -> None:
+    """Raise UserError if standard output lost rows, as on a full disk; a reader that has enough is no error."""
+    error = getattr(file, "error", None)
+    if error is not None and not isinstance(error, BrokenPipeError):
+        found = f"the predictions are not complete, as standard output can't be written: {error.strerror or error}"
+        raise UserError(f"{found}; write them to a file, such as output=predictions.jsonl")
 
 
 def _find_standard_output() -> BinaryIO:

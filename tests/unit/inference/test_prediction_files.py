@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
 import subprocess
 import sys
@@ -152,3 +154,15 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
             check_output(str(tmp_path / name), [data])
     check_output(str(tmp_path / "out.csv"), [data])
     check_output("-", [data])
+
+
+def test_a_full_disk_behind_standard_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        error: OSError = OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Full()))
+    with pytest.raises(UserError, match=r"not complete.*No space left on device"), open_prediction_file("-") as writer:
+        writer.write({"row": [1]}, {})
+    Full.error = BrokenPipeError()
+    with open_prediction_file("-") as writer:
+        assert writer.is_closed
