@@ -128,7 +128,7 @@ def open_prediction_file(output: str) -> Iterator[PredictionWriter]:
 
 
 def _check_written(file: BinaryIO) -> None:
-    """Raise UserError if standard output lost rows, as on a full disk; a reader that has enough is no error."""
+    """Raise UserError if standard output lost rows, as on a full disk; a pipe that its reader closed is allowed."""
     error = getattr(file, "error", None)
     if error is not None and not isinstance(error, BrokenPipeError):
         found = f"the predictions are not complete, as standard output can't be written: {error.strerror or error}"
