@@ -19,8 +19,9 @@ from dlspec.language.expressions.formula_tree import (
 )
 from dlspec.layouts import NO_PADDING, Layout, LengthChange, Lengths, TensorInfo
 from dlspec.parts.layers.dimensions import find_common_lengths, lengths_and_steps_agree
-from dlspec.parts.layers.formula_evaluator import FormulaEvaluator, check_formula_on_trial_batches
+from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
 from dlspec.parts.layers.formula_padding import PaddingTrial, try_formula_with_padding
+from dlspec.parts.layers.formula_trial import check_formula_on_trial_batches
 from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, same_layout
 
 _LENGTHS = "_lengths"

@@ -15,7 +15,8 @@ from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import find_output_names
 from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.dimensions import find_common_lengths
-from dlspec.parts.layers.formula_evaluator import COMPUTE_ERRORS, MAX_CPU_NUMBERS, FormulaEvaluator
+from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
+from dlspec.parts.layers.formula_trial import COMPUTE_ERRORS, MAX_CPU_NUMBERS
 
 _SAMPLES = 2
 _TOLERANCE = 1e-9  # relative and absolute, for float64
