@@ -325,6 +325,8 @@ class Expander:
             blocks=tuple(use.blocks.by_name),
         )
         self.nodes.append(node)
+        if all(each.node in self.names.nodes_without_batch for each in node.inputs.values()):
+            self.names.nodes_without_batch.add(node.id)
         return EntryOutput(OutputRef(node.id), use.entry.path, is_layer=True)
 
     def _call_block(self, call: EntryCall) -> EntryOutput:

@@ -85,6 +85,7 @@ class NameLookup:
         self.problems, self.hidden_names, self.model_names = problems, hidden_names, model_names
         self.used_paths: set[KeyPath] = set()
         self.used_nodes: set[str] = set()
+        self.nodes_without_batch: set[str] = set()  # a Parameter, and what is computed from Parameters alone
         self.current_path: KeyPath = ()
 
     def find(self, text: Any, level: NameLevel, path: KeyPath, *, at_value: bool = True) -> list[EntryOutput]:

@@ -1,7 +1,7 @@
 """Parse and check formulas such as `Formula: mu + exp(logvar / 2)`. `parts/layers/formula_layer.py` computes them.
 
-Nothing is given to `eval`. Only the functions and operations listed here are supported. Indices, `dim` arguments and
-sizes can't affect the batch (dimension 0), and numbers, sizes and nesting have limits.
+Nothing is given to `eval`. Only the functions and operations listed here are supported, and numbers, sizes and nesting
+have limits. That the batch (dimension 0) stays whole is checked by `formula_batch`: it depends on what the names mean.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from dlspec.language.expressions.formula_functions import (
     IS_STEP,
     MODULE_NAMES,
     MOVING_FUNCTIONS,
+    MULTI_OUTPUT_FUNCTIONS,
     NUMBER_FUNCTIONS,
     TENSOR_ARGUMENTS,
 )
@@ -182,6 +183,13 @@ def compute_constant(node: ast.expr) -> Any:
 def is_whole_number(node: ast.expr) -> bool:
     """Whether a node is a single integer."""
     return not isinstance(node, ast.List | ast.Tuple | ast.Slice) and bool(read_whole_numbers(node))
+
+
+def has_multiple_outputs(node: ast.expr) -> bool:
+    """Whether a node is a call that returns a list of tensors, such as `chunk`, or a slice of that list."""
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Slice) and has_multiple_outputs(node.value)
+    return isinstance(node, ast.Call) and get_function_name(node) in MULTI_OUTPUT_FUNCTIONS
 
 
 # ---- calls ---------------------------------------------------------------------------------------------------------

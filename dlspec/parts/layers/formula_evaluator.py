@@ -13,14 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlspec.language.expressions.expression_parsing import CONSTANTS
-from dlspec.language.expressions.formula_functions import (
-    FORMULA_FUNCTIONS,
-    IS_STEP,
-)
-from dlspec.language.expressions.formula_tree import (
-    find_step_name,
-    is_number,
-)
+from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS, IS_STEP
+from dlspec.language.expressions.formula_tree import find_step_name, is_number
 from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, UNARY_SIGNS, Operators
 from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.padding import make_step_mask
@@ -30,9 +24,16 @@ def _expand(input: Tensor, size: Sequence[int]) -> Tensor:
     return input.expand(*size)
 
 
+def _flip(input: Tensor, dims: int | tuple[int, ...]) -> Tensor:
+    return torch.flip(input, (dims,) if isinstance(dims, int) else dims)
+
+
 def _find_function(name: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = getattr(torch, name, None) or getattr(F, name)
+    found: Callable[..., Any] = _OWN_CALLS.get(name) or getattr(torch, name, None) or getattr(F, name)
     return found
+
+
+_OWN_CALLS: Mapping[str, Callable[..., Tensor]] = {"expand": _expand, "flip": _flip}
 
 
 def _apply_to_number(function: Callable[..., Tensor], number: float, *others: Any, **keywords: Any) -> float:
@@ -41,7 +42,7 @@ def _apply_to_number(function: Callable[..., Tensor], number: float, *others: An
 
 
 TORCH_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    name: _expand if name == "expand" else _find_function(name) for name in sorted(FORMULA_FUNCTIONS - {IS_STEP})
+    name: _find_function(name) for name in sorted(FORMULA_FUNCTIONS - {IS_STEP})
 }
 """PyTorch's functions by their names in formulas."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dlspec.errors import Code, Finding
 from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
+from dlspec.language.expressions.formula_batch import check_batch_is_kept
 from dlspec.language.expressions.formula_tree import (
     find_calls,
     find_output_names,
@@ -44,9 +45,12 @@ def _check_formula(inputs: Inputs, settings: Settings) -> Finding | None:
             f"got {len(inputs)} inputs, but the formula uses {', '.join(names)}",
             "remove 'from': the formula names its inputs",
         )
-    return _check_step_names(tree, dict(zip(names, inputs, strict=True))) or check_formula_on_trial_batches(
-        tree, names, inputs
-    )
+    by_name = dict(zip(names, inputs, strict=True))
+    try:
+        check_batch_is_kept(tree, [name for name, each in by_name.items() if not each.has_batch])
+    except ExpressionError as error:
+        return error.finding
+    return _check_step_names(tree, by_name) or check_formula_on_trial_batches(tree, names, inputs)
 
 
 def _check_step_names(tree: ast.expr, inputs: Mapping[str, TensorInfo]) -> Finding | None:

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
+from dlspec.language.expressions.formula_batch import check_batch_is_kept
 from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS, IS_STEP
 from dlspec.language.expressions.formula_tree import find_calls, find_output_names
 from dlspec.layouts import NO_PADDING, LengthChange, Lengths, TensorInfo
@@ -88,8 +89,31 @@ COMPUTED: list[tuple[str, Any]] = [
     ("1 * (x > 0) + (y > 0)", lambda: (x > 0).long() + (y > 0).long()),
     ("sum * sum(x, dim=1, keepdim=True)", lambda: y * x.sum(1, keepdim=True)),
 ]  # fmt: skip
-TENSORS = {"_": x, "x": x, "y": y, "p": p, "ids": ids, "scale": scale, "sum": y, "square": square}
-VALUES = dict.fromkeys(TENSORS, X) | {"scale": parameter(4), "ids": tokens(5), "square": sequence(4, 4)}
+WITHOUT_BATCH: list[tuple[str, Any]] = [
+    ("sum(table, dim=0) * x", lambda: table.sum(0) * x),
+    ("softmax(table, dim=0) + x", lambda: table.softmax(0) + x),
+    ("x @ transpose(table, 0, 1)", lambda: x @ table.T),
+    ("permute(table, (1, 0))[:, 1:] @ table[:4]", lambda: table.T[:, 1:] @ table[:4]),
+    ("x + table[0] - table[-1, None]", lambda: x + table[0] - table[-1]),
+    ("x * reshape(table, (4, 5))[0, 0]", lambda: x * table[0, 0]),
+    ("x + unsqueeze(table, 0)", lambda: x + table),
+    ("x[:, :4] + eye(4)[1] + sum(eye(4), dim=0)", lambda: x[:, :4] + torch.eye(4)[1] + 1),
+    ("flip(table, dims=0) + stack([scale], dim=0)", lambda: table.flip(0) + scale),
+    ("expand(scale, (5, 4)) + x", lambda: scale + x),
+    ("einsum('tc,sc->ts', table, table) @ x", lambda: (table @ table.T) @ x),
+    ("einsum('tc->ct', table)", lambda: table.T),
+    ("cat([table, table], dim=0)", lambda: torch.cat([table, table])),
+    ("chunk(table, 2, dim=0)[1] + unbind(table, dim=0)[0]", lambda: table.chunk(2)[1] + table[0]),
+]  # fmt: skip
+COMPUTED += WITHOUT_BATCH
+table = torch.randn(5, 4)
+TENSORS = {"_": x, "table": table, "x": x, "y": y, "p": p, "ids": ids, "scale": scale, "sum": y, "square": square}
+VALUES = dict.fromkeys(TENSORS, X) | {
+    "scale": parameter(4),
+    "table": parameter(5, 4),
+    "ids": tokens(5),
+    "square": sequence(4, 4),
+}
 
 
 def traced(layer: Formula, count: int) -> fx.GraphModule:
@@ -236,6 +260,10 @@ REFUSED = [
      "keep dim 0, the batch, first: permute(x, (0, 2, 1))"),
     ("reshape(x, (3, 4))", "'reshape(x, (3, 4))' needs -1 as the first number of 'shape'",
      "write -1 first, for the batch: reshape(x, (-1, ...))"),
+    ("sum(arange(4)) * x", "'sum(arange(4))' lacks the argument 'dim'", "write sum(arange(4), dim=0)"),
+    ("reshape(x, 0.5)", "'reshape(x, 0.5)' needs sizes as 'shape'", "write integers: reshape(x, (-1, 4))"),
+    ("(x + w)[0]", "'(x + w)[0]' selects samples from the batch",
+     "write (x + w)[:, 0]: the first dimension is the batch"),
     ("einsum('nc,nd->cd', x, y)", "'einsum('nc,nd->cd', x, y)' does not keep the batch dimension first",
      "start the output with the batch's letter: einsum('nij,njk->nik', a, b)"),
     ("exp(x, out=y)", "exp has no argument 'out'", "write exp(input)"),
@@ -275,7 +303,7 @@ REFUSED = [
 def test_what_is_refused(text: str, found: str, fix: str) -> None:
     before = time.process_time()
     with pytest.raises(ExpressionError) as error:
-        parse_formula(text)
+        check_batch_is_kept(parse_formula(text))
     assert time.process_time() - before < 0.5
     assert (str(error.value), error.value.finding.fix) == (found, fix or error.value.finding.fix)
 
@@ -325,6 +353,12 @@ UNFIT: list[tuple[str, tuple[TensorInfo, ...], str, str]] = [
     ("transpose(x, 1, -2)", (features(4),),
      "'transpose(x, 1, -2)' has a wrong dimension: dim1 is -2, the batch; samples must not be mixed",
      "use 1 or more: the dimensions of a sample start at 1"),
+    ("sum(w * x, dim=0)", (parameter(5, 4), X), "'sum(w * x, dim=0)' works on the batch dimension",
+     f"write sum(w * x, dim=1): {DIM_0}"),
+    ("w[7] * x", (parameter(5, 4), X), "'w[7]' can't be computed from (5, 4)",
+     "PyTorch says: index 7 is out of bounds for dimension 0 with size 5"),
+    ("w[:, None] + x", (parameter(5, 4), X), "'w[:, None] + x' combines (5, 4) and (5, 1, 4), which do not match",
+     "a Parameter must broadcast to the other input: shape [4] gives one number per channel"),
     ("unsqueeze(x, -2) * unsqueeze(x, -3)", (features(4),), "'unsqueeze(x, -3)' mixes the samples of (4)", MIXES),
     ("reshape(x, (-1, 2))", (features(4),), "'reshape(x, (-1, 2))' mixes the samples of (4)", MIXES),
     ("triu(x)", (features(4),), "'triu(x)' works on the batch", "use it on matrices, (N, R, C)"),
