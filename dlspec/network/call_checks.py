@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from dlspec.errors import Code, format_value
+from dlspec.language.expand.entry_inputs import FORMULA
 from dlspec.language.problems import Problems
 from dlspec.language.spec_versions import POWERS_OF_INTEGERS
 from dlspec.layouts import TensorInfo, format_shape
@@ -71,7 +72,10 @@ class CallChecks:
             False where a problem was found.
         """
         refused = None
-        if values:
+        if not values and layer.type == FORMULA:
+            with limit_memory_growth():
+                refused = find_rule(layer.schema).refuse(values, settings)
+        elif values:
             # A layer's own check may run a formula on a small batch.
             with limit_memory_growth() if find_rule(layer.schema).check else nullcontext():
                 refused = check_layer_rule(layer.schema, values, settings)
@@ -79,7 +83,7 @@ class CallChecks:
             note = describe_shapes(self.network, layer.node)
             self.problems.add_finding(layer.node.problem_path, refused, shown=layer.shown, note=note)
             return False
-        if layer.type == "Formula" and self.problems.spec_version < POWERS_OF_INTEGERS.since:
+        if layer.type == FORMULA and values and self.problems.spec_version < POWERS_OF_INTEGERS.since:
             self._check_powers(layer, settings["formula"])
         return settings.get("inplace") is not True or self._can_work_in_place(layer)
 

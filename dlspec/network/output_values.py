@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.language.expand.entry_inputs import PARAMETER
+from dlspec.language.expand.entry_inputs import FORMULA
 from dlspec.language.expand.graph import Graph
 from dlspec.layouts import NO_PADDING, Lengths, TensorInfo, guess_layout
 from dlspec.network.layer import Layer, LayerCall
@@ -38,8 +39,9 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
         tensor: The output for the small batch, (N, ...).
         output_name: The output's name; '' for the first one.
     """
-    if call.layer.type == PARAMETER:
-        return OutputValue(_make_parameter_value(call.layer, tensor))
+    constant = getattr(call.module, "constant", None) if call.layer.type == FORMULA else None
+    if not call.values:
+        return OutputValue(_make_value_without_inputs(call.layer, tensor, constant))
     schema, module, values, settings = call.layer.schema, call.module, call.values, call.settings
     shape = tuple(tensor.shape[1:]) if call.has_batch else tuple(tensor.shape)
     rule_layout = find_output_layout(schema, values, settings, shape, output_name)
@@ -60,8 +62,9 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
         find_output_roles(schema, values, settings, shape, layout) if layout == rule_layout and not output_name else ()
     )
     value = TensorInfo(
-        shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, "", hides_steps, own_roles
-    )
+        shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, "", hides_steps, own_roles,
+        constant,
+    )  # fmt: skip
     return OutputValue(_record_layer_that_lost_lengths(call, value), allows_trimming)
 
 
@@ -70,9 +73,10 @@ def _reads_hidden_steps(rule: Rule, inputs: Inputs) -> bool:
     return any(each.hides_steps for at, each in enumerate(inputs) if at != rule.mask_input)
 
 
-def _make_parameter_value(layer: Layer, tensor: Tensor) -> TensorInfo:
+def _make_value_without_inputs(layer: Layer, tensor: Tensor, constant: Any) -> TensorInfo:
+    """Describe a `Parameter`, or a formula that uses no output."""
     shape = tuple(tensor.shape)
-    return TensorInfo(shape, layer.node.layout or guess_layout(shape), has_batch=False)
+    return TensorInfo(shape, layer.node.layout or guess_layout(shape), has_batch=False, constant=constant)
 
 
 def _record_layer_that_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:

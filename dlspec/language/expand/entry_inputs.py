@@ -205,6 +205,9 @@ def find_formula_inputs(part: Part, scope: Scope, level: NameLevel, names: NameL
     tree = _parse_formula_or_report(text, path, scope)
     if tree is None:
         return {0: INVALID_OUTPUT}
+    if "from" in part.keys and not find_output_names(tree):
+        problem = "the formula uses no output, so 'from' has no meaning"
+        scope.problems.add(Code.INPUT_COUNT, part.path_of("from"), problem, "remove from, or write _ in the formula")
     inputs = {name: names.find(name, level, path)[0] for name in find_output_names(tree)}
     without_batch = {name for name, each in inputs.items() if each.find_nodes() <= names.nodes_without_batch}
     try:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from dlspec.errors import Code, format_value
 from dlspec.language.expressions.evaluation import MAX_NUMBER
 from dlspec.language.expressions.formula_checks import check_operand
-from dlspec.language.expressions.formula_tree import FORMULA_LANGUAGE, find_output_names, format_node
+from dlspec.language.expressions.formula_tree import FORMULA_LANGUAGE, format_node, is_number
 from dlspec.language.expressions.grammar import ExpressionError, Grammar, check_length
 from dlspec.limits import get_limit
 
@@ -41,7 +41,7 @@ def _parse_formula(text: str, max_depth: int, max_size: int) -> ast.expr:
             raise ExpressionError(Code.FORMULA_SYNTAX, f"'{sign}' is not allowed in {format_value(text)}", fix)
     tree = _GRAMMAR.parse(" ".join(text.split()), max_depth)
     check_operand(tree)
-    if not find_output_names(tree):
+    if is_number(tree):
         raise ExpressionError(
             Code.FORMULA_REFUSED, f"{format_value(text)} uses no output", "name one, or write _ for the previous one"
         )

@@ -104,14 +104,14 @@ class FormulaEvaluator:
         return None
 
     def evaluate_call(self, node: ast.Call, name: str) -> Any:
-        """Evaluate a function call. `eye` and `arange` create their result on the inputs' device."""
+        """Evaluate a function call. `eye` and `arange` create their result on the inputs' device if there are any."""
         if name == IS_STEP:
             return self.make_step_mask(find_step_name(node))
         arguments = (
             self._evaluate_power_operands(*node.args) if name == "pow" else [self.evaluate(each) for each in node.args]
         )
         keywords = {each.arg: self.evaluate(each.value) for each in node.keywords if each.arg}
-        if name in ("eye", "arange"):
+        if name in ("eye", "arange") and self.inputs:
             keywords["device"] = next(iter(self.inputs.values())).device
         function = partial(_apply_to_number, TORCH_FUNCTIONS[name]) if is_number(node) else TORCH_FUNCTIONS[name]
         return self.apply(node, function, arguments, keywords)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
@@ -20,6 +22,7 @@ from dlspec.language.expressions.formula_tree import (
 )
 from dlspec.layouts import NO_PADDING, Layout, LengthChange, Lengths, TensorInfo
 from dlspec.parts.layers.dimensions import find_common_lengths, lengths_and_steps_agree
+from dlspec.parts.layers.formula_constants import compute_constant_value, draws_random_numbers
 from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
 from dlspec.parts.layers.formula_padding import PaddingTrial, try_formula_with_padding
 from dlspec.parts.layers.formula_trial import check_formula_on_trial_batches
@@ -45,6 +48,9 @@ def _check_formula(inputs: Inputs, settings: Settings) -> Finding | None:
             f"got {len(inputs)} inputs, but the formula uses {', '.join(names)}",
             "remove 'from': the formula names its inputs",
         )
+    if not names and draws_random_numbers(tree):
+        found = "draws random numbers of constants, which are computed only once"
+        return Finding(Code.FORMULA_REFUSED, f"'{settings['formula']}' {found}", "use randn_like(x) of an output x")
     by_name = dict(zip(names, inputs, strict=True))
     try:
         check_batch_is_kept(tree, [name for name, each in by_name.items() if not each.has_batch])
@@ -109,6 +115,7 @@ class Formula(nn.Module):
     """Compute an expression over earlier outputs, by their names: `mu + exp(logvar / 2) * randn_like(mu)`.
 
     `_` is the previous layer's output. `forward` takes the inputs in the order in which the formula first uses them.
+    A formula of constants alone is computed once: it keeps its value, which is not in the state dict.
     `is_step(x)` is the mask (N, T) of the real steps of an output x, without padding.
     """
 
@@ -124,6 +131,7 @@ class Formula(nn.Module):
         fill=lambda inputs, settings: {"_inputs": tuple(inputs)},
     )
     inline = True
+    value: Tensor
 
     def __init__(self, formula: str, _inputs: Sequence[TensorInfo] = ()) -> None:
         super().__init__()
@@ -131,6 +139,10 @@ class Formula(nn.Module):
         self._tree = parse_formula(formula)
         self._names = find_output_names(self._tree)
         self._infos = dict(zip(self._names, _inputs, strict=False))
+        self.constant = compute_constant_value(self._tree, self._names, self._infos)
+        if self.constant is not None:
+            self.inline = False
+            self.register_buffer("value", self.constant.make_copy(torch.get_default_dtype()), persistent=False)
         positions = {name: at for at, name in enumerate(self._names)}
         # Which inputs' lengths `forward` takes, by the names of its arguments.
         self.lengths_of = {f"{name}{_LENGTHS}": positions[name] for name in find_step_names(self._tree)}
@@ -145,10 +157,19 @@ class Formula(nn.Module):
         Returns:
             The result, (N, ...).
         """
+        if self.constant is not None:
+            return self.value
         known = {name.removesuffix(_LENGTHS): each for name, each in lengths.items() if each is not None}
         by_name = dict(zip(self._names, inputs, strict=True))
         found: Tensor = FormulaEvaluator(by_name, self._infos, known).evaluate(self._tree)
         return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert the module; a constant is rounded to the new precision from its exact value, not from the former."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.constant is not None and self.constant.is_computed() and not self.value.is_meta:
+            self.value = self.constant.make_copy(self.value.dtype).to(self.value.device)
+        return self
 
     def extra_repr(self) -> str:
         return self.formula

@@ -22,6 +22,7 @@ from dlspec.language.expressions.formula_tree import (
 )
 from dlspec.layouts import TensorInfo, format_shape, guess_layout
 from dlspec.parts.layers.dimensions import check_dim
+from dlspec.parts.layers.formula_constants import RANDOM_FUNCTIONS
 from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
 from dlspec.parts.layers.merge import find_shape_mismatch
 from dlspec.parts.layers.rule import Inputs, main_input
@@ -74,7 +75,7 @@ class _TrialEvaluator(FormulaEvaluator):
 
     def __init__(self, inputs: Mapping[str, Any], infos: Mapping[str, TensorInfo]) -> None:
         super().__init__(inputs, infos)
-        self.main = main_input([*infos.values()])
+        self.main = main_input([*infos.values()]) if infos else None
 
     def make_step_mask(self, name: str) -> Any:
         pair = self.inputs[name]
@@ -89,7 +90,7 @@ class _TrialEvaluator(FormulaEvaluator):
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
         self._check_operation(node, arguments)
-        function = torch.zeros_like if function in (torch.rand_like, torch.randn_like) else function
+        function = torch.zeros_like if function in RANDOM_FUNCTIONS else function
         try:
             two, three = (
                 function(*(_select_batch(each, at) for each in arguments), **(keywords or {}))
@@ -114,7 +115,8 @@ class _TrialEvaluator(FormulaEvaluator):
     def to_tensor_info(self, pair: _TrialTensorPair) -> TensorInfo:
         """Describe a value; its layout is the main input's if it has the same number of dimensions, else guessed."""
         shape = tuple(pair.two.shape[1:] if pair.has_batch else pair.two.shape)
-        layout = self.main.layout if len(shape) == len(self.main.shape) else guess_layout(shape)
+        is_like_main = self.main is not None and len(shape) == len(self.main.shape)
+        layout = self.main.layout if self.main and is_like_main else guess_layout(shape)
         return TensorInfo(shape, layout, has_batch=pair.has_batch)
 
     def _format_shapes(self, arguments: list[Any]) -> str:
@@ -221,7 +223,10 @@ def _collect_tensor_pairs(value: Any) -> list[_TrialTensorPair]:
 
 
 def _make_trial_pair(value: TensorInfo, device: str) -> _TrialTensorPair:
-    """Make zeros in the shape of a value, for a batch of 2 and of 3 samples."""
+    """Make zeros in the shape of a value, for a batch of 2 and of 3 samples. A constant has its values."""
+    if value.constant is not None and value.constant.is_computed():
+        constant = value.constant.make_copy(torch.float32).to(device)
+        return _TrialTensorPair(constant, constant)
     dtype = torch.long if value.layout == "tokens" or value.vocab_size is not None else torch.float32
     shapes = [(rows, *value.shape) if value.has_batch else value.shape for rows in (2, 3)]
     return _TrialTensorPair(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))

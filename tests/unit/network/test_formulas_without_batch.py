@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from helpers.layer_table import build_valid_layers, get_refusal, make_batch, sequence
+from dlspec.errors import Code
+from dlspec.language.problems import Problems
+from helpers.layer_table import build_layers, build_valid_layers, get_refusal, list_problems, make_batch, sequence
 
 STEPS = sequence(5, 4)
 TABLE = {"Parameter": {"shape": [5, 4], "name": "table"}}
@@ -15,10 +19,9 @@ TABLE = {"Parameter": {"shape": [5, 4], "name": "table"}}
 
 def test_a_parameter_is_free_in_all_dimensions() -> None:
     layers: list[Any] = [
-        {"Identity": {"name": "steps"}},
         TABLE,
         {"Formula": {"formula": "softmax(table, dim=0)[:4]", "name": "mixed"}},
-        {"Formula": "steps @ transpose(mixed, 0, 1) + sum(table, dim=0) + unsqueeze(table, 0)"},
+        {"Formula": "_ @ transpose(mixed, 0, 1) + sum(table, dim=0) + unsqueeze(table, 0)"},
         "Flatten",
         {"Linear": 3},
     ]
@@ -27,7 +30,7 @@ def test_a_parameter_is_free_in_all_dimensions() -> None:
 
     def forward() -> Any:
         mixed = table.softmax(0)[:4]
-        return module.get_submodule("5")(torch.flatten(x @ mixed.T + table.sum(0) + table[None], 1))
+        return module.get_submodule("4")(torch.flatten(x @ mixed.T + table.sum(0) + table[None], 1))
 
     torch.testing.assert_close(module(x), forward())
     torch.testing.assert_close(found, torch.autograd.grad(forward().square().sum(), table)[0])
@@ -42,3 +45,66 @@ def test_what_has_a_batch_keeps_it(formula: str) -> None:
 def test_a_sum_of_parameters_has_no_batch_either() -> None:
     layers = [TABLE, {"Add": {"from": ["table", "table"], "name": "twice"}}, {"Formula": "twice[0] * table[1]"}]
     assert "which no layer computes" in get_refusal(layers, STEPS)[0]
+
+
+# ---- constants -----------------------------------------------------------------------------------------------------
+
+ANGLES = {"Formula": {"formula": "arange(5)[:, None] / 10000 ** (arange(2) / 2)", "name": "angles"}}
+CONSTANTS: list[Any] = [
+    ANGLES,
+    {"Formula": {"formula": "cat([sin(angles), cos(angles)], dim=1)", "name": "positions"}},
+    {"Formula": "_ + positions"},
+    "Flatten",
+    {"Linear": 3},
+]
+
+
+def compute_positions(dtype: torch.dtype) -> Tensor:
+    angles = torch.arange(5, dtype=dtype)[:, None] / 10000 ** (torch.arange(2, dtype=dtype) / 2)
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_constants_are_computed_once_and_exactly(dtype: torch.dtype) -> None:
+    module = build_valid_layers(CONSTANTS, STEPS).module.to(dtype)
+    x, digits = make_batch(STEPS, 3).to(dtype).requires_grad_(), 1e-6 if dtype is torch.float32 else 1e-15
+    wanted = module.get_submodule("4")((x + compute_positions(dtype)).flatten(1))
+    for forward in (module, copy.deepcopy(module), torch.jit.trace(module, (x,)) if dtype is torch.float32 else module):
+        found = forward(x)
+        torch.testing.assert_close(found, wanted, rtol=digits, atol=digits)
+        gradients = [torch.autograd.grad(each.square().sum(), x, retain_graph=True)[0] for each in (found, wanted)]
+        torch.testing.assert_close(*gradients)
+    assert [*module.state_dict()] == ["4.weight", "4.bias"]
+    assert "arange" not in module.code and "sin" not in module.code.replace("insert", "")
+
+
+def test_constants_do_not_change_the_previous_output() -> None:
+    layers = [{"Linear": 4}, ANGLES, {"Formula": {"formula": "angles[0] * 2", "name": "first"}}, {"Linear": 2},
+              {"Formula": "_ * first"}]  # fmt: skip
+    module, x = build_valid_layers(layers, STEPS).module, make_batch(STEPS, 3)
+    first, second = (module.get_submodule(each) for each in ("0", "3"))
+    torch.testing.assert_close(module(x), second(first(x)) * torch.tensor([0.0, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ({"Formula": "arange(4)"}, "the formula uses no output, and needs a name"),
+        ({"Formula": {"formula": "arange(4)", "name": "t", "from": "_"}}, "the formula uses no output, so 'from'"),
+        ({"Formula": {"formula": "randn_like(eye(4))", "name": "t"}}, "'randn_like(eye(4))' draws random numbers"),
+        ({"Formula": {"formula": "eye(4) @ arange(4)", "name": "t"}}, "'eye(4) @ arange(4)' can't be computed"),
+        ({"Formula": {"formula": "2 + 3", "name": "t"}}, "'2 + 3' uses no output"),
+    ],
+)
+def test_wrong_constants(entry: Any, found: str) -> None:
+    problems = Problems()
+    assert build_layers([entry, {"Formula": "_ + sum(t, dim=0)"}], STEPS, problems) is None
+    assert [each for each, _ in list_problems(problems) if each.startswith(found)]
+
+
+def test_version_1_stops_where_the_previous_output_was_a_formula_without_a_batch() -> None:
+    formula = {"Formula": {"formula": "table * 2", "name": "twice"}}
+    problems = Problems(spec_version=1)
+    build_layers([TABLE, formula, {"Formula": "_ + twice"}], STEPS, problems)
+    assert [each.code for each in problems.found] == [Code.CHANGED_RULE]
+    assert build_valid_layers([TABLE, formula, {"Formula": "_ + twice"}], STEPS)
