@@ -63,7 +63,7 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
     )
     value = TensorInfo(
         shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, "", hides_steps, own_roles,
-        constant,
+        _name_dtype(tensor), constant,
     )  # fmt: skip
     return OutputValue(_record_layer_that_lost_lengths(call, value), allows_trimming)
 
@@ -76,7 +76,12 @@ def _reads_hidden_steps(rule: Rule, inputs: Inputs) -> bool:
 def _make_value_without_inputs(layer: Layer, tensor: Tensor, constant: Any) -> TensorInfo:
     """Describe a `Parameter`, or a formula that uses no output."""
     shape = tuple(tensor.shape)
-    return TensorInfo(shape, layer.node.layout or guess_layout(shape), has_batch=False, constant=constant)
+    layout = layer.node.layout or guess_layout(shape)
+    return TensorInfo(shape, layout, has_batch=False, dtype=_name_dtype(tensor), constant=constant)
+
+
+def _name_dtype(tensor: Tensor) -> str:
+    return "float" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
 
 
 def _record_layer_that_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:

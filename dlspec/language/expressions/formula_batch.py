@@ -52,6 +52,9 @@ def _check_index(node: ast.Subscript) -> None:
     items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     if items and _is_index_that_keeps_batch(items[0]):
         return
+    if items and (find_output_names(items[0]) or isinstance(items[0], ast.Call)):
+        fix = "index a value without a batch; to select by a condition, write where(condition, a, b)"
+        reject_node(node, "selects samples from the batch", fix, code=Code.SAMPLES_MIXED)
     kept = ast.Tuple([ast.Slice(), *(items or [ast.Constant(0)])], ast.Load())
     fix = f"write {ast.unparse(ast.Subscript(node.value, kept, ast.Load()))}: the first dimension is the batch"
     reject_node(node, "selects samples from the batch", fix, code=Code.SAMPLES_MIXED)

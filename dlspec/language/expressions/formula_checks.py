@@ -21,6 +21,7 @@ from dlspec.language.expressions.formula_functions import (
 from dlspec.language.expressions.formula_tree import (
     FORMULA_LANGUAGE,
     compute_constant,
+    find_output_names,
     format_usage,
     get_function_name,
     has_multiple_outputs,
@@ -172,11 +173,13 @@ def _check_index_item(item: ast.expr) -> None:
             reject_node(item, "is not a valid slice", "use integers in a slice")
         if item.step is not None and read_whole_numbers(item.step)[0] < 1:
             reject_node(item, "has a step below 1", "to reverse a dimension, write flip(x, dims=1)")
+    elif find_output_names(item) or any(isinstance(each, ast.Call) for each in ast.walk(item)):
+        check_operand(item)
     elif not is_whole_number(item):
         reject_node(
             item,
             "is not a valid index",
-            "use integers, slices, '...' or None; to select by a condition, write where(condition, a, b)",
+            "use integers, slices, '...', None or an output of integers; for a condition write where(condition, a, b)",
         )
 
 

@@ -111,6 +111,9 @@ def is_elementwise(tree: ast.expr) -> bool:
 def only_moves_values(tree: ast.expr) -> bool:
     """Whether a formula only moves values to other positions, so that token ids remain valid token ids."""
     computed = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare)]
+    indices = [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    if any(find_output_names(each) for each in indices):
+        return False  # values of a table
     return all(name in MOVING_FUNCTIONS for name, _ in find_calls(tree)) and all(is_number(node) for node in computed)
 
 

@@ -17,7 +17,7 @@ from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.dimensions import find_common_lengths
 from dlspec.parts.layers.formula_constants import RANDOM_FUNCTIONS
 from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
-from dlspec.parts.layers.formula_trial import COMPUTE_ERRORS, MAX_CPU_NUMBERS
+from dlspec.parts.layers.formula_trial import COMPUTE_ERRORS, MAX_CPU_NUMBERS, find_dtype
 
 _SAMPLES = 2
 _TOLERANCE = 1e-9  # relative and absolute, for float64
@@ -129,8 +129,9 @@ class _Trial:
         shape = (_SAMPLES, *value.shape) if value.has_batch else value.shape
         if value.constant is not None and value.constant.is_computed():
             return value.constant.make_copy(torch.float64)  # type: ignore[no-any-return]  # Any in layouts
-        if value.layout == "tokens" or value.vocab_size is not None:
-            return torch.randint(0, value.vocab_size or 2, shape, generator=self.generator)
+        dtype = find_dtype(value)
+        if not dtype.is_floating_point:
+            return torch.randint(0, value.vocab_size or 2, shape, generator=self.generator).to(dtype)
         return torch.randn(shape, generator=self.generator, dtype=torch.float64)
 
     def _cut(self, batch: Tensor, value: TensorInfo) -> Tensor:

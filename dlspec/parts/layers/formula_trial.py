@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ class _TrialEvaluator(FormulaEvaluator):
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
         self._check_operation(node, arguments)
+        if function in (operator.floordiv, operator.mod):
+            arguments = [arguments[0], _avoid_division_by_zero(arguments[1])]
         function = torch.zeros_like if function in RANDOM_FUNCTIONS else function
         try:
             two, three = (
@@ -194,8 +197,14 @@ class _TrialEvaluator(FormulaEvaluator):
                 raise _InvalidFormula(finding.code, node, f"has a wrong dimension: {finding.found}", finding.fix)
 
     def _check_index(self, node: ast.expr, index: Any, pair: _TrialTensorPair) -> None:
-        """Refuse an index with `...` and an item for every dimension: the first item indexes the batch."""
+        """Refuse a condition as an index, and `...` with an item for every dimension: the first indexes the batch."""
         items = index if isinstance(index, tuple) else (index,)
+        if any(not is_integer_dtype(each.two.dtype) for each in _collect_tensor_pairs(items)):
+            found, fix = (
+                "has an index that is not of integers",
+                "to select by a condition, write where(condition, a, b)",
+            )
+            raise _InvalidFormula(Code.LAYER_REFUSED, node, found, fix)
         taken = [item for item in items if item is not None and item is not Ellipsis]
         if Ellipsis in items and pair.has_batch and items[0] is Ellipsis and len(taken) >= pair.rank:
             raise _InvalidFormula(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH_FIX)
@@ -206,6 +215,13 @@ def _select_batch(value: Any, which: str) -> Any:
     if isinstance(value, tuple):
         return tuple(_select_batch(each, which) for each in value)
     return getattr(value, which) if isinstance(value, _TrialTensorPair) else value
+
+
+def _avoid_division_by_zero(divisor: Any) -> Any:
+    """Replace the zeros of a trial batch by ones: PyTorch refuses to divide integers by 0."""
+    if not isinstance(divisor, _TrialTensorPair) or not divisor.has_batch:
+        return divisor
+    return _TrialTensorPair(torch.ones_like(divisor.two), torch.ones_like(divisor.three))
 
 
 def _pair_trial_results(two: Any, three: Any) -> Any:
@@ -223,13 +239,30 @@ def _collect_tensor_pairs(value: Any) -> list[_TrialTensorPair]:
 
 
 def _make_trial_pair(value: TensorInfo, device: str) -> _TrialTensorPair:
-    """Make zeros in the shape of a value, for a batch of 2 and of 3 samples. A constant has its values."""
+    """Make tensors in the shape of a value, for a batch of 2 and of 3 samples.
+
+    A constant has its values, token indices are the last of the vocabulary, and everything else is zeros.
+    """
     if value.constant is not None and value.constant.is_computed():
         constant = value.constant.make_copy(torch.float32).to(device)
         return _TrialTensorPair(constant, constant)
-    dtype = torch.long if value.layout == "tokens" or value.vocab_size is not None else torch.float32
+    dtype, fill = find_dtype(value), 0 if value.vocab_size is None else value.vocab_size - 1
     shapes = [(rows, *value.shape) if value.has_batch else value.shape for rows in (2, 3)]
-    return _TrialTensorPair(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
+    return _TrialTensorPair(*(torch.full(shape, fill, dtype=dtype, device=device) for shape in shapes))
+
+
+def find_dtype(value: TensorInfo) -> torch.dtype:
+    """Return the data type of a value; float32 stands for the network's precision."""
+    if value.dtype not in ("", "float"):
+        found: torch.dtype = getattr(torch, value.dtype)
+        return found
+    is_index = value.layout == "tokens" or value.vocab_size is not None
+    return torch.long if is_index and not value.dtype else torch.float32
+
+
+def is_integer_dtype(dtype: torch.dtype) -> bool:
+    """Whether tensors of a data type consist of integers."""
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 
 def check_formula_on_trial_batches(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding | None:

@@ -102,6 +102,54 @@ def test_wrong_constants(entry: Any, found: str) -> None:
     assert [each for each, _ in list_problems(problems) if each.startswith(found)]
 
 
+# ---- whole numbers -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_relative_positions() -> None:
+    """The index of Swin Transformer: a learned bias for each pair of positions in a window of 2 x 3."""
+    layers: list[Any] = [
+        {"Linear": 6},
+        {"Parameter": {"shape": [15, 2], "name": "table"}},
+        {"Formula": {"formula": "arange(6) // 3", "name": "rows"}},
+        {"Formula": {"formula": "arange(6) % 3", "name": "columns"}},
+        {"Formula": {"formula": "(rows[:, None] - rows + 1) * 5 + columns[:, None] - columns + 2", "name": "index"}},
+        {"Formula": {"formula": "permute(table[index], (2, 0, 1))", "name": "bias"}},
+        {"Attention": {"num_heads": 2, "from": ["_", "_", "bias"]}},
+    ]
+    given = sequence(6, 4)
+    module, x = build_valid_layers(layers, given).module, make_batch(given, 3)
+    coordinates = torch.stack(torch.meshgrid(torch.arange(2), torch.arange(3), indexing="ij")).flatten(1)
+    relative = (coordinates[:, :, None] - coordinates[:, None]).permute(1, 2, 0) + torch.tensor([1, 2])
+    bias = module.table[(relative * torch.tensor([5, 1])).sum(-1)].permute(2, 0, 1)
+    first, attention = (module.get_submodule(each) for each in ("0", "6"))
+    wanted = attention(first(x), first(x), bias)
+    torch.testing.assert_close(module(x), wanted)
+    gradients = [torch.autograd.grad(each.square().sum(), module.table)[0] for each in (module(x), wanted)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_whole_numbers_stay_whole() -> None:
+    layers: list[Any] = [
+        {"Formula": {"formula": "1 * (_ > 0) + (_ > 1)", "name": "levels"}},
+        {"Formula": {"formula": "~(levels == 1)", "name": "is_extreme"}},
+        {"Formula": {"formula": "~is_extreme", "name": "is_one"}},
+        {"Formula": "one_hot(levels, 3)[..., 2] + levels // (1 + levels) + 7 % (levels + 1) * is_one"},
+    ]
+    module, x = build_valid_layers(layers, STEPS).module, make_batch(STEPS, 3) * 3
+    levels = (x > 0).long() + (x > 1).long()
+    wanted = (levels == 2) + levels // (1 + levels) + 7 % (levels + 1) * (levels == 1)
+    assert torch.equal(module(x), wanted)
+
+
+@pytest.mark.parametrize("formula", ["levels // levels", "7 % levels", "x // levels"])
+def test_a_division_by_whole_numbers_of_the_data_is_not_refused(formula: str) -> None:
+    layers = [{"Formula": {"formula": "1 + (_ > 0)", "name": "levels"}}, {"Formula": formula.replace("x", "_")}]
+    assert build_valid_layers(layers, STEPS)
+
+
+# ---- version 1 -----------------------------------------------------------------------------------------------------
+
+
 def test_version_1_stops_where_the_previous_output_was_a_formula_without_a_batch() -> None:
     formula = {"Formula": {"formula": "table * 2", "name": "twice"}}
     problems = Problems(spec_version=1)
