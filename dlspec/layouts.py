@@ -117,7 +117,7 @@ class TensorInfo:
     lengths_lost_at: str = ""  # the layer whose output has a time dimension but no lengths
     hides_steps: bool = False  # a dimension other than the time dimension has a number for each padded step
     explicit_roles: tuple[str, ...] = ()  # where the layout does not determine them: (C, C, S, S) for channel groups
-    dtype: str = ""  # "float", PyTorch's name of another type, such as "int64", or "" where it is not known
+    dtype: str = ""  # "float", or PyTorch's name of another type, such as "bool"; "" where the layout implies it
     constant: Any = field(default=None, repr=False)  # the value of a formula of constants, see `formula_constants.py`
 
     def __str__(self) -> str:

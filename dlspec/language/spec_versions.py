@@ -74,6 +74,13 @@ FORMULAS_WITHOUT_BATCH = ChangedRule(
     "entry took its output",
     "for the former input write 'from' with the formula's name",
 )
+LAYOUTS_OF_FORMULAS = ChangedRule(
+    "layouts of formulas",
+    2,
+    "permute, transpose, reshape, flatten and unflatten in a formula move the layout; before, the layout followed from "
+    "the number of dimensions",
+    "for the former layout write it, as layout: sequence",
+)
 AVERAGES_OF_TWO_CLASSES = ChangedRule(
     "averages of two classes",
     2,
@@ -95,6 +102,7 @@ CHANGED_RULES = (
     WARMUP_OF_EPOCHS,
     POWERS_OF_INTEGERS,
     FORMULAS_WITHOUT_BATCH,
+    LAYOUTS_OF_FORMULAS,
     AVERAGES_OF_TWO_CLASSES,
     LABELS_OF_BOOLS,
 )

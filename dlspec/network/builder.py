@@ -276,6 +276,7 @@ class NetworkBuilder:
                 if not self.checks.fits_lengths_of(call.layer, output.value, source):
                     return
                 output = take_lengths_of(output, source)
+            self.checks.check_former_layout(call, output.value)
             self.allows_trimming &= output.allows_trimming
             network.store_output(ref, output.value, tensor)
         self._name_outputs(call, tuple(outputs))

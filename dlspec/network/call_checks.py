@@ -12,7 +12,7 @@ from torch import Tensor
 from dlspec.errors import Code, format_value
 from dlspec.language.expand.entry_inputs import FORMULA
 from dlspec.language.problems import Problems
-from dlspec.language.spec_versions import POWERS_OF_INTEGERS
+from dlspec.language.spec_versions import LAYOUTS_OF_FORMULAS, POWERS_OF_INTEGERS
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import setting_fits_input
@@ -23,6 +23,7 @@ from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.random_state import CPU, preserve_random_state
 from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.tracing import get_memory_key
+from dlspec.parts.layers.formula_layer import find_former_layout
 from dlspec.parts.layers.formula_powers import has_changed_power
 
 # The minimum number of dimensions of each layout, without the batch, and their description.
@@ -188,6 +189,14 @@ class CallChecks:
         return False
 
     # ---- after the small batch was passed --------------------------------------------------------------------------
+
+    def check_former_layout(self, call: LayerCall, value: TensorInfo) -> None:
+        """Report a formula whose output had another layout in version 1."""
+        node, is_current = call.layer.node, self.problems.spec_version >= LAYOUTS_OF_FORMULAS.since
+        if is_current or call.layer.type != FORMULA or node.layout is not None or not call.values:
+            return
+        if find_former_layout(call.values, value.shape, call.settings) != value.layout:
+            self.problems.refuse_changed_rule(LAYOUTS_OF_FORMULAS, node.problem_path)
 
     def returns_tensors(self, call: LayerCall, outputs: Sequence[Any]) -> bool:
         """Whether the layer returned only tensors."""

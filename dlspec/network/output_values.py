@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlspec.language.expand.entry_inputs import FORMULA
 from dlspec.language.expand.graph import Graph
-from dlspec.layouts import NO_PADDING, Lengths, TensorInfo, guess_layout
+from dlspec.layouts import NO_PADDING, Layout, Lengths, TensorInfo, guess_layout
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_rules.layout_rules import (
     can_trim_padding,
@@ -63,7 +63,7 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
     )
     value = TensorInfo(
         shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, "", hides_steps, own_roles,
-        _name_dtype(tensor), constant,
+        _name_dtype(tensor, layout), constant,
     )  # fmt: skip
     return OutputValue(_record_layer_that_lost_lengths(call, value), allows_trimming)
 
@@ -77,11 +77,15 @@ def _make_value_without_inputs(layer: Layer, tensor: Tensor, constant: Any) -> T
     """Describe a `Parameter`, or a formula that uses no output."""
     shape = tuple(tensor.shape)
     layout = layer.node.layout or guess_layout(shape)
-    return TensorInfo(shape, layout, has_batch=False, dtype=_name_dtype(tensor), constant=constant)
+    return TensorInfo(shape, layout, has_batch=False, dtype=_name_dtype(tensor, layout), constant=constant)
 
 
-def _name_dtype(tensor: Tensor) -> str:
-    return "float" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+def _name_dtype(tensor: Tensor, layout: Layout) -> str:
+    """Name the data type of a tensor unless its layout implies it: int64 for tokens, else a floating point type."""
+    if tensor.is_floating_point():
+        return "float" if layout == "tokens" else ""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return "" if layout == "tokens" and name == "int64" else name
 
 
 def _record_layer_that_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:

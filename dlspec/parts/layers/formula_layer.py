@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dlspec.compat.torch_layers import ModuleWithExactBuffers
 from dlspec.errors import Code, Finding
 from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
@@ -21,15 +21,25 @@ from dlspec.language.expressions.formula_tree import (
     only_moves_values,
 )
 from dlspec.layouts import NO_PADDING, Layout, LengthChange, Lengths, TensorInfo
-from dlspec.parts.layers.dimensions import find_common_lengths, lengths_and_steps_agree
+from dlspec.parts.layers.dimensions import find_common_lengths, layout_after_selection, lengths_and_steps_agree
 from dlspec.parts.layers.formula_constants import compute_constant_value, draws_random_numbers
 from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
 from dlspec.parts.layers.formula_padding import PaddingTrial, try_formula_with_padding
-from dlspec.parts.layers.formula_trial import check_formula_on_trial_batches
-from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, same_layout
+from dlspec.parts.layers.formula_roles import MOVING_ROLES, Roles
+from dlspec.parts.layers.formula_trial import check_formula_on_trial_batches, find_formula_roles
+from dlspec.parts.layers.rule import (
+    ALL_LAYOUTS,
+    Inputs,
+    Rule,
+    Settings,
+    Shape,
+    layout_by_rank,
+    main_input,
+    same_layout,
+)
 
 _LENGTHS = "_lengths"
-_ROLE_MOVING_FUNCTIONS = {"transpose", "permute", "einsum", "reshape"}
+_FORMERLY_MOVING_FUNCTIONS = {"transpose", "permute", "einsum", "reshape"}
 
 
 def _parse_formula_setting(settings: Settings) -> ast.expr:
@@ -69,9 +79,43 @@ def _check_step_names(tree: ast.expr, inputs: Mapping[str, TensorInfo]) -> Findi
     return None
 
 
+def _find_moved_roles(inputs: Inputs, shape: Shape, settings: Settings) -> Roles | None:
+    """Find the roles of the result's dimensions, if the formula moves them; None where they are not known."""
+    if not _calls_one_of(MOVING_ROLES, settings):
+        return None
+    found = find_formula_roles(settings["formula"], tuple(inputs))
+    is_known = found is not None and len(found) == len(shape) and "C" in found  # (T, T) of an attention has none
+    return found if is_known else None
+
+
+def _calls_one_of(names: Collection[str], settings: Settings) -> bool:
+    return any(name in names for name, _ in find_calls(_parse_formula_setting(settings)))
+
+
 def _output_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
-    moves = any(name in _ROLE_MOVING_FUNCTIONS for name, _ in find_calls(_parse_formula_setting(settings)))
+    roles = _find_moved_roles(inputs, shape, settings)
+    return find_former_layout(inputs, shape, settings) if roles is None else layout_after_selection(roles)
+
+
+def find_former_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    """Return the layout by the rule of spec version 1, which still holds where roles are not known: by the rank.
+
+    Args:
+        inputs: The formula's inputs.
+        shape: The result's shape, without the batch.
+        settings: The formula's settings.
+
+    Returns:
+        The result's layout.
+    """
+    moves = _calls_one_of(_FORMERLY_MOVING_FUNCTIONS, settings)
     return layout_by_rank(inputs, shape, settings) if moves else same_layout(inputs, shape, settings)
+
+
+def _output_roles(inputs: Inputs, shape: Shape, settings: Settings) -> Roles:
+    roles, value = _find_moved_roles(inputs, shape, settings), main_input(inputs)
+    is_like = len(shape) == len(value.shape) and value.layout == _output_layout(inputs, shape, settings)
+    return roles or (value.explicit_roles if is_like else ())
 
 
 def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
@@ -111,7 +155,7 @@ def _try_with_padding(inputs: Inputs, settings: Settings) -> PaddingTrial:
     return try_formula_with_padding(settings["formula"], tuple(inputs))
 
 
-class Formula(nn.Module):
+class Formula(ModuleWithExactBuffers):
     """Compute an expression over earlier outputs, by their names: `mu + exp(logvar / 2) * randn_like(mu)`.
 
     `_` is the previous layer's output. `forward` takes the inputs in the order in which the formula first uses them.
@@ -125,6 +169,7 @@ class Formula(nn.Module):
         keeps_lengths=_keeps_lengths,
         lengths=_output_lengths,
         hides_steps=_hides_steps,
+        roles=_output_roles,
         check=_check_formula,
         takes_parameter=True,
         keeps_vocabulary=_keeps_vocabulary,
@@ -164,12 +209,10 @@ class Formula(nn.Module):
         found: Tensor = FormulaEvaluator(by_name, self._infos, known).evaluate(self._tree)
         return found
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Convert the module; a constant is rounded to the new precision from its exact value, not from the former."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+    def restore_buffers(self) -> None:
+        """Round a constant to the module's new precision from its exact value, not from the former precision."""
         if self.constant is not None and self.constant.is_computed() and not self.value.is_meta:
             self.value = self.constant.make_copy(self.value.dtype).to(self.value.device)
-        return self
 
     def extra_repr(self) -> str:
         return self.formula

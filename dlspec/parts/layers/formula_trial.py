@@ -6,7 +6,8 @@ import ast
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from dlspec.errors import Code, Finding, format_value
 from dlspec.formatting import first_line
+from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_functions import DIM_ARGUMENTS, ELEMENTWISE_FUNCTIONS, KEEPDIM_FUNCTIONS
 from dlspec.language.expressions.formula_tree import (
     find_calls,
+    find_output_names,
     match_arguments,
     parse_einsum_letters,
     read_whole_numbers,
@@ -25,6 +28,7 @@ from dlspec.layouts import TensorInfo, format_shape, guess_layout
 from dlspec.parts.layers.dimensions import check_dim
 from dlspec.parts.layers.formula_constants import RANDOM_FUNCTIONS
 from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
+from dlspec.parts.layers.formula_roles import RoledShape, Roles, find_roles_after
 from dlspec.parts.layers.merge import find_shape_mismatch
 from dlspec.parts.layers.rule import Inputs, main_input
 
@@ -49,6 +53,7 @@ class _TrialTensorPair:
 
     two: Tensor
     three: Tensor
+    roles: Roles | None = None  # of the dimensions without the batch, if they are known
 
     @property
     def has_batch(self) -> bool:
@@ -113,7 +118,7 @@ class _TrialEvaluator(FormulaEvaluator):
             raise _InvalidFormula(
                 Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(arguments)}", _BATCH_FIX
             )
-        return found
+        return _add_roles(found, node, arguments)
 
     def to_tensor_info(self, pair: _TrialTensorPair) -> TensorInfo:
         """Describe a value; its layout is the main input's if it has the same number of dimensions, else guessed."""
@@ -238,6 +243,17 @@ def _collect_tensor_pairs(value: Any) -> list[_TrialTensorPair]:
     return [value] if isinstance(value, _TrialTensorPair) else []
 
 
+def _add_roles(found: Any, node: ast.expr, arguments: list[Any]) -> Any:
+    """Note the roles of an operation's results that have a batch."""
+    if isinstance(found, tuple):
+        return tuple(_add_roles(each, node, arguments) for each in found)
+    if not isinstance(found, _TrialTensorPair) or not found.has_batch:
+        return found
+    pairs = [each for each in _collect_tensor_pairs(arguments) if each.has_batch]
+    inputs = [RoledShape(tuple(each.two.shape[1:]), each.roles) for each in pairs]
+    return replace(found, roles=find_roles_after(node, inputs, tuple(found.two.shape[1:])))
+
+
 def _make_trial_pair(value: TensorInfo, device: str) -> _TrialTensorPair:
     """Make tensors in the shape of a value, for a batch of 2 and of 3 samples.
 
@@ -248,7 +264,9 @@ def _make_trial_pair(value: TensorInfo, device: str) -> _TrialTensorPair:
         return _TrialTensorPair(constant, constant)
     dtype, fill = find_dtype(value), 0 if value.vocab_size is None else value.vocab_size - 1
     shapes = [(rows, *value.shape) if value.has_batch else value.shape for rows in (2, 3)]
-    return _TrialTensorPair(*(torch.full(shape, fill, dtype=dtype, device=device) for shape in shapes))
+    roles = value.roles if value.has_batch else None
+    two, three = (torch.full(shape, fill, dtype=dtype, device=device) for shape in shapes)
+    return _TrialTensorPair(two, three, roles)
 
 
 def find_dtype(value: TensorInfo) -> torch.dtype:
@@ -276,12 +294,35 @@ def check_formula_on_trial_batches(tree: ast.expr, names: Sequence[str], inputs:
     Returns:
         What is wrong with the formula, or None.
     """
-    numbers = sum(torch.Size(each.shape).numel() for each in inputs)
-    device = "meta" if numbers > MAX_CPU_NUMBERS else "cpu"
-    trial_inputs = {name: _make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
     try:
-        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-            _TrialEvaluator(trial_inputs, dict(zip(names, inputs, strict=True))).evaluate(tree)
+        _evaluate_on_trial_batches(tree, names, inputs)
     except _InvalidFormula as refused:
         return refused.finding
     return None
+
+
+def _evaluate_on_trial_batches(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Any:
+    numbers = sum(torch.Size(each.shape).numel() for each in inputs)
+    device = "meta" if numbers > MAX_CPU_NUMBERS else "cpu"
+    trial_inputs = {name: _make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        return _TrialEvaluator(trial_inputs, dict(zip(names, inputs, strict=True))).evaluate(tree)
+
+
+@lru_cache(maxsize=200)
+def find_formula_roles(formula: str, inputs: tuple[TensorInfo, ...]) -> Roles | None:
+    """Find the roles of the dimensions of a formula's result, without the batch.
+
+    Args:
+        formula: The formula.
+        inputs: Descriptions of its inputs, in the order in which it first uses them.
+
+    Returns:
+        One letter per dimension, or None where they are not known or the formula is refused.
+    """
+    tree = parse_formula(formula)
+    try:
+        found = _evaluate_on_trial_batches(tree, find_output_names(tree), inputs)
+    except _InvalidFormula:
+        return None
+    return found.roles if isinstance(found, _TrialTensorPair) else None

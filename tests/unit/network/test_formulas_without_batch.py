@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
-from helpers.layer_table import build_layers, build_valid_layers, get_refusal, list_problems, make_batch, sequence
+from helpers.layer_table import (
+    build_layers,
+    build_valid_layers,
+    channels_first,
+    get_refusal,
+    list_problems,
+    make_batch,
+    sequence,
+)
 
 STEPS = sequence(5, 4)
 TABLE = {"Parameter": {"shape": [5, 4], "name": "table"}}
@@ -145,6 +154,54 @@ def test_whole_numbers_stay_whole() -> None:
 def test_a_division_by_whole_numbers_of_the_data_is_not_refused(formula: str) -> None:
     layers = [{"Formula": {"formula": "1 + (_ > 0)", "name": "levels"}}, {"Formula": formula.replace("x", "_")}]
     assert build_valid_layers(layers, STEPS)
+
+
+# ---- layouts -------------------------------------------------------------------------------------------------------
+
+IMAGE = channels_first(3, 4, 4)
+MOVED: dict[str, tuple[list[Any], Any]] = {
+    "channels-last": (
+        [{"Formula": "permute(_, (0, 2, 3, 1))"}, {"Linear": {"out_features": 5, "name": "n"}}],
+        lambda n, x: n(x.permute(0, 2, 3, 1)),
+    ),
+    "a sequence of patches": (
+        [{"Formula": "transpose(flatten(_, 2), 1, 2)"}, {"Linear": {"out_features": 5, "name": "n"}}],
+        lambda n, x: n(x.flatten(2).mT),
+    ),
+    "and back": (
+        [{"Formula": "flatten(permute(_, (0, 2, 3, 1)), 1, 2)"},
+         {"Formula": "unflatten(transpose(_, 1, 2), 2, (4, 4))"},
+         {"Conv2d": {"out_channels": 5, "kernel_size": 1, "name": "n"}}],
+        lambda n, x: n(x),
+    ),
+    "heads": (
+        [{"Formula": "transpose(flatten(_, 2), 1, 2)"}, {"Linear": 4},
+         {"Formula": {"formula": "permute(unflatten(_, 2, (2, 2)), (0, 2, 1, 3))", "name": "h"}},
+         {"Formula": "flatten(permute(softmax(h @ transpose(h, 2, 3), dim=-1) @ h, (0, 2, 1, 3)), 2)"},
+         {"Linear": {"out_features": 5, "name": "n"}}],
+        None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_the_next_layer_needs_no_layout(name: str) -> None:
+    layers, wanted = MOVED[name]
+    module, x = build_valid_layers(layers, IMAGE).module, make_batch(IMAGE, 3)
+    if wanted is None:
+        steps = module.get_submodule("1")(x.flatten(2).mT).unflatten(2, (2, 2)).transpose(1, 2)
+        mixed = scaled_dot_product_attention(steps, steps, steps, scale=1.0).transpose(1, 2).flatten(2)
+        torch.testing.assert_close(module(x), module.n(mixed))
+    else:
+        torch.testing.assert_close(module(x), wanted(module.n, x))
+
+
+@pytest.mark.parametrize("layout", [None, "sequence"])
+def test_version_1_stops_where_a_formula_moves_the_layout(layout: str | None) -> None:
+    formula = {"formula": "transpose(_, 1, 2)"} | ({} if layout is None else {"layout": layout})
+    problems = Problems(spec_version=1)
+    build_layers([{"Formula": formula}, "Flatten"], STEPS, problems)
+    assert [each.code for each in problems.found] == ([Code.CHANGED_RULE] if layout is None else [])
 
 
 # ---- version 1 -----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS, IS_
 from dlspec.language.expressions.formula_tree import find_calls, find_output_names
 from dlspec.layouts import NO_PADDING, LengthChange, Lengths, TensorInfo
 from dlspec.parts.layers.formula_layer import Formula
-from helpers.layer_table import channels_first, features, make_batch, parameter, sequence, tokens
+from helpers.layer_table import channels_first, channels_last, features, make_batch, parameter, sequence, tokens
 
 X = sequence(5, 4)
 x, y, square = make_batch(X, 3), make_batch(X, 3, seed=2), make_batch(sequence(4, 4), 3)
@@ -189,6 +189,18 @@ RULES = [
     ("x * 2", (channels_first(3, 8, 8),), (3, 8, 8), "channels-first", True),
     ("x * 2", (channels_first(3, 8),), (3, 8), "channels-first", True),
     ("transpose(x, 1, 2)", (channels_first(3, 8),), (8, 3), "sequence", False),
+    ("transpose(x, 1, 2) * 2", (sequence(8, 3),), (3, 8), "channels-first", False),
+    ("permute(x, (0, 2, 3, 1))", (channels_first(3, 8, 8),), (8, 8, 3), "channels-last", False),
+    ("permute(x, (0, -1, 1, 2))", (channels_last(8, 8, 3),), (3, 8, 8), "channels-first", False),
+    ("flatten(x, 2)", (channels_first(3, 8, 8),), (3, 64), "channels-first", False),
+    ("transpose(flatten(relu(x), 2), 1, 2)[:, 1:]", (channels_first(3, 8, 8),), (63, 3), "sequence", False),
+    ("flatten(x, 1, 2)", (channels_last(8, 8, 3),), (64, 3), "sequence", False),
+    ("flatten(x, 1)", (channels_last(8, 8, 3),), (192,), "features", False),
+    ("unflatten(x, 2, (2, 2))", (sequence(5, 4),), (5, 2, 2), "sequence", False),
+    ("reshape(x, (-1, 3, 64)) @ eye(64)", (channels_first(3, 8, 8),), (3, 64), "channels-first", False),
+    ("softmax(x @ transpose(x, 1, 2), dim=-1) @ x", (sequence(5, 4),), (5, 4), "sequence", False),
+    ("einsum('ntc->nct', x)", (sequence(5, 4),), (4, 5), "sequence", False),
+    ("transpose(x, 1, 2)", (LENGTHY,), (4, 5), "channels-first", True),
     ("mean(x, dim=[2, 3])", (channels_first(3, 8, 8),), (3,), "features", False),
     ("x == 3", (tokens(5),), (5,), "tokens", True),
 ]
