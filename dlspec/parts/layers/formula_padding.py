@@ -17,7 +17,8 @@ from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.dimensions import find_common_lengths
 from dlspec.parts.layers.formula_constants import RANDOM_FUNCTIONS
 from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
-from dlspec.parts.layers.formula_trial import COMPUTE_ERRORS, MAX_CPU_NUMBERS, find_dtype
+from dlspec.parts.layers.formula_trial import COMPUTE_ERRORS, MAX_CPU_NUMBERS
+from dlspec.parts.layers.formula_trial_values import find_dtype
 
 _SAMPLES = 2
 _TOLERANCE = 1e-9  # relative and absolute, for float64

@@ -6,12 +6,11 @@ import ast
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dlspec.errors import Code, Finding, format_value
 from dlspec.formatting import first_line
@@ -29,6 +28,14 @@ from dlspec.parts.layers.dimensions import check_dim
 from dlspec.parts.layers.formula_constants import RANDOM_FUNCTIONS
 from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
 from dlspec.parts.layers.formula_roles import RoledShape, Roles, find_roles_after
+from dlspec.parts.layers.formula_trial_values import (
+    TrialTensorPair,
+    collect_tensor_pairs,
+    is_integer_dtype,
+    make_trial_pair,
+    pair_trial_results,
+    select_batch,
+)
 from dlspec.parts.layers.merge import find_shape_mismatch
 from dlspec.parts.layers.rule import Inputs, main_input
 
@@ -47,35 +54,6 @@ class _InvalidFormula(Exception):
         self.finding = Finding(code, f"{format_value(ast.unparse(node))} {why}", fix)
 
 
-@dataclass(frozen=True)
-class _TrialTensorPair:
-    """One value computed twice, with batches of 2 and of 3 samples: a dimension whose size differs is the batch."""
-
-    two: Tensor
-    three: Tensor
-    roles: Roles | None = None  # of the dimensions without the batch, if they are known
-
-    @property
-    def has_batch(self) -> bool:
-        """Whether the value has a batch dimension."""
-        return self.two.shape != self.three.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self.two.device
-
-    @property
-    def rank(self) -> int:
-        return self.two.dim()
-
-    @property
-    def mixes_samples(self) -> bool:
-        """Whether the batch is not the first dimension any more, or its size is not the number of samples."""
-        return self.has_batch and (
-            (*self.two.shape[:1], *self.three.shape[:1]) != (2, 3) or self.two.shape[1:] != self.three.shape[1:]
-        )
-
-
 class _TrialEvaluator(FormulaEvaluator):
     """Evaluate a formula on trial batches of zeros, and refuse operations that would mix samples."""
 
@@ -86,7 +64,7 @@ class _TrialEvaluator(FormulaEvaluator):
     def make_step_mask(self, name: str) -> Any:
         pair = self.inputs[name]
         masks = (FormulaEvaluator({name: each}, self.infos).make_step_mask(name) for each in (pair.two, pair.three))
-        return _TrialTensorPair(*masks)
+        return TrialTensorPair(*masks)
 
     def apply(
         self,
@@ -101,8 +79,7 @@ class _TrialEvaluator(FormulaEvaluator):
         function = torch.zeros_like if function in RANDOM_FUNCTIONS else function
         try:
             two, three = (
-                function(*(_select_batch(each, at) for each in arguments), **(keywords or {}))
-                for at in ("two", "three")
+                function(*(select_batch(each, at) for each in arguments), **(keywords or {})) for at in ("two", "three")
             )
         except COMPUTE_ERRORS as error:
             reason = first_line(error, 200)
@@ -112,15 +89,15 @@ class _TrialEvaluator(FormulaEvaluator):
                 f"can't be computed from {self._format_shapes(arguments)}",
                 f"PyTorch says: {reason}",
             ) from None
-        found = _pair_trial_results(two, three)
-        has_batch = any(each.has_batch for each in _collect_tensor_pairs(arguments))
-        if any(each.mixes_samples or each.has_batch != has_batch for each in _collect_tensor_pairs(found)):
+        found = pair_trial_results(two, three)
+        has_batch = any(each.has_batch for each in collect_tensor_pairs(arguments))
+        if any(each.mixes_samples or each.has_batch != has_batch for each in collect_tensor_pairs(found)):
             raise _InvalidFormula(
                 Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(arguments)}", _BATCH_FIX
             )
         return _add_roles(found, node, arguments)
 
-    def to_tensor_info(self, pair: _TrialTensorPair) -> TensorInfo:
+    def to_tensor_info(self, pair: TrialTensorPair) -> TensorInfo:
         """Describe a value; its layout is the main input's if it has the same number of dimensions, else guessed."""
         shape = tuple(pair.two.shape[1:] if pair.has_batch else pair.two.shape)
         is_like_main = self.main is not None and len(shape) == len(self.main.shape)
@@ -128,11 +105,11 @@ class _TrialEvaluator(FormulaEvaluator):
         return TensorInfo(shape, layout, has_batch=pair.has_batch)
 
     def _format_shapes(self, arguments: list[Any]) -> str:
-        values = [self.to_tensor_info(each) for each in _collect_tensor_pairs(arguments)]
+        values = [self.to_tensor_info(each) for each in collect_tensor_pairs(arguments)]
         return " and ".join(format_shape(each.shape) for each in values) or "numbers"
 
     def _check_operation(self, node: ast.expr, arguments: list[Any]) -> None:
-        pairs = _collect_tensor_pairs(arguments)
+        pairs = collect_tensor_pairs(arguments)
         match node:
             case ast.BinOp(op=ast.MatMult()) | ast.Call(func=ast.Name(id="matmul")):
                 self._check_matmul(node, *pairs)
@@ -140,7 +117,7 @@ class _TrialEvaluator(FormulaEvaluator):
                 self._check_einsum(node, pairs)
             case ast.Call(func=ast.Name(id=name)) if name not in ELEMENTWISE_FUNCTIONS:
                 self._check_dims(node, name, pairs)
-            case ast.Subscript() if pairs and isinstance(arguments[0], _TrialTensorPair):
+            case ast.Subscript() if pairs and isinstance(arguments[0], TrialTensorPair):
                 self._check_index(node, arguments[1], pairs[0])
             case ast.BinOp() | ast.Compare() | ast.Call() if pairs:
                 self._check_broadcast(node, [self.to_tensor_info(each) for each in pairs])
@@ -165,7 +142,7 @@ class _TrialEvaluator(FormulaEvaluator):
                 fix,
             )
 
-    def _check_matmul(self, node: ast.expr, left: _TrialTensorPair, right: _TrialTensorPair) -> None:
+    def _check_matmul(self, node: ast.expr, left: TrialTensorPair, right: TrialTensorPair) -> None:
         """Check that the batch is neither the rows nor the columns, and is at the same position on both sides."""
         if left.has_batch and right.has_batch:
             fits = left.rank == right.rank >= 3
@@ -181,14 +158,14 @@ class _TrialEvaluator(FormulaEvaluator):
                 "write sum(a * b, dim=-1)",
             )
 
-    def _check_einsum(self, node: ast.Call, pairs: Sequence[_TrialTensorPair]) -> None:
+    def _check_einsum(self, node: ast.Call, pairs: Sequence[TrialTensorPair]) -> None:
         letters, output = parse_einsum_letters(node)
         if any(each.has_batch and letter != output for each, letter in zip(pairs, letters, strict=True)):
             raise _InvalidFormula(
                 Code.SAMPLES_MIXED, node, "mixes samples", f"start each operand with the batch's letter, {output}"
             )
 
-    def _check_dims(self, node: ast.Call, name: str, pairs: Sequence[_TrialTensorPair]) -> None:
+    def _check_dims(self, node: ast.Call, name: str, pairs: Sequence[TrialTensorPair]) -> None:
         if not pairs or not pairs[0].has_batch:
             return
         if name in ("tril", "triu") and pairs[0].rank < 3:
@@ -201,10 +178,10 @@ class _TrialEvaluator(FormulaEvaluator):
             ):
                 raise _InvalidFormula(finding.code, node, f"has a wrong dimension: {finding.found}", finding.fix)
 
-    def _check_index(self, node: ast.expr, index: Any, pair: _TrialTensorPair) -> None:
+    def _check_index(self, node: ast.expr, index: Any, pair: TrialTensorPair) -> None:
         """Refuse a condition as an index, and `...` with an item for every dimension: the first indexes the batch."""
         items = index if isinstance(index, tuple) else (index,)
-        if any(not is_integer_dtype(each.two.dtype) for each in _collect_tensor_pairs(items)):
+        if any(not is_integer_dtype(each.two.dtype) for each in collect_tensor_pairs(items)):
             found, fix = (
                 "has an index that is not of integers",
                 "to select by a condition, write where(condition, a, b)",
@@ -215,72 +192,22 @@ class _TrialEvaluator(FormulaEvaluator):
             raise _InvalidFormula(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH_FIX)
 
 
-def _select_batch(value: Any, which: str) -> Any:
-    """Replace each pair within a value by its tensor for a batch of 2 or of 3."""
-    if isinstance(value, tuple):
-        return tuple(_select_batch(each, which) for each in value)
-    return getattr(value, which) if isinstance(value, _TrialTensorPair) else value
-
-
 def _avoid_division_by_zero(divisor: Any) -> Any:
     """Replace the zeros of a trial batch by ones: PyTorch refuses to divide integers by 0."""
-    if not isinstance(divisor, _TrialTensorPair) or not divisor.has_batch:
+    if not isinstance(divisor, TrialTensorPair) or not divisor.has_batch:
         return divisor
-    return _TrialTensorPair(torch.ones_like(divisor.two), torch.ones_like(divisor.three))
-
-
-def _pair_trial_results(two: Any, three: Any) -> Any:
-    """Combine the results for a batch of 2 and of 3 into pairs. Results that are not tensors are the same for both."""
-    if isinstance(two, tuple | list):
-        return tuple(_pair_trial_results(*each) for each in zip(two, three, strict=True))
-    return _TrialTensorPair(two, three) if isinstance(two, Tensor) else two
-
-
-def _collect_tensor_pairs(value: Any) -> list[_TrialTensorPair]:
-    """List the pairs in a value, also within tuples and lists."""
-    if isinstance(value, tuple | list):
-        return [pair for each in value for pair in _collect_tensor_pairs(each)]
-    return [value] if isinstance(value, _TrialTensorPair) else []
+    return TrialTensorPair(torch.ones_like(divisor.two), torch.ones_like(divisor.three))
 
 
 def _add_roles(found: Any, node: ast.expr, arguments: list[Any]) -> Any:
     """Note the roles of an operation's results that have a batch."""
     if isinstance(found, tuple):
         return tuple(_add_roles(each, node, arguments) for each in found)
-    if not isinstance(found, _TrialTensorPair) or not found.has_batch:
+    if not isinstance(found, TrialTensorPair) or not found.has_batch:
         return found
-    pairs = [each for each in _collect_tensor_pairs(arguments) if each.has_batch]
+    pairs = [each for each in collect_tensor_pairs(arguments) if each.has_batch]
     inputs = [RoledShape(tuple(each.two.shape[1:]), each.roles) for each in pairs]
     return replace(found, roles=find_roles_after(node, inputs, tuple(found.two.shape[1:])))
-
-
-def _make_trial_pair(value: TensorInfo, device: str) -> _TrialTensorPair:
-    """Make tensors in the shape of a value, for a batch of 2 and of 3 samples.
-
-    A constant has its values, token indices are the last of the vocabulary, and everything else is zeros.
-    """
-    if value.constant is not None and value.constant.is_computed():
-        constant = value.constant.make_copy(torch.float32).to(device)
-        return _TrialTensorPair(constant, constant)
-    dtype, fill = find_dtype(value), 0 if value.vocab_size is None else value.vocab_size - 1
-    shapes = [(rows, *value.shape) if value.has_batch else value.shape for rows in (2, 3)]
-    roles = value.roles if value.has_batch else None
-    two, three = (torch.full(shape, fill, dtype=dtype, device=device) for shape in shapes)
-    return _TrialTensorPair(two, three, roles)
-
-
-def find_dtype(value: TensorInfo) -> torch.dtype:
-    """Return the data type of a value; float32 stands for the network's precision."""
-    if value.dtype not in ("", "float"):
-        found: torch.dtype = getattr(torch, value.dtype)
-        return found
-    is_index = value.layout == "tokens" or value.vocab_size is not None
-    return torch.long if is_index and not value.dtype else torch.float32
-
-
-def is_integer_dtype(dtype: torch.dtype) -> bool:
-    """Whether tensors of a data type consist of integers."""
-    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 
 def check_formula_on_trial_batches(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding | None:
@@ -304,7 +231,7 @@ def check_formula_on_trial_batches(tree: ast.expr, names: Sequence[str], inputs:
 def _evaluate_on_trial_batches(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Any:
     numbers = sum(torch.Size(each.shape).numel() for each in inputs)
     device = "meta" if numbers > MAX_CPU_NUMBERS else "cpu"
-    trial_inputs = {name: _make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
+    trial_inputs = {name: make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         return _TrialEvaluator(trial_inputs, dict(zip(names, inputs, strict=True))).evaluate(tree)
 
@@ -325,4 +252,4 @@ def find_formula_roles(formula: str, inputs: tuple[TensorInfo, ...]) -> Roles | 
         found = _evaluate_on_trial_batches(tree, find_output_names(tree), inputs)
     except _InvalidFormula:
         return None
-    return found.roles if isinstance(found, _TrialTensorPair) else None
+    return found.roles if isinstance(found, TrialTensorPair) else None
