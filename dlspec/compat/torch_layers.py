@@ -39,7 +39,7 @@ def iterate_tensor_slots(network: nn.Module) -> Iterator[tuple[TensorSlot, Tenso
 
 
 class ModuleWithExactBuffers(nn.Module):
-    """A module that is told when `to`, `double` and the like have converted its buffers."""
+    """A module that can compute its buffers again after `to`, `double` and the like have converted them."""
 
     def restore_buffers(self) -> None:
         """Compute the buffers for their new data type and device."""
