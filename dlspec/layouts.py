@@ -7,8 +7,8 @@ A role is one letter: N batch, T time, C channels, S space. A layout is the name
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 Layout = Literal["features", "sequence", "tokens", "channels-first", "channels-last"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -117,6 +117,8 @@ class TensorInfo:
     lengths_lost_at: str = ""  # the layer whose output has a time dimension but no lengths
     hides_steps: bool = False  # a dimension other than the time dimension has a number for each padded step
     explicit_roles: tuple[str, ...] = ()  # where the layout does not determine them: (C, C, S, S) for channel groups
+    dtype: str = ""  # "float", or PyTorch's name of another type, such as "bool"; "" where the layout implies it
+    constant: Any = field(default=None, repr=False)  # the value of a formula of constants, see `formula_constants.py`
 
     def __str__(self) -> str:
         return f"{format_shape(self.shape)} {self.layout}"

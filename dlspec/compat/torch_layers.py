@@ -1,9 +1,9 @@
-"""Private parts of PyTorch's modules: base classes of normalisation layers, and a module's dicts of tensors."""
+"""Private parts of PyTorch's modules: base classes of normalisation layers, dicts of tensors, conversions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm
@@ -36,3 +36,15 @@ def iterate_tensor_slots(network: nn.Module) -> Iterator[tuple[TensorSlot, Tenso
     for module in network.modules():
         for tensors in (module._parameters, module._buffers):
             yield from (((tensors, name), each) for name, each in tensors.items() if each is not None)
+
+
+class ModuleWithExactBuffers(nn.Module):
+    """A module that can compute its buffers again after `to`, `double` and the like have converted them."""
+
+    def restore_buffers(self) -> None:
+        """Compute the buffers for their new data type and device."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.restore_buffers()
+        return self

@@ -67,6 +67,20 @@ POWERS_OF_INTEGERS = ChangedRule(
     "integer, 0 for a negative exponent, and wrong beyond 64 bits",
     "for a power that is an integer write a product, such as x * x",
 )
+FORMULAS_WITHOUT_BATCH = ChangedRule(
+    "formulas without a batch",
+    2,
+    "a formula of Parameters alone that has a name does not change '_', as a Parameter does not; before, the next "
+    "entry took its output",
+    "for the former input write 'from' with the formula's name",
+)
+LAYOUTS_OF_FORMULAS = ChangedRule(
+    "layouts of formulas",
+    2,
+    "permute, transpose, reshape, flatten and unflatten in a formula move the layout; before, the layout followed from "
+    "the number of dimensions",
+    "for the former layout write it, as layout: sequence",
+)
 AVERAGES_OF_TWO_CLASSES = ChangedRule(
     "averages of two classes",
     2,
@@ -87,6 +101,8 @@ CHANGED_RULES = (
     RATES_OF_GROUPS,
     WARMUP_OF_EPOCHS,
     POWERS_OF_INTEGERS,
+    FORMULAS_WITHOUT_BATCH,
+    LAYOUTS_OF_FORMULAS,
     AVERAGES_OF_TWO_CLASSES,
     LABELS_OF_BOOLS,
 )

@@ -276,6 +276,7 @@ class NetworkBuilder:
                 if not self.checks.fits_lengths_of(call.layer, output.value, source):
                     return
                 output = take_lengths_of(output, source)
+            self.checks.check_former_layout(call, output.value)
             self.allows_trimming &= output.allows_trimming
             network.store_output(ref, output.value, tensor)
         self._name_outputs(call, tuple(outputs))
@@ -300,8 +301,10 @@ class NetworkBuilder:
         padding_to_zero = (
             find_padding_to_zero(call.layer.schema, main_input(call.values), call.settings) if call.values else None
         )
+        is_constant = self.network.values[OutputRef(node.id)].constant is not None
+        inputs: Mapping[int | str, OutputRef] = {} if is_constant else node.inputs
         return ForwardStep(
-            node.id, node.path, call.module, call.layer.type, node.inputs, ("", *output_names[1:]),
+            node.id, node.path, call.module, call.layer.type, inputs, ("", *output_names[1:]),
             find_input_lengths(call), len(output_names) > 1, padding_to_zero,
         )  # fmt: skip
 

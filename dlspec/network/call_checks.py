@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from dlspec.errors import Code, format_value
+from dlspec.language.expand.entry_inputs import FORMULA
 from dlspec.language.problems import Problems
-from dlspec.language.spec_versions import POWERS_OF_INTEGERS
+from dlspec.language.spec_versions import LAYOUTS_OF_FORMULAS, POWERS_OF_INTEGERS
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import setting_fits_input
@@ -24,6 +25,7 @@ from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.random_state import CPU, preserve_random_state
 from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.tracing import get_memory_key
+from dlspec.parts.layers.formula_layer import find_former_layout
 from dlspec.parts.layers.formula_powers import has_changed_power
 
 # The minimum number of dimensions of each layout, without the batch, and their description.
@@ -73,7 +75,10 @@ class CallChecks:
             False where a problem was found.
         """
         refused = None
-        if values:
+        if not values and layer.type == FORMULA:
+            with limit_memory_growth():
+                refused = find_rule(layer.schema).refuse(values, settings)
+        elif values:
             # A layer's own check may run a formula on a small batch.
             with limit_memory_growth() if find_rule(layer.schema).check else nullcontext():
                 refused = check_layer_rule(layer.schema, values, settings)
@@ -83,7 +88,7 @@ class CallChecks:
                 refused = replace(refused, fix=name_layout_guess(self.network, layer, refused.fix))
             self.problems.add_finding(layer.node.problem_path, refused, shown=layer.shown, note=note)
             return False
-        if layer.type == "Formula" and self.problems.spec_version < POWERS_OF_INTEGERS.since:
+        if layer.type == FORMULA and values and self.problems.spec_version < POWERS_OF_INTEGERS.since:
             self._check_powers(layer, settings["formula"])
         return settings.get("inplace") is not True or self._can_work_in_place(layer)
 
@@ -188,6 +193,14 @@ class CallChecks:
         return False
 
     # ---- after the small batch was passed --------------------------------------------------------------------------
+
+    def check_former_layout(self, call: LayerCall, value: TensorInfo) -> None:
+        """Report a formula whose output had another layout in version 1."""
+        node, is_current = call.layer.node, self.problems.spec_version >= LAYOUTS_OF_FORMULAS.since
+        if is_current or call.layer.type != FORMULA or node.layout is not None or not call.values:
+            return
+        if find_former_layout(call.values, value.shape, call.settings) != value.layout:
+            self.problems.refuse_changed_rule(LAYOUTS_OF_FORMULAS, node.problem_path)
 
     def returns_tensors(self, call: LayerCall, outputs: Sequence[Any]) -> bool:
         """Whether the layer returned only tensors."""

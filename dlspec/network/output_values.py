@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.language.expand.entry_inputs import PARAMETER
+from dlspec.language.expand.entry_inputs import FORMULA
 from dlspec.language.expand.graph import Graph
-from dlspec.layouts import NO_PADDING, Lengths, TensorInfo, guess_layout
+from dlspec.layouts import NO_PADDING, Layout, Lengths, TensorInfo, guess_layout
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_rules.layout_rules import (
     can_trim_padding,
@@ -38,8 +39,9 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
         tensor: The output for the small batch, (N, ...).
         output_name: The output's name; '' for the first one.
     """
-    if call.layer.type == PARAMETER:
-        return OutputValue(_make_parameter_value(call.layer, tensor))
+    constant = getattr(call.module, "constant", None) if call.layer.type == FORMULA else None
+    if not call.values:
+        return OutputValue(_make_value_without_inputs(call.layer, tensor, constant))
     schema, module, values, settings = call.layer.schema, call.module, call.values, call.settings
     shape = tuple(tensor.shape[1:]) if call.has_batch else tuple(tensor.shape)
     rule_layout = find_output_layout(schema, values, settings, shape, output_name)
@@ -60,8 +62,9 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
         find_output_roles(schema, values, settings, shape, layout) if layout == rule_layout and not output_name else ()
     )
     value = TensorInfo(
-        shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, "", hides_steps, own_roles
-    )
+        shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, "", hides_steps, own_roles,
+        _name_dtype(tensor, layout), constant,
+    )  # fmt: skip
     return OutputValue(_record_layer_that_lost_lengths(call, value), allows_trimming)
 
 
@@ -70,9 +73,19 @@ def _reads_hidden_steps(rule: Rule, inputs: Inputs) -> bool:
     return any(each.hides_steps for at, each in enumerate(inputs) if at != rule.mask_input)
 
 
-def _make_parameter_value(layer: Layer, tensor: Tensor) -> TensorInfo:
+def _make_value_without_inputs(layer: Layer, tensor: Tensor, constant: Any) -> TensorInfo:
+    """Describe a `Parameter`, or a formula that uses no output."""
     shape = tuple(tensor.shape)
-    return TensorInfo(shape, layer.node.layout or guess_layout(shape), has_batch=False)
+    layout = layer.node.layout or guess_layout(shape)
+    return TensorInfo(shape, layout, has_batch=False, dtype=_name_dtype(tensor, layout), constant=constant)
+
+
+def _name_dtype(tensor: Tensor, layout: Layout) -> str:
+    """Name the data type of a tensor unless its layout implies it: int64 for tokens, else a floating point type."""
+    if tensor.is_floating_point():
+        return "float" if layout == "tokens" else ""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return "" if layout == "tokens" and name == "int64" else name
 
 
 def _record_layer_that_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:

@@ -16,6 +16,7 @@ from dlspec.jobs.spec_reading import read_spec
 from dlspec.language.expressions.evaluation import evaluate_expression
 from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
+from dlspec.language.expressions.formula_batch import check_batch_is_kept
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_yaml_text
@@ -149,7 +150,7 @@ def test_exceptions_and_checks_carry_a_finding() -> None:
     with pytest.raises(ExpressionError) as of_params:
         evaluate_expression("x[", {})
     with pytest.raises(ExpressionError) as of_a_formula:
-        parse_formula("x[0]")
+        check_batch_is_kept(parse_formula("x[0]"))
     with pytest.raises(DataError) as of_data:
         open_data(read_spec({**CONFIG, "data": {"type": "text_csv", "path": "no.csv"}}, SourceMap).data)
     refused = Formula.rule.refuse((features(4), features(5)), {"formula": "x + y"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from dlspec.language.expand.output_names import INVALID_OUTPUT, PREVIOUS, EntryO
 from dlspec.language.expand.repeat_rows import require_not_deferred
 from dlspec.language.expressions.expression_parsing import ExpressionError, UnknownValue, extract_expression
 from dlspec.language.expressions.formula import parse_formula
+from dlspec.language.expressions.formula_batch import check_batch_is_kept
 from dlspec.language.expressions.formula_tree import find_output_names
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.language.parse.entry import LENGTHS_OF, Entry, find_expression_words
@@ -200,29 +202,32 @@ def find_formula_inputs(part: Part, scope: Scope, level: NameLevel, names: NameL
             problem = f"'from' of a Formula must name one output, which _ then refers to, got {len(found)}"
             scope.problems.add(Code.INPUT_COUNT, part.path_of("from"), problem, fix)
         level = NameLevel(level, found[0])
-    return dict(enumerate(names.find(name, level, path)[0] for name in _parse_formula_names(text, path, scope)))
+    tree = _parse_formula_or_report(text, path, scope)
+    if tree is None:
+        return {0: INVALID_OUTPUT}
+    if "from" in part.keys and not find_output_names(tree):
+        problem = "the formula uses no output, so 'from' has no meaning"
+        scope.problems.add(Code.INPUT_COUNT, part.path_of("from"), problem, "remove from, or write _ in the formula")
+    inputs = {name: names.find(name, level, path)[0] for name in find_output_names(tree)}
+    without_batch = {name for name, each in inputs.items() if each.find_nodes() <= names.nodes_without_batch}
+    try:
+        check_batch_is_kept(tree, without_batch)
+    except ExpressionError as error:
+        scope.problems.add_finding(path, error.finding, at_value=True)
+    return dict(enumerate(inputs.values()))
 
 
-def _parse_formula_names(text: Any, path: KeyPath, scope: Scope) -> tuple[str, ...]:
-    """Return the names in a formula, none if it is invalid."""
+def _parse_formula_or_report(text: Any, path: KeyPath, scope: Scope) -> ast.expr | None:
+    """Return the tree of a formula, None if it is invalid."""
     if not isinstance(text, str):
         if not isinstance(text, UnknownValue):
             scope.problems.add(Code.WRONG_TYPE, path, "Formula expects a string", "write for example Formula: _ * 2")
-        return ()
+        return None
     try:
-        names = find_output_names(parse_formula(text))
+        return parse_formula(text)
     except ExpressionError as error:
         scope.problems.add_finding(path, error.finding, at_value=True)
-        return ()
-    if not names:
-        scope.problems.add(
-            Code.INPUT_COUNT,
-            path,
-            "the formula uses no output",
-            "use one by name, or _ for the output just before",
-            at_value=True,
-        )
-    return names
+        return None
 
 
 def insert_formula_params(part: Part, scope: Scope) -> tuple[Any, KeyPath]:

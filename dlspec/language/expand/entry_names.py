@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dlspec.errors import Code
+from dlspec.language.expand.entry_inputs import FORMULA
 from dlspec.language.expand.entry_use import EntryUse
 from dlspec.language.expand.output_names import EntryOutput
 from dlspec.language.expand.repeat_rows import require_not_deferred
@@ -66,8 +67,12 @@ def get_written_name(entry: Entry) -> str:
 
 
 def check_parameter_named(entry: Entry, problems: Problems) -> None:
-    """Report a `Parameter` without a name."""
-    if not get_written_name(entry):
+    """Report a `Parameter`, or a formula of constants, without a name."""
+    if not get_written_name(entry) and entry.type == FORMULA:
+        found = "the formula uses no output, and needs a name, since other entries refer to it by name"
+        fix = "use one in it, as _ for the previous one, or add a name: Formula: {formula: arange(8), name: steps}"
+        problems.add(Code.MISSING_NAME, entry.path, found, fix)
+    elif not get_written_name(entry):
         fix = "add a name: Parameter: {shape: [16], name: scale}"
         problems.add(
             Code.MISSING_NAME, entry.path, "a Parameter needs a name, since other entries refer to it by name", fix

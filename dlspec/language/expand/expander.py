@@ -182,24 +182,34 @@ class Expander:
             level.later_names = (
                 frozenset(names[position + 1 :]) - {""} if position == 0 else level.later_names - {names[position]}
             )
-            if self._expand_entry(EntryUse(entry, entries.scope, entries.blocks, level), where):
+            is_last = position == len(names) - 1
+            if self._expand_entry(EntryUse(entry, entries.scope, entries.blocks, level), where, is_last=is_last):
                 last = entry
         if last is not None and is_last_taken:
             self.names.used_paths.add(last.path)
             self.names.mark_node_used(level.previous)
         return level.previous or INVALID_OUTPUT
 
-    def _expand_entry(self, use: EntryUse, where: ModulePath) -> bool:
+    def _expand_entry(self, use: EntryUse, where: ModulePath, *, is_last: bool) -> bool:
         """Expand one entry with its `repeat`. Return whether its output is the input of the next entry."""
         entry, level = use.entry, use.level
         rows = read_repeat_rows(entry, use.scope)
         output = self.expand_single_entry(use, where) if rows is None else self._expand_copies(use, rows, where)
-        if entry.type == PARAMETER:
+        if entry.type == PARAMETER or (entry.type == FORMULA and self._takes_no_inputs(output)):
             check_parameter_named(entry, self.problems)
             return False
+        if entry.type == FORMULA and not is_last and get_written_name(entry) and self._has_no_batch(output):
+            level.passed_over = output
+            return False
         if output.is_present:
-            level.previous = output
+            level.previous, level.passed_over = output, None
         return output.is_present
+
+    def _takes_no_inputs(self, output: EntryOutput) -> bool:
+        return bool(output.find_nodes()) and output.find_nodes() <= self.names.nodes_without_inputs
+
+    def _has_no_batch(self, output: EntryOutput) -> bool:
+        return bool(output.find_nodes()) and output.find_nodes() <= self.names.nodes_without_batch
 
     def _expand_copies(self, use: EntryUse, rows: Sequence[RepeatRow], where: ModulePath) -> EntryOutput:
         """Expand the copies of a repeated entry; each one takes the output of the previous copy."""
@@ -325,6 +335,10 @@ class Expander:
             blocks=tuple(use.blocks.by_name),
         )
         self.nodes.append(node)
+        if all(each.node in self.names.nodes_without_batch for each in node.inputs.values()):
+            self.names.nodes_without_batch.add(node.id)
+        if not node.inputs:
+            self.names.nodes_without_inputs.add(node.id)
         return EntryOutput(OutputRef(node.id), use.entry.path, is_layer=True)
 
     def _call_block(self, call: EntryCall) -> EntryOutput:

@@ -9,6 +9,7 @@ from typing import Any
 from dlspec.errors import MAX_SHOWN_PROBLEMS, Code, Finding, KeyPath, find_closest, format_value, suggest
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.language.problems import Problems
+from dlspec.language.spec_versions import FORMULAS_WITHOUT_BATCH
 
 PREVIOUS = "_"  # the name of the output just before
 
@@ -51,6 +52,7 @@ class NameLevel:
     names: dict[str, EntryOutput] = field(default_factory=dict)  # of entries above
     later_names: frozenset[str] = frozenset()  # of entries below
     current: str = ""  # of the entry that is being expanded
+    passed_over: EntryOutput | None = None  # a formula without a batch after it, which was `_` in spec version 1
 
     def all_names(self) -> dict[str, EntryOutput]:
         """Return all visible names; inner ones hide outer ones."""
@@ -85,6 +87,8 @@ class NameLookup:
         self.problems, self.hidden_names, self.model_names = problems, hidden_names, model_names
         self.used_paths: set[KeyPath] = set()
         self.used_nodes: set[str] = set()
+        self.nodes_without_batch: set[str] = set()  # a Parameter, and what is computed from Parameters alone
+        self.nodes_without_inputs: set[str] = set()  # a Parameter, and a formula of constants
         self.current_path: KeyPath = ()
 
     def find(self, text: Any, level: NameLevel, path: KeyPath, *, at_value: bool = True) -> list[EntryOutput]:
@@ -141,6 +145,8 @@ class NameLookup:
             self.used_nodes.add(output.ref.node)
 
     def _find_head(self, name: str, level: NameLevel, path: KeyPath, at_value: bool) -> EntryOutput:
+        if name == PREVIOUS and level.passed_over is not None:
+            self.problems.refuse_changed_rule(FORMULAS_WITHOUT_BATCH, path, at_value=at_value)
         if name == PREVIOUS:
             return level.previous if level.previous is not None else self._report_no_previous(level, path, at_value)
         found = level.find(name)

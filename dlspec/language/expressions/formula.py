@@ -1,7 +1,7 @@
 """Parse and check formulas such as `Formula: mu + exp(logvar / 2)`. `parts/layers/formula_layer.py` computes them.
 
-Nothing is given to `eval`. Only the functions and operations listed here are supported. Indices, `dim` arguments and
-sizes can't affect the batch (dimension 0), and numbers, sizes and nesting have limits.
+Nothing is given to `eval`. Only the functions and operations listed here are supported, and numbers, sizes and nesting
+have limits. That the batch (dimension 0) stays whole is checked by `formula_batch`: it depends on what the names mean.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from dlspec.errors import Code, format_value
 from dlspec.language.expressions.evaluation import MAX_NUMBER
 from dlspec.language.expressions.formula_checks import check_operand
-from dlspec.language.expressions.formula_tree import FORMULA_LANGUAGE, find_output_names, format_node
+from dlspec.language.expressions.formula_tree import FORMULA_LANGUAGE, format_node, is_number
 from dlspec.language.expressions.grammar import ExpressionError, Grammar, check_length
 from dlspec.limits import get_limit
 
@@ -41,9 +41,8 @@ def _parse_formula(text: str, max_depth: int, max_size: int) -> ast.expr:
             raise ExpressionError(Code.FORMULA_SYNTAX, f"'{sign}' is not allowed in {format_value(text)}", fix)
     tree = _GRAMMAR.parse(" ".join(text.split()), max_depth)
     check_operand(tree)
-    if not find_output_names(tree):
-        fix = "name one, or write _ for the previous one"
-        if any(isinstance(node, ast.Call) for node in ast.walk(tree)):
-            fix += "; to compute constants for every sample, add zeros_like(x) of an output x, or of a slice of it"
-        raise ExpressionError(Code.FORMULA_REFUSED, f"{format_value(text)} uses no output", fix)
+    if is_number(tree):
+        raise ExpressionError(
+            Code.FORMULA_REFUSED, f"{format_value(text)} uses no output", "name one, or write _ for the previous one"
+        )
     return tree

@@ -1,4 +1,4 @@
-"""Checks of a `Formula`: allowed operands, indices that keep the batch whole, calls and their arguments."""
+"""Checks of a `Formula`: allowed operands, indices, calls and their arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from dlspec.errors import Code
 from dlspec.language.expressions.expression_parsing import CONSTANTS
-from dlspec.language.expressions.formula_dims import check_dim_arguments, check_size_arguments, format_corrected_call
+from dlspec.language.expressions.formula_dims import check_size_arguments, format_corrected_call
 from dlspec.language.expressions.formula_functions import (
     DIM_ARGUMENTS,
     FORMULA_FUNCTIONS,
@@ -21,8 +21,10 @@ from dlspec.language.expressions.formula_functions import (
 from dlspec.language.expressions.formula_tree import (
     FORMULA_LANGUAGE,
     compute_constant,
+    find_output_names,
     format_usage,
     get_function_name,
+    has_multiple_outputs,
     is_constant,
     is_number,
     is_whole_number,
@@ -144,14 +146,14 @@ def _reject_attribute(node: ast.Attribute) -> NoReturn:
     reject_node(node, fix=fix)
 
 
-# ---- indices: never of the batch -----------------------------------------------------------------------------------
+# ---- indices -------------------------------------------------------------------------------------------------------
 
 
 def _check_subscript(value: ast.expr, index: ast.expr) -> None:
     items = index.elts if isinstance(index, ast.Tuple) else [index]
     for item in items:
         _check_index_item(item)
-    if _has_multiple_outputs(value):
+    if has_multiple_outputs(value):
         _check_tensor_list(value)
         if len(items) != 1 or not (read_whole_numbers(items[0]) or isinstance(items[0], ast.Slice)):
             reject_node(index, "does not select one of multiple tensors", "write an integer")
@@ -159,21 +161,6 @@ def _check_subscript(value: ast.expr, index: ast.expr) -> None:
     check_operand(value)
     if is_number(value):
         reject_node(value, "is a number and can't be indexed", "index an output")
-    if not (items and _is_index_that_keeps_batch(items[0])):
-        inner = ast.unparse(ast.Tuple(items, ast.Load())).strip("(),") if items else ""
-        fix = f"write {ast.unparse(value)}[:, {inner or '0'}]: the first dimension is the batch"
-        reject_node(
-            ast.Subscript(value, index, ast.Load()), "selects samples from the batch", fix, code=Code.SAMPLES_MIXED
-        )
-
-
-def _is_index_that_keeps_batch(item: ast.expr) -> bool:
-    match item:
-        case ast.Slice(lower=None, upper=None, step=None):
-            return True
-        case ast.Constant(value=value):
-            return value is Ellipsis
-    return False
 
 
 def _check_index_item(item: ast.expr) -> None:
@@ -187,19 +174,14 @@ def _check_index_item(item: ast.expr) -> None:
             reject_node(item, "is not a valid slice", "use integers in a slice")
         if item.step is not None and read_whole_numbers(item.step)[0] < 1:
             reject_node(item, "has a step below 1", "to reverse a dimension, write flip(x, dims=1)")
+    elif find_output_names(item) or any(isinstance(each, ast.Call) for each in ast.walk(item)):
+        check_operand(item)
     elif not is_whole_number(item):
         reject_node(
             item,
             "is not a valid index",
-            "use integers, slices, '...' or None; to select by a condition, write where(condition, a, b)",
+            "use integers, slices, '...', None or an output of integers; for a condition write where(condition, a, b)",
         )
-
-
-def _has_multiple_outputs(node: ast.expr) -> bool:
-    """Whether a node is a call that returns a list of tensors, such as `chunk`, or a slice of that list."""
-    if isinstance(node, ast.Subscript):
-        return isinstance(node.slice, ast.Slice) and _has_multiple_outputs(node.value)
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MULTI_OUTPUT_FUNCTIONS
 
 
 def _check_tensor_list(node: ast.expr) -> None:
@@ -236,7 +218,6 @@ def _check_call(call: ast.Call) -> None:
             )
     for argument, value in given.items():
         _check_argument(call, given, argument, value)
-    check_dim_arguments(call, given)
     return check_size_arguments(call, given)
 
 
@@ -282,7 +263,7 @@ def _check_tensor_argument(
 
 
 def _check_einsum(call: ast.Call) -> None:
-    letters, output = parse_einsum_letters(call)
+    letters, _ = parse_einsum_letters(call)
     operands = call.args[1:]
     if call.keywords or len(operands) != len(letters):
         reject_node(
@@ -295,6 +276,3 @@ def _check_einsum(call: ast.Call) -> None:
         check_operand(operand)
         if is_number(operand):
             reject_node(call, "has a number as an operand", "use an output there")
-    if not output or output not in letters:
-        fix = "start the output with the batch's letter: einsum('nij,njk->nik', a, b)"
-        reject_node(call, "does not keep the batch dimension first", fix, code=Code.SAMPLES_MIXED)

@@ -19,6 +19,7 @@ from dlspec.language.expressions.formula_functions import (
     IS_STEP,
     MODULE_NAMES,
     MOVING_FUNCTIONS,
+    MULTI_OUTPUT_FUNCTIONS,
     NUMBER_FUNCTIONS,
     TENSOR_ARGUMENTS,
 )
@@ -111,6 +112,9 @@ def is_elementwise(tree: ast.expr) -> bool:
 def only_moves_values(tree: ast.expr) -> bool:
     """Whether a formula only moves values to other positions, so that token ids remain valid token ids."""
     computed = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare)]
+    indices = [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    if any(find_output_names(each) for each in indices):
+        return False  # values of a table
     return all(name in MOVING_FUNCTIONS for name, _ in find_calls(tree)) and all(is_number(node) for node in computed)
 
 
@@ -183,6 +187,13 @@ def compute_constant(node: ast.expr) -> Any:
 def is_whole_number(node: ast.expr) -> bool:
     """Whether a node is a single integer."""
     return not isinstance(node, ast.List | ast.Tuple | ast.Slice) and bool(read_whole_numbers(node))
+
+
+def has_multiple_outputs(node: ast.expr) -> bool:
+    """Whether a node is a call that returns a list of tensors, such as `chunk`, or a slice of that list."""
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Slice) and has_multiple_outputs(node.value)
+    return isinstance(node, ast.Call) and get_function_name(node) in MULTI_OUTPUT_FUNCTIONS
 
 
 # ---- calls ---------------------------------------------------------------------------------------------------------

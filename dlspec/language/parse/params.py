@@ -29,6 +29,8 @@ _DOLLAR_SIGN = re.compile(r"\$\$|\$([A-Za-z_]\w*)|\$\(")
 # From the path of a setting that is a param, such as `width: $width`, to the path where the param's value was written.
 Origins = dict[KeyPath, KeyPath]
 
+EXAMPLE_SIZE = 720  # in place of a fact that is not known yet; $n // 16 and $n - 1 of it are sizes, too
+
 
 def read_params(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Any]:
     """Read a block's params; those with invalid names are reported and left out.
@@ -247,8 +249,8 @@ class Scope:
         if isinstance(computed, Deferred):
             return None
         if isinstance(computed, UnknownValue):
-            # A fact of the data that is not known yet: any number will do to check the text.
-            return "0" if not isinstance(computed, InvalidValue) else None
+            # A fact of the data that is not known yet: a number will do to check the text.
+            return str(EXAMPLE_SIZE) if not isinstance(computed, InvalidValue) else None
         if isinstance(computed, list | dict) or computed is None:
             if len(self.problems) == before:
                 found = f"{formula} is {format_value(computed)}, which can't be inserted here"

@@ -1,12 +1,10 @@
-"""Evaluate a `Formula`, and check it on trial batches: a formula that would mix samples is refused."""
+"""Evaluate the syntax tree of a `Formula` on tensors, or on proxies of torch.fx."""
 
 from __future__ import annotations
 
 import ast
 import operator
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,41 +12,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlspec.errors import Code, Finding, format_value
-from dlspec.formatting import first_line
 from dlspec.language.expressions.expression_parsing import CONSTANTS
-from dlspec.language.expressions.formula_functions import (
-    DIM_ARGUMENTS,
-    ELEMENTWISE_FUNCTIONS,
-    FORMULA_FUNCTIONS,
-    IS_STEP,
-    KEEPDIM_FUNCTIONS,
-)
-from dlspec.language.expressions.formula_tree import (
-    find_calls,
-    find_step_name,
-    is_number,
-    match_arguments,
-    parse_einsum_letters,
-    read_whole_numbers,
-)
+from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS, IS_STEP
+from dlspec.language.expressions.formula_tree import find_step_name, is_number
 from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, UNARY_SIGNS, Operators
-from dlspec.layouts import TensorInfo, format_shape, guess_layout
-from dlspec.parts.layers.dimensions import check_dim
-from dlspec.parts.layers.merge import find_shape_mismatch
+from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.padding import make_step_mask
-from dlspec.parts.layers.rule import Inputs, main_input
-
-# ---- evaluation ----------------------------------------------------------------------------------------------------
 
 
 def _expand(input: Tensor, size: Sequence[int]) -> Tensor:
     return input.expand(*size)
 
 
+def _flip(input: Tensor, dims: int | tuple[int, ...]) -> Tensor:
+    return torch.flip(input, (dims,) if isinstance(dims, int) else dims)
+
+
 def _find_function(name: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = getattr(torch, name, None) or getattr(F, name)
+    found: Callable[..., Any] = _OWN_CALLS.get(name) or getattr(torch, name, None) or getattr(F, name)
     return found
+
+
+_OWN_CALLS: Mapping[str, Callable[..., Tensor]] = {"expand": _expand, "flip": _flip}
 
 
 def _apply_to_number(function: Callable[..., Tensor], number: float, *others: Any, **keywords: Any) -> float:
@@ -57,7 +42,7 @@ def _apply_to_number(function: Callable[..., Tensor], number: float, *others: An
 
 
 TORCH_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    name: _expand if name == "expand" else _find_function(name) for name in sorted(FORMULA_FUNCTIONS - {IS_STEP})
+    name: _find_function(name) for name in sorted(FORMULA_FUNCTIONS - {IS_STEP})
 }
 """PyTorch's functions by their names in formulas."""
 
@@ -119,14 +104,14 @@ class FormulaEvaluator:
         return None
 
     def evaluate_call(self, node: ast.Call, name: str) -> Any:
-        """Evaluate a function call. `eye` and `arange` create their result on the inputs' device."""
+        """Evaluate a function call. `eye` and `arange` create their result on the inputs' device if there are any."""
         if name == IS_STEP:
             return self.make_step_mask(find_step_name(node))
         arguments = (
             self._evaluate_power_operands(*node.args) if name == "pow" else [self.evaluate(each) for each in node.args]
         )
         keywords = {each.arg: self.evaluate(each.value) for each in node.keywords if each.arg}
-        if name in ("eye", "arange"):
+        if name in ("eye", "arange") and self.inputs:
             keywords["device"] = next(iter(self.inputs.values())).device
         function = partial(_apply_to_number, TORCH_FUNCTIONS[name]) if is_number(node) else TORCH_FUNCTIONS[name]
         return self.apply(node, function, arguments, keywords)
@@ -188,228 +173,3 @@ class FormulaEvaluator:
             What the function returns.
         """
         return function(*arguments, **(keywords or {}))
-
-
-# ---- trial batches -------------------------------------------------------------------------------------------------
-
-# Numbers per sample. With more, the meta device is faster than the CPU, although its first use takes 1 to 2 s.
-MAX_CPU_NUMBERS = 4_000_000
-COMPUTE_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, ArithmeticError)
-_ADDS_DIMENSION = {"stack", "unsqueeze"}  # their `dim` refers to the output's dimensions
-_BATCH_FIX = "the first dimension is the batch, and samples must not be mixed"
-
-
-class _InvalidFormula(Exception):
-    """Stops the evaluation of a formula that is refused; carries the `Finding`."""
-
-    def __init__(self, code: Code, node: ast.expr, why: str, fix: str) -> None:
-        super().__init__(why)
-        self.finding = Finding(code, f"{format_value(ast.unparse(node))} {why}", fix)
-
-
-@dataclass(frozen=True)
-class _TrialTensorPair:
-    """One value computed twice, with batches of 2 and of 3 samples: a dimension whose size differs is the batch."""
-
-    two: Tensor
-    three: Tensor
-
-    @property
-    def has_batch(self) -> bool:
-        """Whether the value has a batch dimension."""
-        return self.two.shape != self.three.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self.two.device
-
-    @property
-    def rank(self) -> int:
-        return self.two.dim()
-
-    @property
-    def mixes_samples(self) -> bool:
-        """Whether the batch is not the first dimension any more, or its size is not the number of samples."""
-        return self.has_batch and (
-            (*self.two.shape[:1], *self.three.shape[:1]) != (2, 3) or self.two.shape[1:] != self.three.shape[1:]
-        )
-
-
-class _TrialEvaluator(FormulaEvaluator):
-    """Evaluate a formula on trial batches of zeros, and refuse operations that would mix samples."""
-
-    def __init__(self, inputs: Mapping[str, Any], infos: Mapping[str, TensorInfo]) -> None:
-        super().__init__(inputs, infos)
-        self.main = main_input([*infos.values()])
-
-    def make_step_mask(self, name: str) -> Any:
-        pair = self.inputs[name]
-        masks = (FormulaEvaluator({name: each}, self.infos).make_step_mask(name) for each in (pair.two, pair.three))
-        return _TrialTensorPair(*masks)
-
-    def apply(
-        self,
-        node: ast.expr,
-        function: Callable[..., Any],
-        arguments: list[Any],
-        keywords: Mapping[str, Any] | None = None,
-    ) -> Any:
-        self._check_operation(node, arguments)
-        function = torch.zeros_like if function in (torch.rand_like, torch.randn_like) else function
-        try:
-            two, three = (
-                function(*(_select_batch(each, at) for each in arguments), **(keywords or {}))
-                for at in ("two", "three")
-            )
-        except COMPUTE_ERRORS as error:
-            reason = first_line(error, 200)
-            raise _InvalidFormula(
-                Code.LAYER_REFUSED,
-                node,
-                f"can't be computed from {self._format_shapes(arguments)}",
-                f"PyTorch says: {reason}",
-            ) from None
-        found = _pair_trial_results(two, three)
-        has_batch = any(each.has_batch for each in _collect_tensor_pairs(arguments))
-        if any(each.mixes_samples or each.has_batch != has_batch for each in _collect_tensor_pairs(found)):
-            raise _InvalidFormula(
-                Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(arguments)}", _BATCH_FIX
-            )
-        return found
-
-    def to_tensor_info(self, pair: _TrialTensorPair) -> TensorInfo:
-        """Describe a value; its layout is the main input's if it has the same number of dimensions, else guessed."""
-        shape = tuple(pair.two.shape[1:] if pair.has_batch else pair.two.shape)
-        layout = self.main.layout if len(shape) == len(self.main.shape) else guess_layout(shape)
-        return TensorInfo(shape, layout, has_batch=pair.has_batch)
-
-    def _format_shapes(self, arguments: list[Any]) -> str:
-        values = [self.to_tensor_info(each) for each in _collect_tensor_pairs(arguments)]
-        return " and ".join(format_shape(each.shape) for each in values) or "numbers"
-
-    def _check_operation(self, node: ast.expr, arguments: list[Any]) -> None:
-        pairs = _collect_tensor_pairs(arguments)
-        match node:
-            case ast.BinOp(op=ast.MatMult()) | ast.Call(func=ast.Name(id="matmul")):
-                self._check_matmul(node, *pairs)
-            case ast.Call(func=ast.Name(id="einsum")):
-                self._check_einsum(node, pairs)
-            case ast.Call(func=ast.Name(id=name)) if name not in ELEMENTWISE_FUNCTIONS:
-                self._check_dims(node, name, pairs)
-            case ast.Subscript() if pairs and isinstance(arguments[0], _TrialTensorPair):
-                self._check_index(node, arguments[1], pairs[0])
-            case ast.BinOp() | ast.Compare() | ast.Call() if pairs:
-                self._check_broadcast(node, [self.to_tensor_info(each) for each in pairs])
-
-    def _check_broadcast(self, node: ast.expr, values: Sequence[TensorInfo]) -> None:
-        first = main_input(values)
-        removes_dims = any(name in KEEPDIM_FUNCTIONS for name, _ in find_calls(node))
-        for each in values:
-            mismatch = find_shape_mismatch(first, each)
-            if mismatch is None:
-                continue
-            has_ranks = len({len(value.shape) for value in values}) > 1
-            fix = (
-                "write keepdim=True: both need the same number of dimensions"
-                if removes_dims and has_ranks
-                else mismatch.fix
-            )
-            raise _InvalidFormula(
-                mismatch.code,
-                node,
-                f"combines {format_shape(first.shape)} and {format_shape(each.shape)}, which do not match",
-                fix,
-            )
-
-    def _check_matmul(self, node: ast.expr, left: _TrialTensorPair, right: _TrialTensorPair) -> None:
-        """Check that the batch is neither the rows nor the columns, and is at the same position on both sides."""
-        if left.has_batch and right.has_batch:
-            fits = left.rank == right.rank >= 3
-        elif left.has_batch:
-            fits = left.rank >= 2 and right.rank < max(left.rank, 3)
-        else:
-            fits = not right.has_batch or (right.rank >= 3 and left.rank < right.rank)
-        if not fits:
-            raise _InvalidFormula(
-                Code.SAMPLES_MIXED,
-                node,
-                f"mixes the samples of {self._format_shapes([left, right])}",
-                "write sum(a * b, dim=-1)",
-            )
-
-    def _check_einsum(self, node: ast.Call, pairs: Sequence[_TrialTensorPair]) -> None:
-        letters, output = parse_einsum_letters(node)
-        if any(each.has_batch and letter != output for each, letter in zip(pairs, letters, strict=True)):
-            raise _InvalidFormula(
-                Code.SAMPLES_MIXED, node, "mixes samples", f"start each operand with the batch's letter, {output}"
-            )
-
-    def _check_dims(self, node: ast.Call, name: str, pairs: Sequence[_TrialTensorPair]) -> None:
-        if not pairs or not pairs[0].has_batch:
-            return
-        if name in ("tril", "triu") and pairs[0].rank < 3:
-            raise _InvalidFormula(Code.SAMPLES_MIXED, node, "works on the batch", "use it on matrices, (N, R, C)")
-        value = self.to_tensor_info(pairs[0])
-        written = {} if name in (*_ADDS_DIMENSION, "permute") else match_arguments(node)
-        for argument in written.keys() & DIM_ARGUMENTS.keys():
-            for finding in filter(
-                None, (check_dim(dim, value, argument) for dim in read_whole_numbers(written[argument]))
-            ):
-                raise _InvalidFormula(finding.code, node, f"has a wrong dimension: {finding.found}", finding.fix)
-
-    def _check_index(self, node: ast.expr, index: Any, pair: _TrialTensorPair) -> None:
-        """Refuse an index with `...` and an item for every dimension: the first item indexes the batch."""
-        items = index if isinstance(index, tuple) else (index,)
-        taken = [item for item in items if item is not None and item is not Ellipsis]
-        if Ellipsis in items and pair.has_batch and items[0] is Ellipsis and len(taken) >= pair.rank:
-            raise _InvalidFormula(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH_FIX)
-
-
-def _select_batch(value: Any, which: str) -> Any:
-    """Replace each pair within a value by its tensor for a batch of 2 or of 3."""
-    if isinstance(value, tuple):
-        return tuple(_select_batch(each, which) for each in value)
-    return getattr(value, which) if isinstance(value, _TrialTensorPair) else value
-
-
-def _pair_trial_results(two: Any, three: Any) -> Any:
-    """Combine the results for a batch of 2 and of 3 into pairs. Results that are not tensors are the same for both."""
-    if isinstance(two, tuple | list):
-        return tuple(_pair_trial_results(*each) for each in zip(two, three, strict=True))
-    return _TrialTensorPair(two, three) if isinstance(two, Tensor) else two
-
-
-def _collect_tensor_pairs(value: Any) -> list[_TrialTensorPair]:
-    """List the pairs in a value, also within tuples and lists."""
-    if isinstance(value, tuple | list):
-        return [pair for each in value for pair in _collect_tensor_pairs(each)]
-    return [value] if isinstance(value, _TrialTensorPair) else []
-
-
-def _make_trial_pair(value: TensorInfo, device: str) -> _TrialTensorPair:
-    """Make zeros in the shape of a value, for a batch of 2 and of 3 samples."""
-    dtype = torch.long if value.layout == "tokens" or value.vocab_size is not None else torch.float32
-    shapes = [(rows, *value.shape) if value.has_batch else value.shape for rows in (2, 3)]
-    return _TrialTensorPair(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
-
-
-def check_formula_on_trial_batches(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding | None:
-    """Evaluate a formula on trial batches to check that it is computable and does not mix samples.
-
-    Args:
-        tree: The syntax tree of the formula.
-        names: Names of the inputs in the formula.
-        inputs: Descriptions of the inputs, in the order of `names`.
-
-    Returns:
-        What is wrong with the formula, or None.
-    """
-    numbers = sum(torch.Size(each.shape).numel() for each in inputs)
-    device = "meta" if numbers > MAX_CPU_NUMBERS else "cpu"
-    trial_inputs = {name: _make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
-    try:
-        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-            _TrialEvaluator(trial_inputs, dict(zip(names, inputs, strict=True))).evaluate(tree)
-    except _InvalidFormula as refused:
-        return refused.finding
-    return None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
+from dlspec.compat.torch_layers import ModuleWithExactBuffers
 from dlspec.errors import Code, Finding
 from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
+from dlspec.language.expressions.formula_batch import check_batch_is_kept
 from dlspec.language.expressions.formula_tree import (
     find_calls,
     find_output_names,
@@ -18,13 +21,25 @@ from dlspec.language.expressions.formula_tree import (
     only_moves_values,
 )
 from dlspec.layouts import NO_PADDING, Layout, LengthChange, Lengths, TensorInfo
-from dlspec.parts.layers.dimensions import find_common_lengths, lengths_and_steps_agree
-from dlspec.parts.layers.formula_evaluator import FormulaEvaluator, check_formula_on_trial_batches
+from dlspec.parts.layers.dimensions import find_common_lengths, layout_after_selection, lengths_and_steps_agree
+from dlspec.parts.layers.formula_constants import compute_constant_value, draws_random_numbers
+from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
 from dlspec.parts.layers.formula_padding import PaddingTrial, try_formula_with_padding
-from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, main_input, same_layout
+from dlspec.parts.layers.formula_roles import MOVING_ROLES, Roles
+from dlspec.parts.layers.formula_trial import check_formula_on_trial_batches, find_formula_roles
+from dlspec.parts.layers.rule import (
+    ALL_LAYOUTS,
+    Inputs,
+    Rule,
+    Settings,
+    Shape,
+    layout_by_rank,
+    main_input,
+    same_layout,
+)
 
 _LENGTHS = "_lengths"
-_ROLE_MOVING_FUNCTIONS = {"transpose", "permute", "einsum", "reshape"}
+_FORMERLY_MOVING_FUNCTIONS = {"transpose", "permute", "einsum", "reshape"}
 
 
 def _parse_formula_setting(settings: Settings) -> ast.expr:
@@ -43,9 +58,15 @@ def _check_formula(inputs: Inputs, settings: Settings) -> Finding | None:
             f"got {len(inputs)} inputs, but the formula uses {', '.join(names)}",
             "remove 'from': the formula names its inputs",
         )
-    return _check_step_names(tree, dict(zip(names, inputs, strict=True))) or check_formula_on_trial_batches(
-        tree, names, inputs
-    )
+    if not names and draws_random_numbers(tree):
+        found = "draws random numbers of constants, which are computed only once"
+        return Finding(Code.FORMULA_REFUSED, f"'{settings['formula']}' {found}", "use randn_like(x) of an output x")
+    by_name = dict(zip(names, inputs, strict=True))
+    try:
+        check_batch_is_kept(tree, [name for name, each in by_name.items() if not each.has_batch])
+    except ExpressionError as error:
+        return error.finding
+    return _check_step_names(tree, by_name) or check_formula_on_trial_batches(tree, names, inputs)
 
 
 def _check_step_names(tree: ast.expr, inputs: Mapping[str, TensorInfo]) -> Finding | None:
@@ -58,22 +79,56 @@ def _check_step_names(tree: ast.expr, inputs: Mapping[str, TensorInfo]) -> Findi
     return None
 
 
+def _find_moved_roles(inputs: Inputs, shape: Shape, settings: Settings) -> Roles | None:
+    """Find the roles of the result's dimensions, if the formula moves them; None where they are not known."""
+    if not _calls_one_of(MOVING_ROLES, settings):
+        return None
+    found = find_formula_roles(settings["formula"], tuple(inputs))
+    is_known = found is not None and len(found) == len(shape) and "C" in found  # (T, T) of an attention has none
+    return found if is_known else None
+
+
+def _calls_one_of(names: Collection[str], settings: Settings) -> bool:
+    return any(name in names for name, _ in find_calls(_parse_formula_setting(settings)))
+
+
 def _output_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
-    moves = any(name in _ROLE_MOVING_FUNCTIONS for name, _ in find_calls(_parse_formula_setting(settings)))
+    roles = _find_moved_roles(inputs, shape, settings)
+    return find_former_layout(inputs, shape, settings) if roles is None else layout_after_selection(roles)
+
+
+def find_former_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    """Return the layout by the rule of spec version 1, which still holds where roles are not known: by the rank.
+
+    Args:
+        inputs: The formula's inputs.
+        shape: The result's shape, without the batch.
+        settings: The formula's settings.
+
+    Returns:
+        The result's layout.
+    """
+    moves = _calls_one_of(_FORMERLY_MOVING_FUNCTIONS, settings)
     return layout_by_rank(inputs, shape, settings) if moves else same_layout(inputs, shape, settings)
 
 
 def guesses_layout(inputs: Inputs, shape: Shape, formula: str) -> bool:
-    """Whether a formula's layout is a guess: it moves dimensions, or changes their number.
+    """Whether a formula's layout is a guess: it moves dimensions in an unknown way, or changes their number.
 
     Args:
         inputs: The formula's inputs.
         shape: The result's shape, without the batch.
         formula: The formula.
     """
-    value = main_input(inputs)
-    moves = any(name in _ROLE_MOVING_FUNCTIONS for name, _ in find_calls(parse_formula(formula)))
-    return len(shape) > 1 and (moves or len(shape) != len(value.shape))
+    settings = {"formula": formula}
+    moves = _calls_one_of(_FORMERLY_MOVING_FUNCTIONS, settings) or len(shape) != len(main_input(inputs).shape)
+    return len(shape) > 1 and moves and _find_moved_roles(inputs, shape, settings) is None
+
+
+def _output_roles(inputs: Inputs, shape: Shape, settings: Settings) -> Roles:
+    roles, value = _find_moved_roles(inputs, shape, settings), main_input(inputs)
+    is_like = len(shape) == len(value.shape) and value.layout == _output_layout(inputs, shape, settings)
+    return roles or (value.explicit_roles if is_like else ())
 
 
 def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
@@ -113,10 +168,11 @@ def _try_with_padding(inputs: Inputs, settings: Settings) -> PaddingTrial:
     return try_formula_with_padding(settings["formula"], tuple(inputs))
 
 
-class Formula(nn.Module):
+class Formula(ModuleWithExactBuffers):
     """Compute an expression over earlier outputs, by their names: `mu + exp(logvar / 2) * randn_like(mu)`.
 
     `_` is the previous layer's output. `forward` takes the inputs in the order in which the formula first uses them.
+    A formula of constants alone is computed once: it keeps its value, which is not in the state dict.
     `is_step(x)` is the mask (N, T) of the real steps of an output x, without padding.
     """
 
@@ -126,12 +182,14 @@ class Formula(nn.Module):
         keeps_lengths=_keeps_lengths,
         lengths=_output_lengths,
         hides_steps=_hides_steps,
+        roles=_output_roles,
         check=_check_formula,
         takes_parameter=True,
         keeps_vocabulary=_keeps_vocabulary,
         fill=lambda inputs, settings: {"_inputs": tuple(inputs)},
     )
     inline = True
+    value: Tensor
 
     def __init__(self, formula: str, _inputs: Sequence[TensorInfo] = ()) -> None:
         super().__init__()
@@ -139,6 +197,10 @@ class Formula(nn.Module):
         self._tree = parse_formula(formula)
         self._names = find_output_names(self._tree)
         self._infos = dict(zip(self._names, _inputs, strict=False))
+        self.constant = compute_constant_value(self._tree, self._names, self._infos)
+        if self.constant is not None:
+            self.inline = False
+            self.register_buffer("value", self.constant.make_copy(torch.get_default_dtype()), persistent=False)
         positions = {name: at for at, name in enumerate(self._names)}
         # Which inputs' lengths `forward` takes, by the names of its arguments.
         self.lengths_of = {f"{name}{_LENGTHS}": positions[name] for name in find_step_names(self._tree)}
@@ -153,10 +215,17 @@ class Formula(nn.Module):
         Returns:
             The result, (N, ...).
         """
+        if self.constant is not None:
+            return self.value
         known = {name.removesuffix(_LENGTHS): each for name, each in lengths.items() if each is not None}
         by_name = dict(zip(self._names, inputs, strict=True))
         found: Tensor = FormulaEvaluator(by_name, self._infos, known).evaluate(self._tree)
         return found
+
+    def restore_buffers(self) -> None:
+        """Round a constant to the module's new precision from its exact value, not from the former precision."""
+        if self.constant is not None and self.constant.is_computed() and not self.value.is_meta:
+            self.value = self.constant.make_copy(self.value.dtype).to(self.value.device)
 
     def extra_repr(self) -> str:
         return self.formula

@@ -15,7 +15,10 @@ from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import find_output_names
 from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.dimensions import find_common_lengths
-from dlspec.parts.layers.formula_evaluator import COMPUTE_ERRORS, MAX_CPU_NUMBERS, FormulaEvaluator
+from dlspec.parts.layers.formula_constants import RANDOM_FUNCTIONS
+from dlspec.parts.layers.formula_evaluator import FormulaEvaluator
+from dlspec.parts.layers.formula_trial import COMPUTE_ERRORS, MAX_CPU_NUMBERS
+from dlspec.parts.layers.formula_trial_values import find_dtype
 
 _SAMPLES = 2
 _TOLERANCE = 1e-9  # relative and absolute, for float64
@@ -75,7 +78,7 @@ class _SeededEvaluator(FormulaEvaluator):
         arguments: list[Any],
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
-        function = torch.zeros_like if function in (torch.rand_like, torch.randn_like) else function
+        function = torch.zeros_like if function in RANDOM_FUNCTIONS else function
         return super().apply(node, function, arguments, keywords)
 
 
@@ -125,8 +128,11 @@ class _Trial:
 
     def _make_random(self, value: TensorInfo) -> Tensor:
         shape = (_SAMPLES, *value.shape) if value.has_batch else value.shape
-        if value.layout == "tokens" or value.vocab_size is not None:
-            return torch.randint(0, value.vocab_size or 2, shape, generator=self.generator)
+        if value.constant is not None and value.constant.is_computed():
+            return value.constant.make_copy(torch.float64)  # type: ignore[no-any-return]  # Any in layouts
+        dtype = find_dtype(value)
+        if not dtype.is_floating_point:
+            return torch.randint(0, value.vocab_size or 2, shape, generator=self.generator).to(dtype)
         return torch.randn(shape, generator=self.generator, dtype=torch.float64)
 
     def _cut(self, batch: Tensor, value: TensorInfo) -> Tensor:

@@ -40,12 +40,12 @@ def _check_elementwise(inputs: Inputs, settings: Settings) -> Finding | None:
 def find_shape_mismatch(first: TensorInfo, other: TensorInfo) -> Finding | None:
     """Check that two inputs can be broadcast together; return what is wrong, or None.
 
-    Inputs with a batch must have the same number of dimensions. A `Parameter` is broadcast by PyTorch's rules.
+    Inputs with a batch must have the same number of dimensions. A `Parameter` is broadcast by PyTorch's rules, also if
+    its first size, in place of the batch, is 1.
     """
-    rank = max(len(first.shape), len(other.shape))
-    one, two = (
-        each.shape if each.has_batch else (1,) * (rank - len(each.shape)) + each.shape for each in (first, other)
-    )
+    ranks = [len(each.shape) for each in (first, other) if each.has_batch]
+    rank = max(ranks or [len(first.shape), len(other.shape)])
+    one, two = (each.shape if each.has_batch else _align_to_sample(each.shape, rank) for each in (first, other))
     pairs = zip(one, two, strict=False)
     if len(one) == len(two) and all(each == size or 1 in (each, size) for each, size in pairs):
         return None
@@ -54,6 +54,13 @@ def find_shape_mismatch(first: TensorInfo, other: TensorInfo) -> Finding | None:
         f"shapes {format_shape(first.shape)} and {format_shape(other.shape)} do not match",
         _suggest_shape_fix(first, other),
     )
+
+
+def _align_to_sample(shape: Shape, rank: int) -> Shape:
+    """Give the shape of a value without a batch as many dimensions as a sample has, where broadcasting does so."""
+    if len(shape) == rank + 1 and shape[0] == 1:
+        return shape[1:]
+    return (1,) * (rank - len(shape)) + shape
 
 
 def _suggest_shape_fix(first: TensorInfo, other: TensorInfo) -> str:

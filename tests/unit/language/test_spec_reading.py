@@ -117,6 +117,21 @@ def test_facts_that_are_put_in_give_what_reading_with_them_gives(changes: dict[s
     assert outcome(lambda: settle_spec(waiting, tree, SourceMap, facts=facts)) == outcome(lambda: read(changes, facts))
 
 
+@pytest.mark.parametrize(
+    ("formula", "settled"),
+    [
+        ("_ + arange($steps - 1)[0]", "_ + arange(3 - 1)[0]"),
+        ("_ * sum(eye($steps), dim=0)[:1]", "_ * sum(eye(3), dim=0)[:1]"),
+        ("one_hot(_, $(2 * steps - 1))", "one_hot(_, 5)"),
+    ],
+)
+def test_sizes_in_a_formula_may_be_facts(formula: str, settled: str) -> None:
+    model = {"params": {"steps": "${data.num_classes}"}, "layers": [{"Formula": formula}]}
+    waiting = read({"model": model})
+    spec = settle_spec(waiting, {**CONFIG, "model": model}, SourceMap, facts={"num_outputs": 10, "num_classes": 3})
+    assert spec.layers[0].settings == {"formula": settled}
+
+
 METRICS: list[tuple[Any, Any]] = [
     (None, None),
     ("auto", None),

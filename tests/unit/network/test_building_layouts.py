@@ -49,7 +49,7 @@ GIVES: list[tuple[Any, TensorInfo, TensorInfo]] = [
     ({"LayerNorm": {"normalized_shape": [4, 3, 3]}}, channels_first(4, 3, 3), channels_first(4, 3, 3)),
     ({"Embedding": 3}, tokens(5), sequence(5, 3)),
     ({"Formula": "_[:, 1:]"}, tokens(5), tokens(4)),
-    ({"Formula": "_ == 2"}, tokens(5), TensorInfo((5,), "tokens")),
+    ({"Formula": "_ == 2"}, tokens(5), TensorInfo((5,), "tokens", dtype="bool")),
     ({"LSTM": {"hidden_size": 3, "output": "last"}}, sequence(5, 4), features(3)),
     ({"LSTM": {"hidden_size": 3, "output": "mean", "bidirectional": True}}, sequence(5, 4), features(6)),
     # 'layout' overrules

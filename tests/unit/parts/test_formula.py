@@ -15,11 +15,12 @@ from torch import Tensor, fx, nn
 
 from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
+from dlspec.language.expressions.formula_batch import check_batch_is_kept
 from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS, IS_STEP
 from dlspec.language.expressions.formula_tree import find_calls, find_output_names
 from dlspec.layouts import NO_PADDING, LengthChange, Lengths, TensorInfo
 from dlspec.parts.layers.formula_layer import Formula
-from helpers.layer_table import channels_first, features, make_batch, parameter, sequence, tokens
+from helpers.layer_table import channels_first, channels_last, features, make_batch, parameter, sequence, tokens
 
 X = sequence(5, 4)
 x, y, square = make_batch(X, 3), make_batch(X, 3, seed=2), make_batch(sequence(4, 4), 3)
@@ -88,8 +89,33 @@ COMPUTED: list[tuple[str, Any]] = [
     ("1 * (x > 0) + (y > 0)", lambda: (x > 0).long() + (y > 0).long()),
     ("sum * sum(x, dim=1, keepdim=True)", lambda: y * x.sum(1, keepdim=True)),
 ]  # fmt: skip
-TENSORS = {"_": x, "x": x, "y": y, "p": p, "ids": ids, "scale": scale, "sum": y, "square": square}
-VALUES = dict.fromkeys(TENSORS, X) | {"scale": parameter(4), "ids": tokens(5), "square": sequence(4, 4)}
+WITHOUT_BATCH: list[tuple[str, Any]] = [
+    ("sum(table, dim=0) * x", lambda: table.sum(0) * x),
+    ("softmax(table, dim=0) + x", lambda: table.softmax(0) + x),
+    ("x @ transpose(table, 0, 1)", lambda: x @ table.T),
+    ("permute(table, (1, 0))[:, 1:] @ table[:4]", lambda: table.T[:, 1:] @ table[:4]),
+    ("x + table[0] - table[-1, None]", lambda: x + table[0] - table[-1]),
+    ("x * reshape(table, (4, 5))[0, 0]", lambda: x * table[0, 0]),
+    ("x + unsqueeze(table, 0)", lambda: x + table),
+    ("x[:, :4] + eye(4)[1] + sum(eye(4), dim=0)", lambda: x[:, :4] + torch.eye(4)[1] + 1),
+    ("flip(table, dims=0) + stack([scale], dim=0)", lambda: table.flip(0) + scale),
+    ("expand(scale, (5, 4)) + x", lambda: scale + x),
+    ("einsum('tc,sc->ts', table, table) @ x", lambda: (table @ table.T) @ x),
+    ("einsum('tc->ct', table)", lambda: table.T),
+    ("table[ids % 5] + x", lambda: table[ids % 5] + x),
+    ("x[:, arange(5) // 2] * table[flip(arange(5), dims=0)]", lambda: x[:, [0, 0, 1, 1, 2]] * table.flip(0)),
+    ("cat([table, table], dim=0)", lambda: torch.cat([table, table])),
+    ("chunk(table, 2, dim=0)[1] + unbind(table, dim=0)[0]", lambda: table.chunk(2)[1] + table[0]),
+]  # fmt: skip
+COMPUTED += WITHOUT_BATCH
+table = torch.randn(5, 4)
+TENSORS = {"_": x, "table": table, "x": x, "y": y, "p": p, "ids": ids, "scale": scale, "sum": y, "square": square}
+VALUES = dict.fromkeys(TENSORS, X) | {
+    "scale": parameter(4),
+    "table": parameter(5, 4),
+    "ids": tokens(5),
+    "square": sequence(4, 4),
+}
 
 
 def traced(layer: Formula, count: int) -> fx.GraphModule:
@@ -163,6 +189,18 @@ RULES = [
     ("x * 2", (channels_first(3, 8, 8),), (3, 8, 8), "channels-first", True),
     ("x * 2", (channels_first(3, 8),), (3, 8), "channels-first", True),
     ("transpose(x, 1, 2)", (channels_first(3, 8),), (8, 3), "sequence", False),
+    ("transpose(x, 1, 2) * 2", (sequence(8, 3),), (3, 8), "channels-first", False),
+    ("permute(x, (0, 2, 3, 1))", (channels_first(3, 8, 8),), (8, 8, 3), "channels-last", False),
+    ("permute(x, (0, -1, 1, 2))", (channels_last(8, 8, 3),), (3, 8, 8), "channels-first", False),
+    ("flatten(x, 2)", (channels_first(3, 8, 8),), (3, 64), "channels-first", False),
+    ("transpose(flatten(relu(x), 2), 1, 2)[:, 1:]", (channels_first(3, 8, 8),), (63, 3), "sequence", False),
+    ("flatten(x, 1, 2)", (channels_last(8, 8, 3),), (64, 3), "sequence", False),
+    ("flatten(x, 1)", (channels_last(8, 8, 3),), (192,), "features", False),
+    ("unflatten(x, 2, (2, 2))", (sequence(5, 4),), (5, 2, 2), "sequence", False),
+    ("reshape(x, (-1, 3, 64)) @ eye(64)", (channels_first(3, 8, 8),), (3, 64), "channels-first", False),
+    ("softmax(x @ transpose(x, 1, 2), dim=-1) @ x", (sequence(5, 4),), (5, 4), "sequence", False),
+    ("einsum('ntc->nct', x)", (sequence(5, 4),), (4, 5), "sequence", False),
+    ("transpose(x, 1, 2)", (LENGTHY,), (4, 5), "channels-first", True),
     ("mean(x, dim=[2, 3])", (channels_first(3, 8, 8),), (3,), "features", False),
     ("x == 3", (tokens(5),), (5,), "tokens", True),
 ]
@@ -223,8 +261,10 @@ REFUSED = [
     ("x[0]", "'x[0]' selects samples from the batch", "write x[:, 0]: the first dimension is the batch"),
     ("x[1:]", "'x[1:]' selects samples from the batch", "write x[:, 1:]: the first dimension is the batch"),
     ("x[:, ::-1]", "'::-1' has a step below 1", "to reverse a dimension, write flip(x, dims=1)"),
-    ("x[:, y]", "'y' is not a valid index",
-     "use integers, slices, '...' or None; to select by a condition, write where(condition, a, b)"),
+    ("x[:, 0.5]", "'0.5' is not a valid index",
+     "use integers, slices, '...', None or an output of integers; for a condition write where(condition, a, b)"),
+    ("x[y > 0]", "'x[y > 0]' selects samples from the batch",
+     "index a value without a batch; to select by a condition, write where(condition, a, b)"),
     ("chunk(x, 2, 1)", "'chunk(x, 2, 1)' returns more than one tensor", "select one: chunk(x, 2, 1)[0]"),
     ("sum(x)", "'sum(x)' lacks the argument 'dim'", f"write sum(x, dim=1): {DIM_0}"),
     ("mean(x, 0, True)", "'mean(x, 0, True)' works on the batch dimension",
@@ -236,6 +276,10 @@ REFUSED = [
      "keep dim 0, the batch, first: permute(x, (0, 1))"),
     ("reshape(x, (3, 4))", "'reshape(x, (3, 4))' needs -1 as the first number of 'shape'",
      "write -1 first, for the batch: reshape(x, (-1, ...))"),
+    ("sum(arange(4)) * x", "'sum(arange(4))' lacks the argument 'dim'", "write sum(arange(4), dim=0)"),
+    ("reshape(x, 0.5)", "'reshape(x, 0.5)' needs sizes as 'shape'", "write integers: reshape(x, (-1, 4))"),
+    ("(x + w)[0]", "'(x + w)[0]' selects samples from the batch",
+     "write (x + w)[:, 0]: the first dimension is the batch"),
     ("einsum('nc,nd->cd', x, y)", "'einsum('nc,nd->cd', x, y)' does not keep the batch dimension first",
      "start the output with the batch's letter: einsum('nij,njk->nik', a, b)"),
     ("exp(x, out=y)", "exp has no argument 'out'", "write exp(input)"),
@@ -279,7 +323,7 @@ REFUSED = [
 def test_what_is_refused(text: str, found: str, fix: str) -> None:
     before = time.process_time()
     with pytest.raises(ExpressionError) as error:
-        parse_formula(text)
+        check_batch_is_kept(parse_formula(text))
     assert time.process_time() - before < 0.5
     assert (str(error.value), error.value.finding.fix) == (found, fix or error.value.finding.fix)
 
@@ -298,7 +342,7 @@ def test_any_text_is_a_tree_or_refused(text: str) -> None:
     except ExpressionError:
         return
     names = find_output_names(tree)
-    assert isinstance(tree, ast.expr) and names
+    assert isinstance(tree, ast.expr)
     refused = Formula.rule.check([X] * len(names), {"formula": text})  # whatever it says, nothing is raised
     if refused is None:
         assert isinstance(Formula(text)(*[x] * len(names)), Tensor)
@@ -329,6 +373,17 @@ UNFIT: list[tuple[str, tuple[TensorInfo, ...], str, str]] = [
     ("transpose(x, 1, -2)", (features(4),),
      "'transpose(x, 1, -2)' has a wrong dimension: dim1 is -2, the batch; samples must not be mixed",
      "use 1 or more: the dimensions of a sample start at 1"),
+    ("sum(w * x, dim=0)", (parameter(5, 4), X), "'sum(w * x, dim=0)' works on the batch dimension",
+     f"write sum(w * x, dim=1): {DIM_0}"),
+    ("w[7] * x", (parameter(5, 4), X), "'w[7]' can't be computed from (5, 4)",
+     "PyTorch says: index 7 is out of bounds for dimension 0 with size 5"),
+    ("w[:, None] + x", (parameter(5, 4), X), "'w[:, None] + x' combines (5, 4) and (5, 1, 4), which do not match",
+     "a Parameter must broadcast to the other input: shape [4] gives one number per channel"),
+    ("x[:, y > 0]", (X, X), "'x[:, y > 0]' has an index that is not of integers",
+     "to select by a condition, write where(condition, a, b)"),
+    ("w[ids]", (parameter(6, 4), tokens(5)), "'w[ids]' can't be computed from (6, 4) and (5)",
+     "PyTorch says: index 6 is out of bounds for dimension 0 with size 6"),
+    ("x[:, ids % 5]", (X, tokens(5)), "'x[:, ids % 5]' mixes the samples of (5, 4) and (5)", MIXES),
     ("unsqueeze(x, -2) * unsqueeze(x, -3)", (features(4),), "'unsqueeze(x, -3)' mixes the samples of (4)", MIXES),
     ("reshape(x, (-1, 2))", (features(4),), "'reshape(x, (-1, 2))' mixes the samples of (4)", MIXES),
     ("triu(x)", (features(4),), "'triu(x)' works on the batch", "use it on matrices, (N, R, C)"),
