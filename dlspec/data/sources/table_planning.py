@@ -86,7 +86,9 @@ def plan_table(settings: TableSettings, loaded: TableRows) -> PlannedTable:
         saved = read_saved_preparation(settings.prepare)
         _check_saved(settings, saved)
         check_columns(saved, rows.table.columns)
-        return PlannedTable(_add_stacks(rows, saved.stacks), settings, None, saved, saved.stacks, _find_saved_field(settings, saved))
+        return PlannedTable(
+            _add_stacks(rows, saved.stacks), settings, None, saved, saved.stacks, _find_saved_field(settings, saved)
+        )
     names, targets = list(rows.table.columns), settings.list_targets()
     stacks = find_stacks("columns", settings.columns, names) | find_stacks("target", targets, names)
     rows = _add_stacks(rows, stacks)
