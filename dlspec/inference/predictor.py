@@ -14,16 +14,17 @@ from torch import Tensor
 from dlspec.data.dataset import Split
 from dlspec.data.tables.python_rows import table_from_python
 from dlspec.errors import UserError
-from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, Answers, PredictedRows
+from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, PredictedRows
 from dlspec.inference.answers.batch_prediction import BatchPredictor
+from dlspec.inference.answers.column_arrays import Answers
 from dlspec.inference.answers.row_predictions import (
     ROW,
     Predictions,
     choose_columns,
+    convert_cells,
     identify_rows,
     join_answers,
     join_chunks,
-    list_values,
     spread_answers,
 )
 from dlspec.inference.answers.text_prediction import (
@@ -113,7 +114,8 @@ class Predictor:
             keep: whether the columns of the input come first
 
         Returns:
-            The predictions, in the order of the rows. A row that can't be read has None, and a reason in `problems`.
+            The predictions, in the order of the rows: `["NAME"]` is the array of an output column, `[0]` the first
+            row as a mapping. A row that can't be read has None, and a reason in `problems`.
 
         Raises:
             UserError: if the data lack a column, or an argument does not fit the run.
@@ -239,7 +241,7 @@ class Predictor:
             for name in self._token_targets.following:
                 tensors.setdefault(f"{name}_lengths", torch.full((len(part),), tensors[name].shape[1]))
             encoded = EncodedChunk(part, np.arange(len(part)), {})
-            found: Answers = {"row": list(range(start + 1, start + len(part) + 1))}
+            found: Answers = {"row": np.arange(start + 1, start + len(part) + 1)}
             found |= self._predict_split(encoded, start, answers)
             yield AnswerChunk(choose_columns(found, options.columns))
 
@@ -259,20 +261,15 @@ class Predictor:
     def _predict_split(self, encoded: EncodedChunk, first_row: int, answers: AnswerColumns) -> Answers:
         """Predict samples, and make their answers."""
         if not len(encoded.kept):
-            return {name: [] for name in self._make_empty_answers(answers.options)}
+            return {name: np.zeros(0, object) for name in self._make_empty_answers(answers.options)}
         if self._token_targets.written:
             return join_answers([answers.make_columns(each) for each in self._write_texts(encoded.split, first_row)])
         lengths = self._find_lengths(encoded.split)
-        batches = list(self.batches.iterate_batches(encoded.split, first_row))
-        if len({tuple(each.shape[1:] for each in batch.values.values()) for batch in batches}) == 1:
-            names = list(batches[0].values)
-            joined = {name: torch.cat([batch.values[name] for batch in batches]) for name in names}
-            return answers.make_columns(PredictedRows(joined, lengths))
-        return join_answers([
-            answers.make_columns(PredictedRows(batch.values, {name: each[batch.rows.start : batch.rows.stop]
-                                                              for name, each in lengths.items()}))
-            for batch in batches
-        ])  # fmt: skip
+        found = []
+        for batch in self.batches.predict_split(encoded.split, first_row):
+            own = {name: each[batch.rows.start : batch.rows.stop] for name, each in lengths.items()}
+            found.append(answers.make_columns(PredictedRows(batch.values, own)))
+        return join_answers(found)
 
     def _write_texts(self, split: Split, first_row: int) -> Iterator[PredictedRows]:
         """Yield the texts of each batch that the network writes, with its other predictions."""
@@ -302,7 +299,7 @@ class Predictor:
     def _add_own_columns(self, chunk: RowChunk, options: AnswerOptions, answers: Answers) -> Answers:
         """Put what identifies a row before its answers, and the columns of the input that are kept or named."""
         kept = [name for name in chunk.columns if options.keep or name in (options.columns or ())]
-        own: Answers = {name: list_values(chunk.columns[name]) for name in kept}
+        own: Answers = {name: convert_cells(chunk.columns[name]) for name in kept}
         if not options.keep:
             own |= identify_rows(
                 self.run.require_preparation(), chunk, is_file_a_row=self.run.spec.data.source_name == "files"

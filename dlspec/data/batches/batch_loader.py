@@ -116,6 +116,9 @@ class BatchLoader:
 
     def iterate_in_order(self) -> Iterator[Batch]:
         """Yield every batch in the order of the split, as views without copying."""
+        if not self._trims and not self._workers:
+            parts = zip(*(torch.split(each[: self.samples], self.sizes) for each in self.tensors), strict=True)
+            return ((tensors[: self._input_count], tensors[self._input_count :]) for tensors in parts)
         order = torch.arange(self.samples)
         pieces = zip(self.sizes, accumulate(self.sizes), self._trim_tensors(order), strict=False)
         return self._run_tasks(partial(_slice_rows, tensors, end - size, end) for size, end, tensors in pieces)

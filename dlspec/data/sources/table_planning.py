@@ -86,7 +86,9 @@ def plan_table(settings: TableSettings, loaded: TableRows) -> PlannedTable:
         saved = read_saved_preparation(settings.prepare)
         _check_saved(settings, saved)
         check_columns(saved, rows.table.columns)
-        return PlannedTable(_add_stacks(rows, saved.stacks), settings, None, saved, saved.stacks)
+        return PlannedTable(
+            _add_stacks(rows, saved.stacks), settings, None, saved, saved.stacks, _find_saved_field(settings, saved)
+        )
     names, targets = list(rows.table.columns), settings.list_targets()
     stacks = find_stacks("columns", settings.columns, names) | find_stacks("target", targets, names)
     rows = _add_stacks(rows, stacks)
@@ -102,7 +104,7 @@ def _check_saved(settings: TableSettings, saved: FittedTable) -> None:
     if any(kind is not None for kind in written.values()):
         found = "the kind of a target has no effect with prepare, which takes it from that run"
         raise DataError("target", f"{found}; name only the column, or leave target out", Code.CONFLICT)
-    if written and written.keys() != saved.targets.keys():
+    if written and not _find_saved_field(settings, saved) and written.keys() != saved.targets.keys():
         found = f"the run in '{settings.prepare}' predicts {', '.join(saved.targets)}, not {', '.join(written)}"
         raise DataError("target", f"{found}; leave target out, or prepare", Code.CONFLICT)
     for key, used in (("id", saved.id), ("weight", saved.weight)):
@@ -110,6 +112,12 @@ def _check_saved(settings: TableSettings, saved: FittedTable) -> None:
         if name is not None and name != used:
             found = f"the {key} of the run in '{settings.prepare}' is {used!r}" if used else f"that run has no {key}"
             raise DataError(key, f"{key} has no effect with prepare: {found}; leave {key} out", Code.CONFLICT)
+
+
+def _find_saved_field(settings: TableSettings, saved: FittedTable) -> str:
+    """Return the field to reconstruct: an input of a run without targets, if it is named as the target; else ''."""
+    written = list(settings.list_targets())
+    return written[0] if not saved.targets and len(written) == 1 and written[0] in saved.inputs else ""
 
 
 def _check_uses(settings: TableSettings, targets: Collection[str]) -> None:

@@ -16,9 +16,9 @@ from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.array_column import FittedArray
 from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.errors import UserError, format_value
+from dlspec.inference.answers.column_arrays import Answers, convert_tensor, make_object_column
 from dlspec.inference.answers.text_prediction import TokenTargets, name_token
 
-Answers = dict[str, list[Any]]
 PROBABILITY = "probability"
 LABEL_SEPARATOR = "|"
 DEFAULT_THRESHOLD = 0.5
@@ -68,12 +68,12 @@ class AnswerColumns:
             raise UserError(f"threshold has no effect on {names or 'this run'}; {fix}")
 
     def make_columns(self, rows: PredictedRows) -> Answers:
-        """Make the columns of some rows: a list of values by output column."""
+        """Make the columns of some rows."""
         answers: Answers = {}
         for target in self.targets:
             answers |= self._choose_maker(target)(target, rows)
         if not self.targets:  # outputs that no loss calls a prediction
-            answers |= {name: values.tolist() for name, values in rows.values.items()}
+            answers |= {name: convert_tensor(values) for name, values in rows.values.items()}
         return answers
 
     def _choose_maker(self, target: Target) -> Callable[[Target, PredictedRows], Answers]:
@@ -93,14 +93,14 @@ class AnswerColumns:
         found, name = rows.values[target.name], target.name
         if found.dim() == 1:
             chosen = self._pass_threshold(found).long()
-            answers: Answers = {name: _name_classes(target, chosen).tolist()}
-            answers[f"{name}.{target.classes[1]}"] = found.tolist()
+            answers: Answers = {name: _name_classes(target, chosen)}
+            answers[f"{name}.{target.classes[1]}"] = convert_tensor(found)
         else:
             probability, chosen = found.max(-1)
-            answers = {name: _name_classes(target, chosen).tolist(), f"{name}.{PROBABILITY}": probability.tolist()}
+            answers = {name: _name_classes(target, chosen), f"{name}.{PROBABILITY}": convert_tensor(probability)}
         if self.options.probabilities:
             by_class = torch.stack([1 - found, found], 1) if found.dim() == 1 else found
-            answers |= {f"{name}.{each}": by_class[:, at].tolist() for at, each in enumerate(target.classes)}
+            answers |= {f"{name}.{each}": convert_tensor(by_class[:, at]) for at, each in enumerate(target.classes)}
         return answers
 
     def _pass_threshold(self, found: Tensor) -> Tensor:
@@ -110,9 +110,10 @@ class AnswerColumns:
     def _make_labels(self, target: Target, rows: PredictedRows) -> Answers:
         found, names = rows.values[target.name], np.array(target.labels, object)
         chosen = self._pass_threshold(found).numpy()
-        answers: Answers = {target.name: [LABEL_SEPARATOR.join(names[row]) for row in chosen]}
+        joined = make_object_column([LABEL_SEPARATOR.join(names[row]) for row in chosen])
+        answers: Answers = {target.name: joined}
         if self.options.probabilities:
-            answers |= {f"{target.name}.{each}": found[:, at].tolist() for at, each in enumerate(target.labels)}
+            answers |= {f"{target.name}.{each}": convert_tensor(found[:, at]) for at, each in enumerate(target.labels)}
         return answers
 
     # ---- classes of steps and pixels, numbers ----------------------------------------------------------------------
@@ -122,16 +123,16 @@ class AnswerColumns:
         return {target.name: _cut(names, rows.lengths.get(target.name))}
 
     def _make_pixels(self, target: Target, rows: PredictedRows) -> Answers:
-        """Make lists of the numbers of classes, as a mask contains them."""
-        return {target.name: _most_probable(rows.values[target.name], 1 + len(target.shape)).tolist()}
+        """Make the numbers of classes, as a mask contains them."""
+        return {target.name: convert_tensor(_most_probable(rows.values[target.name], 1 + len(target.shape)))}
 
     def _make_numbers(self, target: Target, rows: PredictedRows) -> Answers:
-        values = rows.values[target.name]
+        values = convert_tensor(rows.values[target.name])
         column = self._find_reconstructed_column(target)
         if column is not None:
-            values = torch.from_numpy(np.asarray(column.invert(values.numpy())))
+            values = np.asarray(column.invert(values))
         lengths = rows.lengths.get(target.name) if target.shape else None
-        return {target.name: values.tolist() if lengths is None else _cut(values.numpy(), lengths)}
+        return {target.name: values if lengths is None else _cut(values, lengths)}
 
     def _find_reconstructed_column(self, target: Target) -> FittedColumn | None:
         """Return what a reconstructed field was encoded with, if that can be undone."""
@@ -148,8 +149,8 @@ class AnswerColumns:
         tokens = rows.tokens[target.name].numpy()
         column = None if self.fitted is None else self.fitted.targets.get(target.name)
         if column is None or type(column).decode is FittedColumn.decode:
-            return {target.name: np.array(target.classes, object)[tokens].tolist()}
-        return {target.name: [column.decode(row) for row in tokens.tolist()]}
+            return {target.name: make_object_column(np.array(target.classes, object)[tokens].tolist())}
+        return {target.name: make_object_column([column.decode(row) for row in tokens.tolist()])}
 
     def _make_next_token(self, target: Target, rows: PredictedRows) -> Answers:
         found, lengths = rows.values[target.name], rows.lengths[target.name]
@@ -157,11 +158,11 @@ class AnswerColumns:
         by_class = torch.stack([1 - last, last], 1) if last.dim() == 1 else last
         probability, chosen = by_class.max(-1)
         kind = self._find_token_column(target)
-        names = [name_token(kind, target.classes, token) for token in chosen.tolist()]
-        answers: Answers = {target.name: names, f"{target.name}.{PROBABILITY}": probability.tolist()}
+        names = make_object_column([name_token(kind, target.classes, token) for token in chosen.tolist()])
+        answers: Answers = {target.name: names, f"{target.name}.{PROBABILITY}": convert_tensor(probability)}
         if self.options.probabilities:
             named = {at: name_token(kind, target.classes, at) for at in range(by_class.shape[1])}
-            answers |= {f"{target.name}.{each}": by_class[:, at].tolist() for at, each in named.items()}
+            answers |= {f"{target.name}.{each}": convert_tensor(by_class[:, at]) for at, each in named.items()}
         return answers
 
     def _find_token_column(self, target: Target) -> FittedColumn | None:
@@ -182,12 +183,11 @@ def _most_probable(found: Tensor, rank: int) -> Tensor:
 
 
 def _name_classes(target: Target, chosen: Tensor) -> NDArray[Any]:
-    return np.asarray(np.array(target.classes, object)[chosen.numpy()])
+    return np.asarray(np.array(target.classes, object).take(chosen.numpy()))
 
 
-def _cut(values: NDArray[Any], lengths: Tensor | None) -> list[Any]:
-    """Return the real steps of each row."""
+def _cut(values: NDArray[Any], lengths: Tensor | None) -> NDArray[Any]:
+    """Return the real steps of each row, as lists."""
     if lengths is None:
-        found: list[Any] = values.tolist()
-        return found
-    return [row[:length].tolist() for row, length in zip(values, lengths.tolist(), strict=True)]
+        return make_object_column(values.tolist())
+    return make_object_column([row[:length].tolist() for row, length in zip(values, lengths.tolist(), strict=True)])

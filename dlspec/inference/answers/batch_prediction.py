@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,20 +10,9 @@ from torch import Tensor
 from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size
 from dlspec.data.batches.tensor_tree import map_tensors
 from dlspec.data.dataset import Split, Target
+from dlspec.inference.answers.joined_batches import PredictedBatch, join_batches
 from dlspec.inference.answers.row_draws import RowDraws, find_draws, seed_row
 from dlspec.inference.loading.loaded_run import LoadedRun
-
-Predictions = Mapping[str, Tensor]  # by target
-
-
-@dataclass(frozen=True)
-class PredictedBatch:
-    """The predictions of one batch, on the CPU."""
-
-    # By target: numbers in their unit, or probabilities of classes (N, ..., K), of two classes that of the second one
-    # (N, ...). By output, as the network returns it, if no loss says what it predicts.
-    values: Predictions
-    rows: range  # of the samples
 
 
 class BatchPredictor:
@@ -41,11 +29,10 @@ class BatchPredictor:
         self.batch_size = batch_size or run.settings.eval_batch_size or self._choose_batch_size()
         self._names = [each.name for each in run.criterion.predicted_targets]
         self._forward = run.backend.precision.wrap_forward(run.network)
-        zeros = self._make_batches(run.data.train)
-        inputs = next(zeros.iterate_in_order())[0]
-        self._draws = find_draws(lambda: self._run(inputs), run.device)
-        rows = range(len(inputs[0]))
-        self._draws_unknown = self._draws and find_draws(lambda: self._run_drawing(inputs, rows), run.device)
+        zeros, rows = next(self.iterate_inputs(run.data.train))
+        self._draws = self._draws_unknown = False
+        self._draws = find_draws(lambda: self.predict_inputs(zeros, rows), run.device)
+        self._draws_unknown = self._draws and find_draws(lambda: self.predict_inputs(zeros, rows), run.device)
 
     @property
     def targets(self) -> list[Target]:
@@ -70,6 +57,20 @@ class BatchPredictor:
             own = range(rows.start - first_row, rows.stop - first_row)
             yield PredictedBatch(self.predict_inputs(inputs, rows), own)
 
+    def predict_split(self, split: Split, first_row: int = 0) -> list[PredictedBatch]:
+        """Predict a split as `iterate_batches` does; consecutive batches become one where their shapes agree.
+
+        Args:
+            split: the samples
+            first_row: number of the first sample in the data, for networks that draw random numbers
+        """
+        with torch.inference_mode():
+            batches = (
+                PredictedBatch(self._predict_rows(inputs, rows), range(rows.start - first_row, rows.stop - first_row))
+                for inputs, rows in self.iterate_inputs(split, first_row)
+            )
+            return list(join_batches(batches, len(split)))
+
     def iterate_inputs(self, split: Split, first_row: int = 0) -> Iterator[tuple[Sequence[Tensor], range]]:
         """Yield the inputs of each batch, and the numbers of its rows in the data, of which the first is given."""
         for inputs, _ in self._make_batches(split).iterate_in_order():
@@ -87,6 +88,10 @@ class BatchPredictor:
         Returns:
             The predictions by target, on the CPU.
         """
+        with torch.inference_mode():
+            return self._predict_rows(inputs, rows)
+
+    def _predict_rows(self, inputs: Sequence[Tensor], rows: range) -> dict[str, Tensor]:
         if self._draws_unknown:
             single = [self._predict_row(inputs, at, row) for at, row in enumerate(rows)]
             return {name: torch.cat([each[name] for each in single]) for name in single[0]}
@@ -98,7 +103,7 @@ class BatchPredictor:
             return self._convert_output(self._run([each[at : at + 1] for each in inputs]))
 
     def _run(self, inputs: Sequence[Tensor]) -> object:
-        with torch.inference_mode(), self.run.backend.precision.apply_settings():
+        with self.run.backend.precision.apply_settings():
             return self._forward(*inputs)
 
     def _run_drawing(self, inputs: Sequence[Tensor], rows: range) -> object:
@@ -106,9 +111,7 @@ class BatchPredictor:
             return self._run(inputs)
 
     def _convert_output(self, output: object) -> dict[str, Tensor]:
-        with torch.inference_mode():
-            found = self.run.criterion.predict(output) if self._names else output
-            found = map_tensors(Tensor.cpu, found)
+        found = map_tensors(Tensor.cpu, self.run.criterion.predict(output) if self._names else output)
         if isinstance(found, Mapping):
             return dict(found)
         return {(self._names or list(self.run.built.outputs))[0]: found}

@@ -1,11 +1,12 @@
-"""The predictions of rows as columns: joined over chunks, in the order of the rows."""
+"""The predictions of rows as columns and row by row: joined over chunks, in the order of the rows."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import index
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +14,53 @@ from numpy.typing import NDArray
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.cells import list_cells
 from dlspec.errors import UserError, suggest
-from dlspec.inference.answers.answer_columns import Answers
+from dlspec.inference.answers.column_arrays import Answers, join_columns, make_object_column, spread_column
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 
 ROW = "row"  # the output column with a row's number, where no column identifies it
+ROWS_AT_ONCE = 1_024  # rows that become Python's values together
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Predictions:
-    """The predictions of rows, in the order of the rows."""
+    """The predictions of rows, in the order of the rows: a sequence of rows, and columns by name."""
 
-    columns: Mapping[str, Sequence[Any]]  # values by output column; None for a row without a prediction
+    # By output column: (N,) numbers, (N, ...) numbers of rows with one shape, or (N,) objects (class names, lists). The
+    # arrays are of objects if a row has no prediction, with None there.
+    columns: Mapping[str, NDArray[Any]]
     problems: Mapping[int, str] = field(default_factory=dict)  # why a row has no prediction, by its position
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)  # how often: (`unknown`, column), ...
 
-    def __getitem__(self, name: str) -> Sequence[Any]:
-        """Return the values of one output column."""
-        if name not in self.columns:
-            raise KeyError(f"no output column '{name}'; {suggest(name, self.columns)}")
-        return self.columns[name]
+    @overload
+    def __getitem__(self, key: str) -> NDArray[Any]: ...
+
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+
+    def __getitem__(self, key: str | int) -> NDArray[Any] | dict[str, Any]:
+        """Return the values of one output column by its name, or one row by its position."""
+        if not isinstance(key, str):
+            return self._get_row(index(key))
+        if key not in self.columns:
+            raise KeyError(f"no output column '{key}'; {suggest(key, self.columns)}")
+        return self.columns[key]
+
+    def _get_row(self, position: int) -> dict[str, Any]:
+        count = len(self)
+        if not -count <= position < count:
+            raise IndexError(f"no row {position}; there are {count:,}")
+        start = position % count
+        return next(self._iterate_rows(start, start + 1))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the predictions row by row, as mappings from output columns to values."""
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            yield from self._iterate_rows(start, start + ROWS_AT_ONCE)
+
+    def _iterate_rows(self, start: int, end: int) -> Iterator[dict[str, Any]]:
+        """Yield some rows, with Python's own types."""
+        names, columns = list(self.columns), [values[start:end].tolist() for values in self.columns.values()]
+        return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
 
     def __len__(self) -> int:
         """Count the rows, those without a prediction too."""
@@ -40,24 +69,20 @@ class Predictions:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The predictions row by row, as mappings from output columns to values."""
-        names = list(self.columns)
-        return [dict(zip(names, values, strict=True)) for values in zip(*self.columns.values(), strict=True)]
+        return list(self)
 
     def to_pandas(self) -> Any:
         """Convert to a frame of pandas, which must be installed."""
         from importlib import import_module
 
-        return import_module("pandas").DataFrame(dict(self.columns))
+        return import_module("pandas").DataFrame({name: values.tolist() for name, values in self.columns.items()})
 
     def __repr__(self) -> str:
         """Show the first rows, as a notebook should."""
         count, problems = len(self), f", {len(self.problems):,} without a prediction" if self.problems else ""
-        shown = "".join(f"\n  {row}" for row in self._take(3))
+        shown = "".join(f"\n  {row}" for row in self._iterate_rows(0, 3))
         more = f"\n  ... and {count - 3:,} more" if count > 3 else ""
         return f"Predictions({count:,} rows of {', '.join(self.columns)}{problems}){shown}{more}"
-
-    def _take(self, count: int) -> list[dict[str, Any]]:
-        return Predictions({name: values[:count] for name, values in self.columns.items()}).rows
 
 
 def identify_rows(fitted: FittedTable, chunk: RowChunk, *, is_file_a_row: bool) -> Answers:
@@ -69,20 +94,28 @@ def identify_rows(fitted: FittedTable, chunk: RowChunk, *, is_file_a_row: bool) 
         is_file_a_row: whether each file is one row
     """
     if fitted.id and fitted.id in chunk.columns:
-        return {fitted.id: list_values(chunk.columns[fitted.id])}
+        return {fitted.id: convert_cells(chunk.columns[fitted.id])}
     if is_file_a_row and chunk.files and chunk.file_of_row is not None:
-        return {"file": [chunk.files[at] for at in chunk.file_of_row.tolist()]}
-    return {ROW: list(range(chunk.first_row + 1, chunk.first_row + len(chunk) + 1))}
+        return {"file": np.array(chunk.files, object).take(chunk.file_of_row)}
+    return {ROW: np.arange(chunk.first_row + 1, chunk.first_row + len(chunk) + 1)}
 
 
-def list_values(column: NDArray[Any]) -> list[Any]:
-    """List cells as JSON values: numbers stay numbers, missing ones are None."""
-    if column.dtype.kind in "biu" or column.ndim > 1:
-        found: list[Any] = column.tolist()
-        return found
+def convert_cells(column: NDArray[Any]) -> NDArray[Any]:
+    """Convert cells of the input to an output column: numbers stay numbers, missing ones are None."""
+    if column.dtype.kind in "biuO" or column.ndim > 1:
+        return column
     if column.dtype.kind == "f":
-        return [None if each != each else each for each in column.tolist()]  # nan
-    return column.tolist() if column.dtype.kind == "O" else list(list_cells(column))
+        return _replace_nan(column)
+    return make_object_column(list_cells(column))
+
+
+def _replace_nan(column: NDArray[Any]) -> NDArray[Any]:
+    missing = np.isnan(column)
+    if not missing.any():
+        return column
+    found = column.astype(object)
+    found[missing] = None
+    return found
 
 
 def spread_answers(answers: Answers, kept: NDArray[np.int64], rows: int) -> Answers:
@@ -95,12 +128,7 @@ def spread_answers(answers: Answers, kept: NDArray[np.int64], rows: int) -> Answ
     """
     if len(kept) == rows:
         return answers
-    found: Answers = {}
-    for name, values in answers.items():
-        found[name] = [None] * rows
-        for position, value in zip(kept.tolist(), values, strict=True):
-            found[name][position] = value
-    return found
+    return {name: spread_column(values, kept, rows) for name, values in answers.items()}
 
 
 def choose_columns(answers: Answers, columns: Sequence[str] | None, available: Iterable[str] = ()) -> Answers:
@@ -121,19 +149,19 @@ def choose_columns(answers: Answers, columns: Sequence[str] | None, available: I
 
 def join_answers(parts: Sequence[Answers]) -> Answers:
     """Join the answers of several batches."""
-    return {name: [value for part in parts for value in part[name]] for name in parts[0]}
+    if len(parts) == 1:
+        return parts[0]
+    return {name: join_columns([part[name] for part in parts]) for name in parts[0]}
 
 
 def join_chunks(chunks: Sequence[AnswerChunk]) -> Predictions:
     """Join the answers of all chunks."""
-    columns: dict[str, list[Any]] = {name: [] for name in chunks[0].columns}
     problems: dict[int, str] = {}
     notes: Counter[tuple[str, str]] = Counter()
     first = 0
     for chunk in chunks:
-        for name, values in chunk.columns.items():
-            columns[name].extend(values)
         problems |= {first + position: reason for position, reason in chunk.problems.items()}
         notes += chunk.notes
         first += max(map(len, chunk.columns.values()), default=0)
+    columns = {name: join_columns([chunk.columns[name] for chunk in chunks]) for name in chunks[0].columns}
     return Predictions(columns, problems, notes)

@@ -33,14 +33,19 @@ def shorten_float32(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def list_values(values: Any) -> list[Any]:
     """Return the values of a column as Python's own types: floats with few digits, None for nan and infinities."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f" and values.ndim == 1:
+        return _list_numbers(values.astype(np.float64))
     listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
     if {float} != set(map(type, listed)) - {type(None)}:
         return listed
-    numbers = np.array(listed, np.float64)  # None becomes nan
+    return _list_numbers(np.array(listed, np.float64))  # None becomes nan
+
+
+def _list_numbers(numbers: NDArray[np.float64]) -> list[Any]:
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = numbers.astype(np.float32)
         is_narrow = bool(((narrow == numbers) | np.isnan(numbers)).all())
-    short: list[Any] = shorten_float32(narrow).tolist() if is_narrow else listed
+    short: list[Any] = shorten_float32(narrow).tolist() if is_narrow else numbers.tolist()
     finite = np.isfinite(numbers)
     if not finite.all():
         short = [value if is_finite else None for value, is_finite in zip(short, finite.tolist(), strict=True)]

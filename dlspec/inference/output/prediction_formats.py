@@ -10,12 +10,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
+from numpy.typing import NDArray
+
 from dlspec.errors import UserError
 from dlspec.formatting import first_line, quote_spreadsheet_formula
 from dlspec.inference.output.number_formats import list_values
 
 PROBLEM = "problem"  # the column with the reason why a row has no answer
-PredictionColumns = Mapping[str, Sequence[Any]]
+PredictionColumn = Sequence[Any] | NDArray[Any]
+PredictionColumns = Mapping[str, PredictionColumn]
 Reasons = Sequence[str | None]
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")  # its sign does not make it a formula
 COPIED_ROWS = 10_000  # at once
@@ -214,7 +217,7 @@ class ParquetFormat:
         if not any(pyarrow.types.is_null(each.type) for each in table.schema) or len(self._waiting) >= MAX_WAITING:
             self._start(table.schema)
 
-    def _make_array(self, name: str, values: Sequence[Any]) -> Any:
+    def _make_array(self, name: str, values: PredictionColumn) -> Any:
         import pyarrow
 
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,12 +38,13 @@ class RowChunk:
         return f"{self.files[self.file_of_row[position]]}:{self.line_of_row[position]}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AnswerChunk:
     """The answers to the rows of a chunk."""
 
-    # Values by output column, in output order, one for each row: str, int, float, bool, list, or None.
-    columns: Mapping[str, Sequence[Any]]
+    # By output column, in output order: (N,) numbers, (N, ...) numbers of rows with one shape, or (N,) objects: str,
+    # list, or None.
+    columns: Mapping[str, NDArray[Any]]
     problems: Mapping[int, str] = field(default_factory=dict)  # why a row has no answer, by position in the chunk
     # How often: (`unknown`, `missing` or `cut`, column), for cells that training did not have.
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)

@@ -50,18 +50,9 @@ class Precision:
         """Make a GradScaler for float16, whose range is too small for unscaled gradients; None for other precisions."""
         return torch.amp.GradScaler(self.device.type) if self.name == 16 else None
 
-    @contextmanager
-    def apply_settings(self) -> Iterator[None]:
+    def apply_settings(self) -> AbstractContextManager[None]:
         """Allow TF32 matrix products inside the context if the precision is tf32."""
-        if self.name != "tf32":
-            yield
-            return
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+        return _allow_tf32() if self.name == "tf32" else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -74,6 +65,16 @@ class ScaledUpdate:
     def __call__(self) -> None:
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+
+@contextmanager
+def _allow_tf32() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def widen_to_float32(output: Any) -> Any:

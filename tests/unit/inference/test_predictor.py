@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 import dlspec
 from dlspec.inference.answers.batch_prediction import BatchPredictor
+from dlspec.inference.answers.row_predictions import Predictions
 from dlspec.jobs.python_spec import prepare_spec
 from helpers.predicted_runs import CASES, train_and_capture, write_files
 
@@ -52,15 +53,19 @@ def read_rows(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "rows.csv")
 
 
+def are_equal(one: Predictions, other: Predictions) -> bool:
+    return list(one.columns) == list(other.columns) and one.rows == other.rows
+
+
 def test_rows_frames_and_columns_are_predicted_alike(churn: dlspec.Predictor, folder: Path) -> None:
     frame = read_rows(folder)
     wanted = churn.predict(frame)
     assert list(wanted.columns) == ["row", "churned", "churned.yes"] == ["row", *churn.names]
     assert churn.classes == {"churned": ("no", "yes")}
     for data in (frame.to_dict("records"), {name: frame[name].tolist() for name in frame}, frame.astype(str)):
-        assert churn.predict(data).columns == wanted.columns
-    assert wanted["row"] == list(range(1, 61)) and len(wanted.rows) == len(wanted) == 60
-    assert wanted["churned"] == ["yes" if each > 0.5 else "no" for each in wanted["churned.yes"]]
+        assert are_equal(churn.predict(data), wanted)
+    assert wanted["row"].tolist() == list(range(1, 61)) and len(wanted.rows) == len(wanted) == 60
+    assert wanted["churned"].tolist() == ["yes" if each > 0.5 else "no" for each in wanted["churned.yes"]]
     assert wanted.to_pandas().equals(pd.DataFrame(wanted.rows))
     assert repr(wanted).startswith("Predictions(60 rows of row, churned, churned.yes)\n  {'row': 1, 'churned': ")
     assert repr(churn) == "Predictor(runs/table_of_two_classes: age, plan, spend, joined -> churned)"
@@ -68,15 +73,31 @@ def test_rows_frames_and_columns_are_predicted_alike(churn: dlspec.Predictor, fo
 
 def test_files_are_read_as_those_of_the_training(churn: dlspec.Predictor, folder: Path, tmp_path: Path) -> None:
     wanted = churn.predict(read_rows(folder))
-    assert churn.predict("rows.csv").columns == wanted.columns
+    assert are_equal(churn.predict("rows.csv"), wanted)
     read_rows(folder)[:30].to_csv(tmp_path / "a.csv", index=False)
     read_rows(folder)[30:].to_csv(tmp_path / "b.csv", index=False)
     for data in (str(tmp_path / "*.csv"), [tmp_path / "a.csv", tmp_path / "b.csv"]):
         found = churn.predict(data)  # in other batches, as each file has its own
-        assert found["row"] == wanted["row"] and found["churned"] == wanted["churned"]
+        assert all(np.array_equal(found[name], wanted[name]) for name in ("row", "churned"))
         assert np.allclose(found["churned.yes"], wanted["churned.yes"], atol=1e-6)
     with pytest.raises(dlspec.UserError, match=r"nothing\.csv"):
         churn.predict("nothing.csv")
+
+
+def test_predictions_are_a_sequence_of_rows_and_columns_of_arrays(churn: dlspec.Predictor, folder: Path) -> None:
+    rows = read_rows(folder)[:9].to_dict("records")
+    found = churn.predict([*rows, {**rows[0], "age": "old"}] * 200)
+    assert len(found) == 2_000 and list(found) == found.rows == [found[at] for at in range(2_000)]
+    assert found[-1] == {"row": 2_000, "churned": None, "churned.yes": None}
+    assert [*map(type, found[0].values())] == [int, str, float] and found[np.int64(1)]["row"] == 2
+    for wrong in (2_000, -2_001):
+        with pytest.raises(IndexError, match="there are 2,000"):
+            found[wrong]
+    with pytest.raises(KeyError, match="did you mean 'churned'"):
+        found["churn"]
+    whole = churn.predict(rows)
+    assert [whole[name].dtype for name in whole.columns] == [np.int64, object, np.float32]
+    assert whole.to_pandas()["churned.yes"].dtype == np.float64
 
 
 def test_the_network_gets_what_prepare_returns(churn: dlspec.Predictor, folder: Path) -> None:
@@ -96,11 +117,15 @@ def test_what_is_written_can_be_chosen(churn: dlspec.Predictor, folder: Path) ->
     for data in (frame, "rows.csv"):
         named = churn.predict(data, columns=["price", "churned", "row"])
         assert list(named.columns) == ["price", "churned", "row"]
-        assert list(map(float, named["price"][:5])) == frame["price"].tolist() and named["row"][:3] == [1, 2, 3]
+        assert list(map(float, named["price"][:5])) == frame["price"].tolist() and named["row"][:3].tolist() == [
+            1,
+            2,
+            3,
+        ]
     kept = churn.predict(frame, keep=True)
     assert list(kept.columns) == [*(name for name in frame if name != "churned"), "churned", "churned.yes"]
     middle = sorted(plain["churned.yes"])[2]
-    assert churn.predict(frame, threshold=middle)["churned"].count("yes") == 3
+    assert churn.predict(frame, threshold=middle)["churned"].tolist().count("yes") == 3
     with pytest.raises(dlspec.UserError, match="columns: no output column 'churn'; did you mean 'churned'"):
         churn.predict(frame, columns=["churn"])
     with pytest.raises(dlspec.UserError, match="threshold must be a number from 0 to 1, got 2"):
@@ -112,10 +137,10 @@ def test_rows_that_can_not_be_read_keep_their_place(churn: dlspec.Predictor, fol
     wanted = churn.predict(rows)
     found = churn.predict([rows[0], {**rows[1], "age": "old"}, rows[2], {**rows[3], "plan": "never seen"}])
     assert found["churned"][1] is None and found["churned.yes"][1] is None
-    assert found["churned.yes"][::2] == pytest.approx(wanted["churned.yes"][::2], abs=1e-6)
+    assert found["churned.yes"][::2].tolist() == pytest.approx(wanted["churned.yes"][::2].tolist(), abs=1e-6)
     assert list(found.problems) == [1] and "'old' is not a number" in found.problems[1]
     assert found.notes["unknown", "plan"] == 1
-    assert churn.predict([{**rows[0], "age": "old"}])["churned"] == [None]
+    assert churn.predict([{**rows[0], "age": "old"}])["churned"].tolist() == [None]
     reason = churn.predict([{**rows[0], "age": "\x1b[2J" + "x" * 100_000}]).problems[0]
     assert reason.isprintable() and len(reason) < 1000
     with pytest.raises(dlspec.UserError, match="row 1: age: 'old' is not a number"):
@@ -141,7 +166,7 @@ def test_threads_predict_alike(churn: dlspec.Predictor, folder: Path) -> None:
     frame = read_rows(folder)
     wanted = churn.predict(frame)
     with ThreadPoolExecutor(4) as pool:
-        assert all(each.columns == wanted.columns for each in pool.map(churn.predict, [frame] * 8))
+        assert all(are_equal(each, wanted) for each in pool.map(churn.predict, [frame] * 8))
 
 
 def test_random_numbers_depend_on_the_row_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +208,7 @@ def test_texts_are_written_greedily(folder: Path, monkeypatch: pytest.MonkeyPatc
             before[:, 1 : step + 1] = written
             chosen = network(torch.tensor(source), before)[:, step].argmax(1)
             written = torch.cat([written, chosen[:, None]], 1)
-    assert found == [[str(each) for each in row] for row in written.tolist()]
+    assert found.tolist() == [[str(each) for each in row] for row in written.tolist()]
 
 
 def test_a_written_text_ends_with_its_end_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +219,7 @@ def test_a_written_text_ends_with_its_end_token(folder: Path, monkeypatch: pytes
     for end in (-9.0, 0.1, 9.0):  # the end token is never, sometimes, or always the most probable
         with torch.no_grad():
             bias[2] = end
-        found[end] = predictor.predict([{"source": each} for each in sources])["answer"]
+        found[end] = predictor.predict([{"source": each} for each in sources])["answer"].tolist()
         assert found[end] == write_by_hand(predictor, sources)
     assert found[9.0] == ["", "", ""] and all(len(each.split()) == 3 for each in found[-9.0])
 
@@ -245,7 +270,7 @@ def test_a_run_is_loaded_without_its_data(work: Path) -> None:
         path.unlink()
     moved = work / "elsewhere"
     shutil.move(str(result.folder), moved)
-    assert dlspec.predictor(moved).predict(frame).columns == wanted.columns
+    assert are_equal(dlspec.predictor(moved).predict(frame), wanted)
     assert dlspec.predictor(moved, checkpoint="last").run.step == 2
     with pytest.raises(dlspec.UserError, match="checkpoint must be best or last, got 'first'"):
         dlspec.predictor(moved, checkpoint="first")
@@ -259,7 +284,7 @@ def test_arrays_given_in_python_are_not_needed_again(work: Path) -> None:
     with torch.no_grad():
         wanted = result.network(torch.tensor(x)).softmax(1)
     assert np.allclose([[row[f"target.{each}"] for each in "012"] for row in found.rows], wanted, atol=1e-6)
-    assert found["target"] == [str(int(each)) for each in wanted.argmax(1)]
+    assert found["target"].tolist() == [str(int(each)) for each in wanted.argmax(1)]
     assert "3 numbers, expected" in predictor.predict([{"x": [1.0, 2.0, 3.0]}, {"x": [1, 2, 3, 4]}]).problems[
         0
     ].replace("numbers of shape (3)", "3 numbers")
