@@ -50,9 +50,23 @@ def read_layer(node: Node, problems: Problems) -> Layer | None:
         problems.add(
             Code.UNKNOWN_CHOICE, path, f"unknown parametrization {format_value(node.parametrize)}", fix, at_value=True
         )
+    _check_parametrized_weight(node, problems)
     if found is not None and node.part.type == PARAMETER:
         _check_parameter_layer(node, *found, problems)
     return None if found is None else Layer(node, *found)
+
+
+def _check_parametrized_weight(node: Node, problems: Problems) -> None:
+    """Report `parametrize` where there is no weight of the layer's own that it could compute."""
+    if node.parametrize not in PARAMETRIZATIONS:
+        return
+    path = node.part.path_of("parametrize")
+    if node.part.type == PARAMETER:
+        found, fix = "a Parameter can't be parametrized", "remove parametrize, or compute the value in a Formula"
+        problems.add(Code.NO_WEIGHT, path, found, fix, at_value=True)
+    elif node.tie:
+        found = "a tied weight can't be parametrized: it is that of another layer"
+        problems.add(Code.CONFLICT, path, found, "keep one of tie and parametrize", at_value=True)
 
 
 def _check_parameter_layer(node: Node, schema: Schema, settings: Mapping[str, Any], problems: Problems) -> None:
