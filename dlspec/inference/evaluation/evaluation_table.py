@@ -87,6 +87,7 @@ def _format_threshold(evaluation: EvaluationResults, chosen: ChosenThreshold) ->
         f"{threshold.default_score:.4f}, and {chosen.score:.4f} on these in place of {chosen.default_score:.4f}"
     )
     if chosen.score < chosen.default_score:
-        yield "  it is worse on these rows than 0.5, so it may only fit the validation rows"
+        yield "  it is worse on these rows than 0.5, so it may only fit the validation rows: keep 0.5"
+        return
     folder = format_file_path(evaluation.run.folder)
     yield f"  to use it: {format_predict_command(folder, 'FILE.csv', f'threshold={threshold.value:g}')}"
