@@ -95,7 +95,7 @@ def test_own_parts_and_the_imports_of_a_saved_spec(dlspec, write, work: Path, mo
     assert said.code == 2
     assert said.err == (
         "made/spec.yaml   imports   this spec runs code from own_parts_for_test   "
-        "if you trust them, add imports=[own_parts_for_test]\n1 problem; nothing was run.\n"
+        "if you trust them, add 'imports=[own_parts_for_test]'\n1 problem; nothing was run.\n"
     )
     assert dlspec("run=made", "imports=[own_parts_for_test]", "hydra.run.dir=again").code == 0
     assert (work / "made/metrics.jsonl").read_bytes() == (work / "again/metrics.jsonl").read_bytes()

@@ -84,8 +84,8 @@ def test_a_model_of_one_input_says_which_columns_to_leave_out(churn: Path, dlspe
     texts = [f"{line},some words of row {number}" for number, line in enumerate(lines[1:])]
     churn.write_text("\n".join([f"{lines[0]},my note", *texts]) + "\n")
     refused = dlspec("summary", *COMMAND)
-    assert refused.code == 2 and "'data.drop=[my note]'" in refused.err
-    assert dlspec("summary", *COMMAND, "data.drop=[my note]").code == 0
+    assert refused.code == 2 and "'data.drop=[\"my note\"]'" in refused.err
+    assert dlspec("summary", *COMMAND, 'data.drop=["my note"]').code == 0
 
 
 def test_validate_reads_no_file(work: Path, dlspec: Any) -> None:

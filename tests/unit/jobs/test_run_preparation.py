@@ -94,11 +94,17 @@ def test_refused(case: str, dlspec: Callable, work: Path) -> None:
     assert not (work / "runs").exists()
 
 
-def test_what_pytorch_refuses_in_training_is_one_line(dlspec: Callable) -> None:
-    normalised = "model.layers=[Flatten, BatchNorm1d, {Linear: 10}]"
-    said = dlspec(*SHORT, normalised, "trainer.batch_size=1")
+def test_what_pytorch_refuses_in_training_is_one_line(dlspec: Callable, write: Callable) -> None:
+    write(
+        "layer_of_small_batches.py",
+        "import dlspec\nfrom torch import nn\n\n@dlspec.layer\nclass SmallBatches(nn.Module):\n"
+        "    def forward(self, x):\n        if len(x) > 2:\n            raise ValueError('at most 2 samples')\n"
+        "        return x\n",
+    )
+    layers = "model.layers=[Flatten, SmallBatches, {Linear: 10}]"
+    said = dlspec(*SHORT, "imports=[layer_of_small_batches]", layers)
     assert said.code == 1
-    assert said.err.startswith("the training failed: ValueError: Expected more than 1 value per channel when training")
+    assert said.err.startswith("the training failed: ValueError: at most 2 samples")
     folder = Path(said.err.rpartition("(see ")[2].split("/log.txt")[0])
     assert json.loads((folder / "result.json").read_text())["status"] == "failed"
     assert "Traceback" in (folder / "log.txt").read_text()
