@@ -57,7 +57,7 @@ def read_layer(node: Node, problems: Problems) -> Layer | None:
 
 
 def _check_parametrized_weight(node: Node, problems: Problems) -> None:
-    """Report `parametrize` where there is no weight of the layer's own that it could compute."""
+    """Report `parametrize` in a Parameter, and in a layer whose weight is that of another layer."""
     if node.parametrize not in PARAMETRIZATIONS:
         return
     path = node.part.path_of("parametrize")
