@@ -131,6 +131,9 @@ def _check_select(inputs: Inputs, settings: Settings) -> Finding | None:
     refused = None if settings.get("dim") is None else check_dim(settings["dim"], inputs[0])
     if refused:
         return refused
+    if not inputs[0].shape:
+        found = f"{inputs[0]} is one number for each sample, without a dimension to select from"
+        return Finding(Code.WRONG_DIMENSION, found, "select from an output before its dimensions were reduced")
     dim, index = _selected_dim(inputs, settings), settings["index"]
     size = inputs[0].shape[dim - 1]
     if -size <= index < size:
