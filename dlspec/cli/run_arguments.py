@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from dlspec.data.split_indices import SPLITS, SplitName
 from dlspec.errors import UserError, format_value, replace_control_characters, suggest
 
 DATA_PREFIX = "data."
@@ -39,6 +40,14 @@ class RunArguments:
         if text.lower() not in ("true", "false"):
             raise UserError(f"{name} must be true or false, got {format_value(text)}")
         return text.lower() == "true"
+
+    def get_split(self) -> SplitName | None:
+        """Return the word `split`, None if it is not given; UserError if there is no such split."""
+        text = self.get_text("split")
+        found = next((each for each in SPLITS if each == text), None)
+        if text is not None and found is None:
+            raise UserError(f"split must be {', '.join(SPLITS)}, got {format_value(text)}")
+        return found
 
     def get_number(self, name: str, convert: Callable[[str], float] = float) -> Any:
         """Return a word as a number, None if it is not given.

@@ -18,7 +18,7 @@ from dlspec.jobs.error_reporting import EXIT_OK
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.report.evaluations import read_newest_evaluation
 from dlspec.report.network_description import NetworkDescription
-from dlspec.report.records import RunRecord, read_record
+from dlspec.report.records import read_record
 from dlspec.report.run_page import write_run_page
 
 WORDS = ("run", "evaluate", "imports")
@@ -40,9 +40,9 @@ class RunReportArguments:
 def write_report_of_run(argv: Sequence[str]) -> int:
     """Write FOLDER/run.html and print its path. What can't be found out about the run is said there and on stderr."""
     arguments = _parse_run_report_arguments(argv)
-    record = read_record(arguments.folder)  # refuses a folder without a run before anything slow
+    read_record(arguments.folder)  # refuses a folder without a run before anything slow
     if arguments.evaluates and read_newest_evaluation(arguments.folder) is None:
-        _, problem = _call_or_explain(lambda: _evaluate(arguments, record))
+        _, problem = _call_or_explain(lambda: _evaluate(arguments))
         if problem:
             _print_note(f"the run could not be evaluated: {first_line(problem, MAX_PROBLEM_LENGTH)}")
     network = describe_run_network(arguments)
@@ -74,16 +74,16 @@ def _find_folder(name: str) -> Path:
 # ---- what needs PyTorch ----------------------------------------------------------------------------------------------
 
 
-def _evaluate(arguments: RunReportArguments, record: RunRecord) -> None:
+def _evaluate(arguments: RunReportArguments) -> None:
     """Evaluate the run on its test split, or else its validation split, and write the results into its folder."""
     from dlspec.inference.evaluation.evaluation_data import open_own_data
     from dlspec.inference.evaluation.evaluation_files import write_evaluation
     from dlspec.inference.evaluation.run_evaluation import evaluate_run
     from dlspec.inference.loading.loaded_run import load_run
+    from dlspec.inference.loading.run_files import read_trained_device
 
-    trainer = record.spec.get("trainer")
-    device = trainer.get("device") if isinstance(trainer, dict) else None
-    run = load_run(arguments.folder, imports=arguments.imports, device=str(device or "auto"))
+    device = read_trained_device(arguments.folder)
+    run = load_run(arguments.folder, imports=arguments.imports, device=device)
     opened = open_own_data(run, arguments.data)
     has_test = len(opened.dataset.test) > 0
     _print_note(f"evaluating the {'test' if has_test else 'validation'} split ...")

@@ -87,7 +87,7 @@ def _read_chunks(inputs: InputFiles, settings: InputSettings, bad: BadRowList, m
         reader = TextFileReader(Path(STANDARD_INPUT), options, bad, max_rows)
         yield from ((0, chunk) for chunk in reader.read_lines(StandardInputLines(options.encoding, options.comment)))
     elif inputs.kind == "texts":
-        yield from read_text_files(inputs, settings, bad, max_rows)
+        yield from read_text_files(inputs, settings, bad)
     elif inputs.kind == "user":
         yield from read_user_rows(inputs, settings, max_rows)
     else:
