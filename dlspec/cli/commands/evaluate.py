@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from dlspec.cli.console_output import print_message
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments, parse_setting
 from dlspec.config.saved_run import RUN_FIX
 from dlspec.data.split_indices import SplitName
-from dlspec.errors import UserError, replace_control_characters
+from dlspec.errors import UserError, format_value, replace_control_characters
 from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, check_resamples
 from dlspec.inference.evaluation.evaluation_data import open_own_data
 from dlspec.inference.evaluation.evaluation_files import write_evaluation
@@ -63,7 +64,7 @@ def _evaluate(
     settings = arguments.data
     is_new = split is None and "path" in settings
     options = {key: value for key, value in settings.items() if key != "path"}
-    data = read_new_files(run, settings["path"], options) if is_new else None
+    data = read_new_files(run, _check_path(settings["path"]), options) if is_new else None
     opened = None if is_new else open_own_data(run, {key: parse_setting(each) for key, each in settings.items()})
     return evaluate_run(
         run,
@@ -74,6 +75,12 @@ def _evaluate(
         resamples=resamples,
         report_batch=report_batch,
     )
+
+
+def _check_path(path: Any) -> str | list[str]:
+    if isinstance(path, str) or (isinstance(path, list) and all(isinstance(each, str) for each in path)):
+        return path
+    raise UserError(f"data.path must be a file or a list of files, got {format_value(path)}")
 
 
 def _read_resamples(arguments: RunArguments) -> int:

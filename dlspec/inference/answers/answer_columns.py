@@ -41,6 +41,9 @@ class AnswerOptions:
         if isinstance(columns, str) or (columns is not None and not columns):
             found = f"columns must be a list of at least one output column, got {format_value(columns)}"
             raise UserError(f"{found}; leave it out for all of them")
+        if columns is not None and len(set(columns)) < len(columns):
+            twice = next(each for each in columns if list(columns).count(each) > 1)
+            raise UserError(f"columns: '{twice}' is given twice; leave one of them out")
 
 
 @dataclass(frozen=True)

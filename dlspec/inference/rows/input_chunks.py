@@ -74,8 +74,9 @@ def iterate_row_chunks(
             made = _make_row_chunk(columns, merged.lines, problems, rows, first_row, file, inputs.names)
             yield made
             first_row += len(made)
-    if not first_row and inputs.files:
-        raise DataError(SETTING, f"'{inputs.files[0]}' has no rows of data")
+    if not first_row:
+        read = f"'{inputs.files[0]}'" if inputs.files else "standard input"
+        raise DataError(SETTING, f"{read} has no rows of data")
 
 
 def _read_chunks(inputs: InputFiles, settings: InputSettings, bad: BadRowList, max_rows: int) -> Iterator[Located]:

@@ -48,6 +48,8 @@ def find_inputs(source: str | Sequence[str], settings: InputSettings) -> InputFi
         DataError: if a file is missing, or its format is unknown.
     """
     paths = [source] if isinstance(source, str) else list(source)
+    if not all(paths):
+        raise DataError(SETTING, "the name of a file is empty; write the file, such as input=new.csv")
     if STANDARD_INPUT in paths:
         if len(paths) > 1:
             raise DataError(SETTING, "standard input, -, can't be read together with files; name one of them")
