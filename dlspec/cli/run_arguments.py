@@ -42,7 +42,7 @@ class RunArguments:
         return text.lower() == "true"
 
     def get_split(self) -> SplitName | None:
-        """Return the word `split`, None if it is not given; UserError if there is no such split."""
+        """Return the word `split`, None if it is not given; UserError for an unknown split."""
         text = self.get_text("split")
         found = next((each for each in SPLITS if each == text), None)
         if text is not None and found is None:
