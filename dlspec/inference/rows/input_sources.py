@@ -9,7 +9,7 @@ from typing import Literal
 
 from dlspec.data.files.paths import expand_home
 from dlspec.data.tables.file_pattern import FILE_COLUMN, list_files
-from dlspec.data.tables.file_reader import ENDINGS
+from dlspec.data.tables.file_reader import ENDINGS, get_ending
 from dlspec.data.tables.input_files import MAX_FILES, find_input_files
 from dlspec.data.tables.table import Column
 from dlspec.errors import Code, DataError
@@ -74,11 +74,11 @@ def _list_folder(path: str, settings: InputSettings) -> list[str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(SETTING, f"'{path}' can't be read: {reason}", Code.FILE_UNREADABLE) from None
-    readable = [each for each in found if settings.reads_whole_files or _get_ending(each) in ENDINGS]
+    readable = [each for each in found if settings.reads_whole_files or get_ending(each) in ENDINGS]
     if not readable:
         endings = "no files" if settings.reads_whole_files else f"no files that end in {', '.join(ENDINGS)}"
         raise DataError(SETTING, f"the folder '{path}' has {endings}", Code.NO_MATCH)
-    kinds = sorted({_get_ending(each) for each in readable})
+    kinds = sorted({get_ending(each) for each in readable})
     if len(kinds) > 1 and not settings.reads_whole_files:
         found_kinds, fix = " and ".join(kinds), f"input='{folder / ('*' + kinds[0])}'"
         raise DataError(SETTING, f"the folder '{path}' has files of several formats, {found_kinds}; write {fix}")
@@ -87,13 +87,9 @@ def _list_folder(path: str, settings: InputSettings) -> list[str]:
     return [str(each) for each in readable]
 
 
-def _get_ending(file: Path) -> str:
-    return Path(file.name.lower().removesuffix(".gz")).suffix
-
-
 def _choose_kind(files: Sequence[Path], settings: InputSettings) -> InputKind:
     """Choose how files are read, by the ending of the first."""
-    ending = _get_ending(files[0])
+    ending = get_ending(files[0])
     if settings.array_column and files[0].name.lower().removesuffix(".gz").endswith(_IDX_ENDINGS):
         return "idx"
     if settings.written.get("format") is not None:
