@@ -70,7 +70,7 @@ def parse_run_arguments(command: str, argv: Sequence[str], words: Sequence[str])
     Args:
         command: its name
         argv: the arguments after it
-        words: the words that it takes
+        words: the words that it takes, at least one
 
     Raises:
         UserError: if an argument is none of them.
@@ -81,7 +81,7 @@ def parse_run_arguments(command: str, argv: Sequence[str], words: Sequence[str])
         name, equals, text = argument.partition("=")
         shown = replace_control_characters(argument)
         if not equals:
-            fix = f"write {words[0]}={shown}" if words else ""
+            fix = "leave it out" if words[0] in found else f"write {words[0]}={shown}"
             raise UserError(f"{command} takes words such as {words[0]}=FOLDER, got '{shown}'; {fix}")
         if name.startswith(DATA_PREFIX):
             data[name.removeprefix(DATA_PREFIX)] = _parse_option(text)
