@@ -162,7 +162,7 @@ def _describe_targets(
     run: LoadedRun, data: EvaluationData, results: ResultsCollector, thresholds: Sequence[ChosenThreshold]
 ) -> dict[str, dict[str, Any]]:
     describer = InputDescriber(run.data, data.split, data.table, run.preparation)
-    chosen = {each.target: each.threshold.to_json() for each in thresholds}
+    chosen = {each.target: each.to_json() for each in thresholds}
     return {
         name: {
             **found.to_json(),
