@@ -107,7 +107,7 @@ def _refuse_arrays(run: LoadedRun) -> None:
         section.get("type") == "arrays" or (section.get("type") == "table" and section.get("path") is None)
     )
     if is_given and run.preparing.data is None:
-        fix = "evaluate a file, data.path=FILE, or in Python give the data again: load_run(FOLDER, data=...)"
+        fix = "evaluate a file, data.path=FILE, or in Python pass the rows: dlspec.predictor(FOLDER).evaluate((X, y))"
         raise UserError(f"the run's data were given in Python, so its splits can't be read again; {fix}")
 
 
