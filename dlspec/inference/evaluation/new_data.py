@@ -48,7 +48,7 @@ def read_new_files(run: LoadedRun, path: str | Sequence[str], written: Mapping[s
     if isinstance(source, RunningText):
         return _read_running_text(run, source, shown, written)
     settings = make_input_settings(source, run.require_preparation(), written, keep=True)
-    chunks = list(iterate_row_chunks(find_inputs(path, settings), settings, CHUNK_ROWS))
+    chunks = list(iterate_row_chunks(find_inputs(path, settings, "data.path"), settings, CHUNK_ROWS))
     table, problems = _join_chunks(chunks)
     table = add_joined_tables(TableRows(table), getattr(source, "join", [])).table
     return _encode(run, table, problems, shown)
