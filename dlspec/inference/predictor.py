@@ -57,7 +57,7 @@ class Predictor:
 
     def __init__(self, run: LoadedRun, batch_size: int | None = None, seed: int | None = None) -> None:
         if batch_size is not None and (
-            isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1
+            isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1
         ):
             raise UserError(f"batch_size must be a whole number of at least 1, got {format_value(batch_size)}")
         self.run = run

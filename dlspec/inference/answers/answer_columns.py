@@ -36,7 +36,7 @@ class AnswerOptions:
 
     def __post_init__(self) -> None:
         threshold, columns = self.threshold, self.columns
-        if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+        if threshold is not None and not (isinstance(threshold, int | float | np.floating) and 0 <= threshold <= 1):
             raise UserError(f"threshold must be a number from 0 to 1, got {format_value(threshold)}")
         if isinstance(columns, str) or (columns is not None and not columns):
             found = f"columns must be a list of at least one output column, got {format_value(columns)}"

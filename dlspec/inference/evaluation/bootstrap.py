@@ -21,7 +21,7 @@ Numbers = NDArray[np.float64]
 
 def check_resamples(count: int) -> None:
     """Raise UserError if intervals can't be computed from so many resamples."""
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_RESAMPLES:
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or not 0 <= count <= MAX_RESAMPLES:
         found = f"resamples must be a whole number from 0 to {MAX_RESAMPLES:,}, got {format_value(count)}"
         raise UserError(f"{found}; 0 computes no intervals")
 
