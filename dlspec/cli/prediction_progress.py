@@ -1,4 +1,4 @@
-"""What `predict` tells on stderr: progress, the rows that are left out, and cells that training did not have."""
+"""What `predict` prints on stderr: progress, the rows that are left out, and cells that training did not have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from dlspec.data.encoding.table_notes import WHAT, join_names
+from dlspec.data.encoding.table_notes import describe_notes
 from dlspec.errors import replace_in_lines
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 
@@ -54,10 +54,11 @@ class PredictionProgress:
         print(f"\r{line}\033[K" if is_terminal else line, end="" if is_terminal else "\n", file=sys.stderr, flush=True)
 
     def finish(self) -> None:
-        """Tell what was unknown or missing, and which rows have no prediction."""
+        """Print what was unknown or missing, and which rows have no prediction."""
         if self._is_shown:
             print("\r\033[K", end="", file=sys.stderr)
-        lines = [*describe_notes(self._notes), *self._describe_left_out()]
+        notes = "; ".join(describe_notes(self._notes))
+        lines = [*([f"the rows have {notes}"] if notes else []), *self._describe_left_out()]
         if lines:
             print(replace_in_lines("\n".join(lines)), file=sys.stderr, flush=True)
 
@@ -69,14 +70,3 @@ class PredictionProgress:
         else:
             yield f"{self.left_out:,} rows have no prediction, as they can't be read; the first:"
         yield from (f"    {reason}" for reason in self._reasons)
-
-
-def describe_notes(notes: Counter[tuple[str, str]]) -> Iterator[str]:
-    """Yield one line about the cells that training did not have, if there were some."""
-    found = []
-    for what, text in WHAT.items():
-        counts = [f"{name} {count:,}" for (each, name), count in notes.items() if each == what and count]
-        if counts:
-            found.append(f"{text}: {join_names(counts)}")
-    if found:
-        yield f"the rows have {'; '.join(found)}"

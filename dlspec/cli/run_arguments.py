@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from dlspec.data.split_indices import SPLITS, SplitName
 from dlspec.errors import UserError, format_value, replace_control_characters, suggest
 
 DATA_PREFIX = "data."
@@ -40,6 +41,14 @@ class RunArguments:
             raise UserError(f"{name} must be true or false, got {format_value(text)}")
         return text.lower() == "true"
 
+    def get_split(self) -> SplitName | None:
+        """Return the word `split`, None if it is not given; UserError for an unknown split."""
+        text = self.get_text("split")
+        found = next((each for each in SPLITS if each == text), None)
+        if text is not None and found is None:
+            raise UserError(f"split must be {', '.join(SPLITS)}, got {format_value(text)}")
+        return found
+
     def get_number(self, name: str, convert: Callable[[str], float] = float) -> Any:
         """Return a word as a number, None if it is not given.
 
@@ -61,7 +70,7 @@ def parse_run_arguments(command: str, argv: Sequence[str], words: Sequence[str])
     Args:
         command: its name
         argv: the arguments after it
-        words: the words that it takes
+        words: the words that it takes, at least one
 
     Raises:
         UserError: if an argument is none of them.
@@ -72,7 +81,7 @@ def parse_run_arguments(command: str, argv: Sequence[str], words: Sequence[str])
         name, equals, text = argument.partition("=")
         shown = replace_control_characters(argument)
         if not equals:
-            fix = f"write {words[0]}={shown}" if words else ""
+            fix = "leave it out" if words[0] in found else f"write {words[0]}={shown}"
             raise UserError(f"{command} takes words such as {words[0]}=FOLDER, got '{shown}'; {fix}")
         if name.startswith(DATA_PREFIX):
             data[name.removeprefix(DATA_PREFIX)] = _parse_option(text)

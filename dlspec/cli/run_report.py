@@ -13,12 +13,13 @@ from dlspec.cli.run_arguments import parse_run_arguments, parse_setting
 from dlspec.config.composition import start_hydra
 from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
 from dlspec.errors import UserError, replace_control_characters, replace_in_lines
-from dlspec.formatting import first_line, format_override
+from dlspec.formatting import first_line, format_override, quote_for_shell
 from dlspec.jobs.error_reporting import EXIT_OK
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.report.evaluations import read_newest_evaluation
 from dlspec.report.network_description import NetworkDescription
 from dlspec.report.records import RunRecord, read_record
+from dlspec.report.run_commands import choose_split, make_command
 from dlspec.report.run_page import write_run_page
 
 WORDS = ("run", "evaluate", "imports")
@@ -41,8 +42,11 @@ def write_report_of_run(argv: Sequence[str]) -> int:
     """Write FOLDER/run.html and print its path. What can't be found out about the run is said there and on stderr."""
     arguments = _parse_run_report_arguments(argv)
     record = read_record(arguments.folder)  # refuses a folder without a run before anything slow
-    if arguments.evaluates and read_newest_evaluation(arguments.folder) is None:
-        _, problem = _call_or_explain(lambda: _evaluate(arguments, record))
+    is_evaluated = read_newest_evaluation(arguments.folder) is not None
+    if is_evaluated and arguments.data:
+        _print_note(_explain_unused_data(arguments, record))
+    if arguments.evaluates and not is_evaluated:
+        _, problem = _call_or_explain(lambda: _evaluate(arguments))
         if problem:
             _print_note(f"the run could not be evaluated: {first_line(problem, MAX_PROBLEM_LENGTH)}")
     network = describe_run_network(arguments)
@@ -50,6 +54,12 @@ def write_report_of_run(argv: Sequence[str]) -> int:
         _print_note(f"the page does not show the network: {first_line(network.problem, MAX_PROBLEM_LENGTH)}")
     print_message(format_file_path(write_run_page(arguments.folder, network)))
     return EXIT_OK
+
+
+def _explain_unused_data(arguments: RunReportArguments, record: RunRecord) -> str:
+    settings = [quote_for_shell(each) for each in arguments.overrides if not each.startswith("imports=")]
+    command = make_command("evaluate", record, " ".join([f"split={choose_split(record)}", *settings]))
+    return f"the run is evaluated already, so the page shows that evaluation; to evaluate it again: {command}"
 
 
 def _parse_run_report_arguments(argv: Sequence[str]) -> RunReportArguments:
@@ -74,16 +84,16 @@ def _find_folder(name: str) -> Path:
 # ---- what needs PyTorch ----------------------------------------------------------------------------------------------
 
 
-def _evaluate(arguments: RunReportArguments, record: RunRecord) -> None:
+def _evaluate(arguments: RunReportArguments) -> None:
     """Evaluate the run on its test split, or else its validation split, and write the results into its folder."""
     from dlspec.inference.evaluation.evaluation_data import open_own_data
     from dlspec.inference.evaluation.evaluation_files import write_evaluation
     from dlspec.inference.evaluation.run_evaluation import evaluate_run
     from dlspec.inference.loading.loaded_run import load_run
+    from dlspec.inference.loading.run_files import read_trained_device
 
-    trainer = record.spec.get("trainer")
-    device = trainer.get("device") if isinstance(trainer, dict) else None
-    run = load_run(arguments.folder, imports=arguments.imports, device=str(device or "auto"))
+    device = read_trained_device(arguments.folder)
+    run = load_run(arguments.folder, imports=arguments.imports, device=device)
     opened = open_own_data(run, arguments.data)
     has_test = len(opened.dataset.test) > 0
     _print_note(f"evaluating the {'test' if has_test else 'validation'} split ...")

@@ -12,37 +12,34 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Split
-from dlspec.data.tables.python_rows import table_from_python
-from dlspec.errors import UserError
+from dlspec.data.split_indices import SplitName
+from dlspec.errors import UserError, format_value
 from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, PredictedRows
 from dlspec.inference.answers.batch_prediction import BatchPredictor
 from dlspec.inference.answers.column_arrays import Answers
 from dlspec.inference.answers.row_predictions import (
     ROW,
     Predictions,
+    add_own_columns,
     choose_columns,
-    convert_cells,
-    identify_rows,
     join_answers,
     join_chunks,
     spread_answers,
 )
 from dlspec.inference.answers.text_prediction import (
     add_empty_targets,
+    find_lengths,
     find_token_targets,
     keep_ends_of_texts,
     write_greedily,
 )
 from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES
-from dlspec.inference.evaluation.evaluation_data import SplitName
 from dlspec.inference.evaluation.new_data import read_new_files, read_python_rows
 from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
 from dlspec.inference.loading.loaded_run import LoadedRun, load_run
-from dlspec.inference.rows.input_chunks import iterate_row_chunks
-from dlspec.inference.rows.input_settings import make_input_settings
-from dlspec.inference.rows.input_sources import find_inputs
+from dlspec.inference.rows.python_inputs import iterate_data_chunks, list_file_names
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
-from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk
+from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk, list_input_columns
 
 MIN_CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
 DEFAULT_OPTIONS = AnswerOptions()
@@ -59,8 +56,10 @@ class Predictor:
     """
 
     def __init__(self, run: LoadedRun, batch_size: int | None = None, seed: int | None = None) -> None:
-        if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-            raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        if batch_size is not None and (
+            isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1
+        ):
+            raise UserError(f"batch_size must be a whole number of at least 1, got {format_value(batch_size)}")
         self.run = run
         self.batches = BatchPredictor(run, batch_size, seed)
         self._token_targets = find_token_targets(run.data, run.inputs, run.preparation)
@@ -73,8 +72,7 @@ class Predictor:
     @property
     def input_columns(self) -> list[str]:
         """The columns that a row needs."""
-        fitted = self.run.require_preparation()
-        return [member for name in fitted.inputs for member in fitted.stacks.get(name, (name,))]
+        return list_input_columns(self.run.require_preparation())
 
     @property
     def names(self) -> list[str]:
@@ -121,9 +119,8 @@ class Predictor:
             UserError: if the data lack a column, or an argument does not fit the run.
         """
         options = AnswerOptions(probabilities, threshold, columns, keep)
-        rows = self._iterate_chunks(data, keep=self.needs_all_columns(options))
-        chunks = list(self.predict_chunks(rows, options))
-        return join_chunks(chunks)
+        rows = iterate_data_chunks(self.run, data, self.chunk_rows, keep=self.needs_all_columns(options))
+        return join_chunks(list(self.predict_chunks(rows, options)))
 
     def prepare(self, data: Any) -> dict[str, Tensor]:
         """Encode rows as the tensors that the network takes, by name.
@@ -138,7 +135,7 @@ class Predictor:
             UserError: if the data lack a column, or a row can't be read.
         """
         tensors: list[dict[str, Tensor]] = []
-        for chunk in self._iterate_chunks(data):
+        for chunk in iterate_data_chunks(self.run, data, self.chunk_rows):
             encoded = self.encode_chunk(chunk)
             for position, reason in encoded.problems.items():
                 raise UserError(f"{chunk.locate(position)}: {reason}")
@@ -146,13 +143,17 @@ class Predictor:
         return {name: torch.cat([each[name] for each in tensors]) for name in self.run.inputs}
 
     def evaluate(
-        self, data: Any = None, split: SplitName = "test", by: str | None = None, resamples: int = DEFAULT_RESAMPLES
+        self,
+        data: Any = None,
+        split: SplitName | None = None,
+        by: str | None = None,
+        resamples: int = DEFAULT_RESAMPLES,
     ) -> Evaluation:
         """Evaluate the run on a split of its own data, or on new rows with their targets.
 
         Args:
             data: rows as for `predict`, or a file or list of files; None for the run's own data
-            split: which split of the run's own data: train, validation or test
+            split: which split of the run's own data: train, validation or test; None for test
             by: a column whose values the results are divided by
             resamples: how many resamples each interval is computed from; 0 for no intervals
 
@@ -163,36 +164,14 @@ class Predictor:
             UserError: if the data can't be opened, or the split or column is unknown.
         """
         if data is None:
-            return evaluate_run(self.run, split=split, by=by, resamples=resamples)
-        paths = list_paths(data)
-        rows = read_new_files(self.run, paths, {}) if paths else read_python_rows(self.run, data)
+            return evaluate_run(self.run, split=split or "test", by=by, resamples=resamples)
+        if split is not None:
+            raise UserError(
+                f"split={format_value(split)} has no effect on new rows, which are all evaluated; leave it out"
+            )
+        names = list_file_names(data)
+        rows = read_new_files(self.run, names, {}) if names else read_python_rows(self.run, data)
         return evaluate_run(self.run, rows, by=by, resamples=resamples)
-
-    def _iterate_chunks(self, data: Any, *, keep: bool = False) -> Iterator[RowChunk]:
-        """Divide rows into chunks; `keep` reads the columns of files that the run does not need, too."""
-        paths = list_paths(data)
-        if paths:
-            settings = make_input_settings(self.run.spec.data, self.run.require_preparation(), {}, keep=keep)
-            yield from iterate_row_chunks(find_inputs(paths, settings), settings, self.chunk_rows)
-            return
-        table = table_from_python(self._name_array(data))
-        for start in range(0, len(table), self.chunk_rows):
-            part = slice(start, start + self.chunk_rows)
-            taken = {name: column[part] for name, column in table.columns.items()}
-            yield RowChunk(taken, start, rows=min(self.chunk_rows, len(table) - start))
-
-    def _name_array(self, data: Any) -> Any:
-        """Name an array after the only input; the columns of a matrix after the inputs, in their order."""
-        if isinstance(data, Mapping) or hasattr(data, "columns") or not hasattr(data, "__array__"):
-            return data
-        fitted = self.run.require_preparation()
-        array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
-        if len(fitted.inputs) == 1:
-            return {next(iter(fitted.inputs)): array}
-        if array.ndim == 2 and array.shape[1] == len(self.input_columns):
-            return dict(zip(self.input_columns, array.T, strict=True))
-        names = ", ".join(self.input_columns[:10])
-        raise UserError(f"the run takes several columns, so one array does not do; pass them by name: {names}")
 
     def needs_all_columns(self, options: AnswerOptions) -> bool:
         """Whether columns of the input are written that the run does not need for its predictions."""
@@ -220,7 +199,11 @@ class Predictor:
     def _predict_chunk(self, chunk: RowChunk, answers: AnswerColumns) -> AnswerChunk:
         encoded = self.encode_chunk(chunk)
         found = self._predict_split(encoded, chunk.first_row, answers)
-        columns = self._add_own_columns(chunk, answers.options, spread_answers(found, encoded.kept, len(chunk)))
+        spread, is_file_a_row = (
+            spread_answers(found, encoded.kept, len(chunk)),
+            self.run.spec.data.source_name == "files",
+        )
+        columns = add_own_columns(self.run.require_preparation(), chunk, answers.options, spread, is_file_a_row)
         chosen = choose_columns(columns, answers.options.columns, chunk.columns)
         return AnswerChunk(chosen, encoded.problems, encoded.notes)
 
@@ -264,7 +247,7 @@ class Predictor:
             return {name: np.zeros(0, object) for name in self._make_empty_answers(answers.options)}
         if self._token_targets.written:
             return join_answers([answers.make_columns(each) for each in self._write_texts(encoded.split, first_row)])
-        lengths = self._find_lengths(encoded.split)
+        lengths = find_lengths(encoded.split, self.batches.targets, self._token_targets)
         found = []
         for batch in self.batches.predict_split(encoded.split, first_row):
             own = {name: each[batch.rows.start : batch.rows.stop] for name, each in lengths.items()}
@@ -279,13 +262,6 @@ class Predictor:
             values, tokens = write_greedily(predict, inputs, positions, self._token_targets.written)
             yield PredictedRows(values, tokens=tokens)
 
-    def _find_lengths(self, split: Split) -> dict[str, Tensor]:
-        """Return the real steps of each row by target, where rows differ in length."""
-        fields = {each.name: each.lengths for each in self.batches.targets if each.lengths}
-        fields |= {target.name: name for name, target in self._token_targets.following.items()}
-        found = {name: split.tensors.get(f"{of}_lengths") for name, of in fields.items()}
-        return {name: each for name, each in found.items() if each is not None}
-
     def _make_empty_answers(self, options: AnswerOptions) -> Answers:
         """Make the output columns from two rows of zeros, to know their names."""
         answers = AnswerColumns(self.batches.targets, self.run.preparation, self._token_targets, options)
@@ -295,25 +271,6 @@ class Predictor:
                   if each.name in self._token_targets.written}  # fmt: skip
         lengths = {each.name: torch.ones(2, dtype=torch.int64) for each in self._token_targets.following.values()}
         return answers.make_columns(PredictedRows(values, lengths, tokens))
-
-    def _add_own_columns(self, chunk: RowChunk, options: AnswerOptions, answers: Answers) -> Answers:
-        """Put what identifies a row before its answers, and the columns of the input that are kept or named."""
-        kept = [name for name in chunk.columns if options.keep or name in (options.columns or ())]
-        own: Answers = {name: convert_cells(chunk.columns[name]) for name in kept}
-        if not options.keep:
-            own |= identify_rows(
-                self.run.require_preparation(), chunk, is_file_a_row=self.run.spec.data.source_name == "files"
-            )
-        return {**{name: each for name, each in own.items() if name not in answers}, **answers}
-
-
-def list_paths(data: Any) -> list[str]:
-    """List the files that data in Python name; [] if they are rows."""
-    if isinstance(data, str | Path):
-        return [str(data)]
-    if isinstance(data, list | tuple) and data and all(isinstance(each, str | Path) for each in data):
-        return list(map(str, data))
-    return []
 
 
 def predictor(

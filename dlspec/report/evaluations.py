@@ -160,8 +160,11 @@ def _check_threshold(threshold: object) -> dict[str, Any] | None:
     value = read_number(_read_mapping(threshold).get("value"), 2.0)
     if value is None or not isinstance(threshold, dict):
         return None
-    scores = {key: read_number(threshold.get(key), 2.0) for key in ("score", "default_score")}
+    scores = {key: read_number(threshold.get(key), 2.0) for key in _THRESHOLD_SCORES}
     return {"value": value, **scores} | {key: _read_name(threshold.get(key)) for key in ("metric", "split")}
+
+
+_THRESHOLD_SCORES = ("score", "default_score", "evaluated_score", "evaluated_default_score")
 
 
 def _check_point(point: object) -> list[float] | None:

@@ -32,13 +32,18 @@ def make_command(command: str, record: RunRecord, words: str = "") -> str:
     return " ".join(each for each in ("python -m dlspec", command, run, named, words) if each)
 
 
+def choose_split(record: RunRecord) -> str:
+    """Choose the split that a run was tested on, or else its validation split."""
+    return "test" if any(name.startswith("test/") for name in record.results) else "validation"
+
+
 def _get_folder(record: RunRecord) -> Path:
     assert record.folder is not None  # only a sweep's job that was refused has none
     return shorten_path(record.folder)
 
 
 def _iterate_commands(record: RunRecord) -> Iterator[tuple[str, str]]:
-    split = "test" if any(name.startswith("test/") for name in record.results) else "validation"
+    split = choose_split(record)
     output = "output=predictions.csv"
     yield f"Predict the {split} split", make_command("predict", record, f"split={split} {output}")
     yield (

@@ -68,6 +68,8 @@ def test_a_run_is_evaluated_once(dlspec, work: Path) -> None:
     assert said.code == 0 and said.err.startswith("the run could not be evaluated: ") and "rows.csv" in said.err
     assert read_data(work / "run/run.html")["network"]["problem"] == ""
     assert dlspec("report", "run=run", "data.path=moved.csv").err == "evaluating the test split ...\n"
+    said = dlspec("report", "run=run", "data.path=moved.csv")
+    assert said.err.endswith("to evaluate it again: python -m dlspec evaluate run=run split=test data.path=moved.csv\n")
 
 
 SPECS: dict[str, tuple[dict[str, Any], str]] = {

@@ -5,31 +5,31 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 from dlspec.cli.console_output import print_message
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments, parse_setting
 from dlspec.config.saved_run import RUN_FIX
+from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError, format_value, replace_control_characters
-from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES
-from dlspec.inference.evaluation.evaluation_data import SPLITS, SplitName, open_own_data
+from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, check_resamples
+from dlspec.inference.evaluation.evaluation_data import open_own_data
 from dlspec.inference.evaluation.evaluation_files import write_evaluation
 from dlspec.inference.evaluation.new_data import read_new_files
 from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
 from dlspec.inference.loading.loaded_run import LoadedRun, load_run
+from dlspec.inference.loading.run_files import read_trained_device
 from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
 from dlspec.jobs.run_resuming import find_run_folder
-from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
-from dlspec.runs.file_names import SPEC_FILE
+from dlspec.language.yaml.yaml_files import format_file_path
 
 WORDS = ("run", "split", "checkpoint", "by", "resamples", "pictures", "device", "imports")
-MAX_RESAMPLES = 100_000  # more take hours and change no digit
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluate the run that the arguments name, and write the results into its folder."""
     arguments = parse_run_arguments("evaluate", argv, WORDS)
-    split, resamples = _read_split(arguments), _read_resamples(arguments)
+    split, resamples = arguments.get_split(), _read_resamples(arguments)
     pictures = "pictures" not in arguments.words or arguments.get_flag("pictures")
     run = _load_run(arguments)
     with _show_progress() as report_batch:
@@ -50,14 +50,8 @@ def _load_run(arguments: RunArguments) -> LoadedRun:
         folder,
         arguments.get_text("checkpoint") or "best",
         imports=arguments.get_list("imports") or (),
-        device=arguments.get_text("device") or _find_device(folder),
+        device=arguments.get_text("device") or read_trained_device(folder),
     )
-
-
-def _find_device(folder: Path) -> str:
-    """Return the device that the run was trained on, so that results are equal to the last bit."""
-    trainer = load_yaml_file(folder / SPEC_FILE).tree.get("trainer")
-    return str(trainer.get("device", "auto")) if isinstance(trainer, dict) else "auto"
 
 
 def _evaluate(
@@ -70,7 +64,7 @@ def _evaluate(
     settings = arguments.data
     is_new = split is None and "path" in settings
     options = {key: value for key, value in settings.items() if key != "path"}
-    data = read_new_files(run, settings["path"], options) if is_new else None
+    data = read_new_files(run, _check_path(settings["path"]), options) if is_new else None
     opened = None if is_new else open_own_data(run, {key: parse_setting(each) for key, each in settings.items()})
     return evaluate_run(
         run,
@@ -83,23 +77,17 @@ def _evaluate(
     )
 
 
-def _read_split(arguments: RunArguments) -> SplitName | None:
-    text = arguments.get_text("split")
-    if text is None:
-        return None
-    found = next((each for each in SPLITS if each == text), None)
-    if found is None:
-        raise UserError(f"split must be {', '.join(SPLITS)}, got {format_value(text)}")
-    return found
+def _check_path(path: Any) -> str | list[str]:
+    if isinstance(path, str) or (isinstance(path, list) and all(isinstance(each, str) for each in path)):
+        return path
+    raise UserError(f"data.path must be a file or a list of files, got {format_value(path)}")
 
 
 def _read_resamples(arguments: RunArguments) -> int:
     value = arguments.get_number("resamples", int)
     if value is None:
         return DEFAULT_RESAMPLES
-    if not 0 <= value <= MAX_RESAMPLES:
-        found = f"resamples must be a whole number from 0 to {MAX_RESAMPLES:,}, got {value:,}"
-        raise UserError(f"{found}; 0 computes no intervals")
+    check_resamples(value)
     return int(value)
 
 

@@ -10,7 +10,9 @@ from dlspec.cli.console_output import print_message
 from dlspec.cli.prediction_progress import PredictionProgress
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
 from dlspec.config.saved_run import RUN_FIX
-from dlspec.errors import UserError, replace_control_characters
+from dlspec.data.dataset import Split
+from dlspec.data.split_indices import SplitName
+from dlspec.errors import UserError
 from dlspec.inference.answers.answer_columns import AnswerOptions
 from dlspec.inference.output.prediction_files import STANDARD_OUTPUT, check_output, open_prediction_file
 from dlspec.inference.predictor import Predictor, predictor
@@ -23,7 +25,6 @@ WORDS = (
     "run", "input", "output", "checkpoint", "split", "columns", "probabilities", "keep", "threshold", "device",
     "batch_size", "imports",
 )  # fmt: skip
-SPLITS = ("train", "validation", "test")
 EXAMPLE = "python -m dlspec predict run=latest input=new.csv output=predictions.csv"
 
 
@@ -38,26 +39,24 @@ def main(argv: Sequence[str]) -> int:
         arguments.get_list("columns"),
         arguments.get_flag("keep"),
     )
-    source, split = arguments.get_list("input"), arguments.get_text("split")
+    source, split = arguments.get_list("input"), arguments.get_split()
     _check_source(source, split, arguments)
     model = load_predictor(arguments)
     gc.enable()  # the command line disables it for its imports
-    if source is None:
-        progress = _predict_split(model, split or "", options, output)
+    if split is not None:
+        progress = _predict_split(model, split, options, output)
     else:
-        progress = _predict_files(model, source, arguments, options, output)
+        progress = _predict_files(model, source or (), arguments, options, output)
     progress.finish()
     if output != STANDARD_OUTPUT:
         print_message(f"{output}: {progress.rows:,} row{'s' if progress.rows != 1 else ''}")
     return EXIT_ROWS_LEFT_OUT if progress.left_out else EXIT_OK
 
 
-def _check_source(source: Sequence[str] | None, split: str | None, arguments: RunArguments) -> None:
+def _check_source(source: Sequence[str] | None, split: SplitName | None, arguments: RunArguments) -> None:
     if (source is None) == (split is None):
-        found = "input and split together; leave one of them out" if source else "no input is given"
+        found = "input and split together; leave one of them out" if source is not None else "no input is given"
         raise UserError(f"{found}; write for example {EXAMPLE}")
-    if split is not None and split not in SPLITS:
-        raise UserError(f"split must be {', '.join(SPLITS)}, got '{replace_control_characters(split)}'")
     if split is not None and arguments.data:
         raise UserError(f"data.{next(iter(arguments.data))} has no effect on split={split}; leave it out")
 
@@ -83,10 +82,10 @@ def load_predictor(arguments: RunArguments) -> Predictor:
     )
 
 
-def _predict_split(model: Predictor, split: str, options: AnswerOptions, output: str) -> PredictionProgress:
+def _predict_split(model: Predictor, split: SplitName, options: AnswerOptions, output: str) -> PredictionProgress:
     """Predict a split of the run's own data, which are opened as for training."""
     data, progress = model.run.open_data(), PredictionProgress()
-    samples = {"train": data.train, "validation": data.validation, "test": data.test}[split]
+    samples: Split = getattr(data, split)
     if not len(samples):
         raise UserError(f"the run's data have no {split} split; choose another one, or name a file as input")
     with open_prediction_file(output) as writer:

@@ -72,8 +72,8 @@ def describe_absent_classes(target: Target, values: NDArray[Any]) -> Iterator[st
             yield f"no training row has the {target.name} {join_names(absent, MAX_CLASSES)}, so it can't be learned"
 
 
-WHAT = {"unknown": "cells that training does not have", "missing": "missing cells where training has none",
-        "cut": "texts that were cut to max_length", "ungrouped": "groups without a scale of their own"}  # fmt: skip
+_WHAT = {"unknown": "cells that training does not have", "missing": "missing cells where training has none",
+         "cut": "texts that were cut to max_length", "ungrouped": "groups without a scale of their own"}  # fmt: skip
 
 
 def describe_counts(notes: Mapping[str, Counter[tuple[str, str]]]) -> Iterator[str]:
@@ -84,13 +84,21 @@ def describe_counts(notes: Mapping[str, Counter[tuple[str, str]]]) -> Iterator[s
     """
     gaps = {name for (what, name), count in notes.get("training", Counter()).items() if what == "missing" and count}
     for split, counts in notes.items():
-        for what, text in WHAT.items():
+        for what, text in _WHAT.items():
             found = {name: count for (each, name), count in counts.items() if each == what and count}
             groups = [(text, found)]
             if what == "missing":
                 also = {name: count for name, count in found.items() if name in gaps}
                 groups = [("missing cells", also), (text, {name: found[name] for name in found if name not in gaps})]
             yield from (f"{split} rows have {words}: {_join_counts(names)}" for words, names in groups if names)
+
+
+def describe_notes(notes: Counter[tuple[str, str]]) -> Iterator[str]:
+    """Yield what new rows have that training did not: the kind of cells, with their number in each column."""
+    for what, text in _WHAT.items():
+        found = {name: count for (each, name), count in notes.items() if each == what and count}
+        if found:
+            yield f"{text}: {_join_counts(found)}"
 
 
 def _join_counts(counts: Mapping[str, int]) -> str:

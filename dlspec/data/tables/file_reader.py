@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 from dlspec.data.files.quoted_cells import set_cell_limit
 from dlspec.data.tables.bad_rows import BadRowCollector
@@ -35,7 +35,7 @@ ENDINGS: Mapping[str, RowFormat] = {
     ".conll": "blocks",
     ".conllu": "blocks",
 }
-FORMATS = ("csv", "tsv", "words", "jsonl", "parquet", "npz", "blocks")
+FORMATS: tuple[str, ...] = get_args(RowFormat)
 
 
 class FileReader(Protocol):
@@ -49,12 +49,16 @@ class FileReader(Protocol):
         """Yield the rows of one file, in chunks."""
 
 
+def get_ending(file: Path) -> str:
+    """Return the ending of a file in lower case, such as `.csv`; `.gz` does not count."""
+    return Path(file.name.lower().removesuffix(".gz")).suffix
+
+
 def choose_format(file: Path, options: ReadOptions) -> RowFormat:
     """Return the format that the options name, else that of the file's ending; `.gz` does not count."""
     if options.format is not None:
         return options.format
-    name = file.name.lower().removesuffix(".gz")
-    ending = Path(name).suffix
+    ending = get_ending(file)
     if ending in (".xlsx", ".xls", ".ods"):
         raise DataError("path", f"'{file}' is a workbook; save the sheet as CSV", Code.FILE_UNREADABLE)
     if ending not in ENDINGS:

@@ -19,7 +19,6 @@ from dlspec.errors import Code, DataError
 
 MAX_CELL_CHARACTERS = 16_000_000
 MAX_LINE_CHARACTERS = 4 * MAX_CELL_CHARACTERS
-BLOCK_LINES = 256  # that are read ahead at once
 BLOCK_CHARACTERS = 4_000_000  # of all lines that are read ahead
 _BLOCK_BYTES = 1 << 16
 # Byte order marks, longer ones first: that of UTF-32 begins with that of UTF-16.
@@ -103,11 +102,10 @@ class TextLines:
         if self._pending or self._comment is not None:
             return []
         read, lines, size = partial(self._text.readline, MAX_LINE_CHARACTERS + 1), list[str](), 0
-        while len(lines) < count and size < BLOCK_CHARACTERS:
-            block = list(islice(iter(read, ""), min(count - len(lines), BLOCK_LINES)))
-            lines += block
-            size += sum(map(len, block))
-            if len(block) < BLOCK_LINES:
+        for line in islice(iter(read, ""), count):
+            lines.append(line)
+            size += len(line)
+            if size >= BLOCK_CHARACTERS:  # asked of every line: a few that are very long would fill the memory
                 break
         text = "".join(lines)
         has_other_ends = "\r" in text and text.count("\r") != text.count("\r\n")

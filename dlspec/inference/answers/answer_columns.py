@@ -35,8 +35,15 @@ class AnswerOptions:
     keep: bool = False  # whether the columns of the input come first
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise UserError(f"threshold must be a number from 0 to 1, got {format_value(self.threshold)}")
+        threshold, columns = self.threshold, self.columns
+        if threshold is not None and not (isinstance(threshold, int | float | np.floating) and 0 <= threshold <= 1):
+            raise UserError(f"threshold must be a number from 0 to 1, got {format_value(threshold)}")
+        if isinstance(columns, str) or (columns is not None and not columns):
+            found = f"columns must be a list of at least one output column, got {format_value(columns)}"
+            raise UserError(f"{found}; leave it out for all of them")
+        if columns is not None and len(set(columns)) < len(columns):
+            twice = next(each for each in columns if list(columns).count(each) > 1)
+            raise UserError(f"columns: '{twice}' is given twice; leave one of them out")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.cells import list_cells
 from dlspec.errors import UserError, suggest
+from dlspec.inference.answers.answer_columns import AnswerOptions
 from dlspec.inference.answers.column_arrays import Answers, join_columns, make_object_column, spread_column
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 
@@ -85,14 +86,27 @@ class Predictions:
         return f"Predictions({count:,} rows of {', '.join(self.columns)}{problems}){shown}{more}"
 
 
-def identify_rows(fitted: FittedTable, chunk: RowChunk, *, is_file_a_row: bool) -> Answers:
-    """Return the column that identifies the rows: their id, file or number.
+def add_own_columns(
+    fitted: FittedTable, chunk: RowChunk, options: AnswerOptions, answers: Answers, is_file_a_row: bool
+) -> Answers:
+    """Put what identifies a row before its answers, and the columns of the input that are kept or named.
 
     Args:
         fitted: what encodes rows
         chunk: the rows
+        options: what is written
+        answers: their answers; a column of the input with the same name is left out
         is_file_a_row: whether each file is one row
     """
+    kept = [name for name in chunk.columns if options.keep or name in (options.columns or ())]
+    own: Answers = {name: convert_cells(chunk.columns[name]) for name in kept}
+    if not options.keep:
+        own |= _identify_rows(fitted, chunk, is_file_a_row)
+    return {**{name: each for name, each in own.items() if name not in answers}, **answers}
+
+
+def _identify_rows(fitted: FittedTable, chunk: RowChunk, is_file_a_row: bool) -> Answers:
+    """Return the column that identifies the rows: their id, file or number."""
     if fitted.id and fitted.id in chunk.columns:
         return {fitted.id: convert_cells(chunk.columns[fitted.id])}
     if is_file_a_row and chunk.files and chunk.file_of_row is not None:

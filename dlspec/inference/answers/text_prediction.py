@@ -33,11 +33,6 @@ class TokenTargets:
     written: Mapping[str, int | None]  # texts that the network writes: the end token of each, None if it has none
     following: Mapping[str, Target]  # by field of tokens: the target that is the token after it
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there are none."""
-        return not self.written and not self.following
-
 
 def find_token_targets(data: Dataset, inputs: Sequence[str], fitted: FittedTable | None) -> TokenTargets:
     """Find the targets that the network reads itself, and those that are the next token of a field.
@@ -52,6 +47,20 @@ def find_token_targets(data: Dataset, inputs: Sequence[str], fitted: FittedTable
     ends = {name: END if isinstance(_find_column(fitted, name), FittedTextTarget) else None for name in written}
     following = {each.next_of: each for each in data.targets if each.next_of in fields and each.next_of in inputs}
     return TokenTargets(ends, following)
+
+
+def find_lengths(split: Split, targets: Sequence[Target], token_targets: TokenTargets) -> dict[str, Tensor]:
+    """Find the real steps (N,) of each row, by target, where rows differ in length.
+
+    Args:
+        split: the samples
+        targets: the predicted targets
+        token_targets: those whose tokens are predicted one after another
+    """
+    fields = {each.name: each.lengths for each in targets if each.lengths}
+    fields |= {target.name: name for name, target in token_targets.following.items()}
+    found = {name: split.tensors.get(f"{of}_lengths") for name, of in fields.items()}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def _find_column(fitted: FittedTable | None, target: str) -> FittedColumn | None:

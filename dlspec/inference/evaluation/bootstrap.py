@@ -8,12 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.errors import UserError, format_value
+
 MAX_SAMPLES = 10_000  # of a split, drawn by seed: more make the interval no better and the resampling slow
 DEFAULT_RESAMPLES = 200
+MAX_RESAMPLES = 100_000  # more take hours and change no digit
 LEVEL = 0.95  # of the samples' results lie within the interval
 
 Indices = NDArray[np.int64]
 Numbers = NDArray[np.float64]
+
+
+def check_resamples(count: int) -> None:
+    """Raise UserError if intervals can't be computed from so many resamples."""
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or not 0 <= count <= MAX_RESAMPLES:
+        found = f"resamples must be a whole number from 0 to {MAX_RESAMPLES:,}, got {format_value(count)}"
+        raise UserError(f"{found}; 0 computes no intervals")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,12 @@ from dlspec.data.dataset import Dataset, Split, make_field_name
 from dlspec.data.sources.source import DataSource, open_data
 from dlspec.data.sources.table_dataset import EncodedTable
 from dlspec.data.sources.table_settings import TableSettings
-from dlspec.data.split_indices import SplitIndices
+from dlspec.data.split_indices import SPLITS, SplitIndices, SplitName
 from dlspec.data.tables.table import Table
 from dlspec.errors import UserError, format_value
 from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.limits import allow_deep_recursion
 from dlspec.training.runtime.randomness import preserve_generators
-
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def _refuse_arrays(run: LoadedRun) -> None:
         section.get("type") == "arrays" or (section.get("type") == "table" and section.get("path") is None)
     )
     if is_given and run.preparing.data is None:
-        fix = "evaluate a file, data.path=FILE, or in Python give the data again: load_run(FOLDER, data=...)"
+        fix = "evaluate a file, data.path=FILE, or in Python pass the rows: dlspec.predictor(FOLDER).evaluate((X, y))"
         raise UserError(f"the run's data were given in Python, so its splits can't be read again; {fix}")
 
 

@@ -27,6 +27,19 @@ class ChosenThreshold:
     score: float  # F1 of the evaluated rows with this threshold
     default_score: float  # F1 of the evaluated rows with the threshold 0.5
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether 0.5 is better on the evaluated rows."""
+        return self.score < self.default_score
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to JSON values."""
+        return {
+            **self.threshold.to_json(),
+            "evaluated_score": self.score,
+            "evaluated_default_score": self.default_score,
+        }
+
 
 @dataclass(frozen=True)
 class EvaluationResults:

@@ -86,7 +86,7 @@ def _format_threshold(evaluation: EvaluationResults, chosen: ChosenThreshold) ->
         f"best threshold for {what}: {threshold.value:g}, with F1 {threshold.score:.4f} on validation rows in place of "
         f"{threshold.default_score:.4f}, and {chosen.score:.4f} on these in place of {chosen.default_score:.4f}"
     )
-    if chosen.score < chosen.default_score:
+    if chosen.is_worse:
         yield "  it is worse on these rows than 0.5, so it may only fit the validation rows: keep 0.5"
         return
     folder = format_file_path(evaluation.run.folder)

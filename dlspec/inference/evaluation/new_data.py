@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.encoding.fitted_table import FittedTable
-from dlspec.data.encoding.table_notes import WHAT, join_names
+from dlspec.data.encoding.table_notes import describe_notes
 from dlspec.data.prepare.alphabet import Alphabet
 from dlspec.data.prepare.decoding import CHARACTERS, get_preprocessing_kind
 from dlspec.data.sources.running_text import RunningText
@@ -49,7 +48,7 @@ def read_new_files(run: LoadedRun, path: str | Sequence[str], written: Mapping[s
     if isinstance(source, RunningText):
         return _read_running_text(run, source, shown, written)
     settings = make_input_settings(source, run.require_preparation(), written, keep=True)
-    chunks = list(iterate_row_chunks(find_inputs(path, settings), settings, CHUNK_ROWS))
+    chunks = list(iterate_row_chunks(find_inputs(path, settings, "data.path"), settings, CHUNK_ROWS))
     table, problems = _join_chunks(chunks)
     table = add_joined_tables(TableRows(table), getattr(source, "join", [])).table
     return _encode(run, table, problems, shown)
@@ -134,7 +133,7 @@ def _encode(run: LoadedRun, table: Table, problems: Mapping[int, str], path: str
     if not len(encoded.kept):
         raise UserError(f"no row can be evaluated; {reasons[0] if reasons else 'there are none'}")
     split = align_split(encoded.split, run.data)
-    notes = tuple(_describe_notes(encoded.notes))
+    notes = tuple(describe_notes(encoded.notes))
     return EvaluationData(split, None, path, table.take(encoded.kept), len(bad), reasons, notes)
 
 
@@ -162,11 +161,3 @@ def format_predict_command(folder: str, path: str, *more: str) -> str:
     """
     words = [f"run={folder}", f"input={path}", "output=predictions.csv", *more]
     return f"python -m dlspec predict {' '.join(map(quote_for_shell, words))}"
-
-
-def _describe_notes(notes: Counter[tuple[str, str]]) -> list[str]:
-    by_kind = {
-        text: [f"{name} {count:,}" for (each, name), count in notes.items() if each == what and count]
-        for what, text in WHAT.items()
-    }
-    return [f"{text}: {join_names(columns)}" for text, columns in by_kind.items() if columns]

@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from dlspec.data.dataset import Split
+from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
-from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, MAX_SAMPLES, Indices
+from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, MAX_SAMPLES, Indices, check_resamples
 from dlspec.inference.evaluation.decision_threshold import DEFAULT_THRESHOLD, choose_threshold
 from dlspec.inference.evaluation.error_inputs import InputDescriber
 from dlspec.inference.evaluation.evaluation_data import (
     EvaluationData,
     OpenedData,
-    SplitName,
     find_group_cells,
     open_own_data,
 )
@@ -69,8 +69,9 @@ def evaluate_run(
         report_batch: called after each batch, to show progress
 
     Raises:
-        UserError: if the run's data can't be opened, or the split or column is unknown.
+        UserError: if the run's data can't be opened, the split or column is unknown, or `resamples` is out of range.
     """
+    check_resamples(resamples)
     if data is None:
         opened = opened or open_own_data(run)
         data = opened.select(split, run.data)
@@ -161,7 +162,7 @@ def _describe_targets(
     run: LoadedRun, data: EvaluationData, results: ResultsCollector, thresholds: Sequence[ChosenThreshold]
 ) -> dict[str, dict[str, Any]]:
     describer = InputDescriber(run.data, data.split, data.table, run.preparation)
-    chosen = {each.target: each.threshold.to_json() for each in thresholds}
+    chosen = {each.target: each.to_json() for each in thresholds}
     return {
         name: {
             **found.to_json(),

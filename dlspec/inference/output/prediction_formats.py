@@ -8,6 +8,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from typing import Any, BinaryIO, Protocol
 
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from dlspec.errors import UserError
 from dlspec.formatting import first_line, quote_spreadsheet_formula
 from dlspec.inference.output.number_formats import list_values
 
-PROBLEM = "problem"  # the column with the reason why a row has no answer
+PROBLEM = "problem"  # the column with the reason why a row has no answer, unless there is another of that name
 PredictionColumn = Sequence[Any] | NDArray[Any]
 PredictionColumns = Mapping[str, PredictionColumn]
 Reasons = Sequence[str | None]
@@ -56,7 +57,7 @@ class JsonLinesFormat:
             dict(zip(names, values, strict=True)) for values in zip(*map(list_values, columns.values()), strict=True)
         )
         if reasons is not None:
-            rows = _add_reasons(rows, reasons)
+            rows = _add_reasons(rows, reasons, name_problem_column(columns))
         encode = _JSON.encode
         text = "".join(f"{encode(row)}\n" for row in rows)
         self._file.write(text.encode(errors="backslashreplace"))
@@ -69,9 +70,16 @@ class JsonLinesFormat:
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
-def _add_reasons(rows: Iterable[dict[str, Any]], reasons: Reasons) -> Iterator[dict[str, Any]]:
+def _add_reasons(rows: Iterable[dict[str, Any]], reasons: Reasons, name: str) -> Iterator[dict[str, Any]]:
     for row, reason in zip(rows, reasons, strict=True):
-        yield row if reason is None else {**row, PROBLEM: reason}
+        yield row if reason is None else {**row, name: reason}
+
+
+def name_problem_column(columns: Iterable[str]) -> str:
+    """Name the column of reasons so that it replaces no output column: `problem`, else `problem_2`, ..."""
+    taken = set(columns)
+    names = chain([PROBLEM], (f"{PROBLEM}_{number}" for number in count(2)))
+    return next(each for each in names if each not in taken)
 
 
 class DelimitedFormat:
@@ -88,7 +96,7 @@ class DelimitedFormat:
         if not self._names:
             self._names = list(columns)
             self._has_problems = reasons is not None
-            head = [*self._names, PROBLEM] if self._has_problems else self._names
+            head = [*self._names, name_problem_column(self._names)] if self._has_problems else self._names
             self._write_rows([[quote_spreadsheet_formula(name) for name in head]])
         elif reasons is not None and not self._has_problems:
             self._add_problem_column()
@@ -115,7 +123,7 @@ class DelimitedFormat:
             self._file.truncate()
             with io.TextIOWrapper(copy, encoding="utf-8", newline="") as lines:
                 reader = csv.reader(lines, delimiter=self._delimiter)
-                self._write_rows([[*next(reader), PROBLEM]])
+                self._write_rows([[*next(reader), name_problem_column(self._names)]])
                 for rows in _take_chunks(reader):
                     self._write_rows([*cells, ""] for cells in rows)
         self._has_problems = True
@@ -207,8 +215,8 @@ class ParquetFormat:
         import pyarrow
 
         arrays = {name: self._make_array(name, values) for name, values in columns.items()}
-        count = len(next(iter(columns.values()), ()))
-        arrays[PROBLEM] = pyarrow.array(list(reasons or [None] * count), pyarrow.string())
+        rows = len(next(iter(columns.values()), ()))
+        arrays[name_problem_column(columns)] = pyarrow.array(list(reasons or [None] * rows), pyarrow.string())
         table = pyarrow.table(arrays)
         if self._writer is not None:
             self._write_table(table)

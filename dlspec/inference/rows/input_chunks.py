@@ -74,8 +74,9 @@ def iterate_row_chunks(
             made = _make_row_chunk(columns, merged.lines, problems, rows, first_row, file, inputs.names)
             yield made
             first_row += len(made)
-    if not first_row and inputs.files:
-        raise DataError(SETTING, f"'{inputs.files[0]}' has no rows of data")
+    if not first_row:
+        read = f"'{inputs.files[0]}'" if inputs.files else "standard input"
+        raise DataError(SETTING, f"{read} has no rows of data")
 
 
 def _read_chunks(inputs: InputFiles, settings: InputSettings, bad: BadRowList, max_rows: int) -> Iterator[Located]:
@@ -87,7 +88,7 @@ def _read_chunks(inputs: InputFiles, settings: InputSettings, bad: BadRowList, m
         reader = TextFileReader(Path(STANDARD_INPUT), options, bad, max_rows)
         yield from ((0, chunk) for chunk in reader.read_lines(StandardInputLines(options.encoding, options.comment)))
     elif inputs.kind == "texts":
-        yield from read_text_files(inputs, settings, bad, max_rows)
+        yield from read_text_files(inputs, settings, bad)
     elif inputs.kind == "user":
         yield from read_user_rows(inputs, settings, max_rows)
     else:

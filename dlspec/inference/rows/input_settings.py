@@ -19,7 +19,7 @@ from dlspec.data.sources.source import DataSource
 from dlspec.data.sources.table_settings import TableSettings
 from dlspec.data.sources.user_rows import UserRows
 from dlspec.data.tables.column_use import ALL_COLUMNS, ColumnUse
-from dlspec.data.tables.file_reader import ENDINGS, choose_format, list_unused_options
+from dlspec.data.tables.file_reader import ENDINGS, choose_format, get_ending, list_unused_options
 from dlspec.data.tables.read_options import ReadOptions, RowFormat
 from dlspec.errors import Code, DataError, suggest
 
@@ -67,8 +67,7 @@ class InputSettings:
         written = self.written.get("format")
         if written is not None:
             return _check_options({"format": written}).format or "csv"
-        ending = Path(file.name.lower().removesuffix(".gz")).suffix
-        if self.options.format is not None and ending not in _CLEAR_ENDINGS:
+        if self.options.format is not None and get_ending(file) not in _CLEAR_ENDINGS:
             return self.options.format
         return choose_format(file, DEFAULT_OPTIONS)
 
@@ -140,8 +139,7 @@ def _find_trained_format(source: TableSettings) -> RowFormat | None:
     first = path[0] if isinstance(path, list) and path else path
     if not isinstance(first, str) or isinstance(source, FileSource | UserRows):
         return None
-    ending = Path(first.lower().removesuffix(".gz")).suffix
-    return ENDINGS.get(ending)
+    return ENDINGS.get(get_ending(Path(first)))
 
 
 def _find_text_column(source: DataSource, fitted: FittedTable) -> str:

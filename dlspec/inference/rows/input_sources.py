@@ -9,7 +9,7 @@ from typing import Literal
 
 from dlspec.data.files.paths import expand_home
 from dlspec.data.tables.file_pattern import FILE_COLUMN, list_files
-from dlspec.data.tables.file_reader import ENDINGS
+from dlspec.data.tables.file_reader import ENDINGS, get_ending
 from dlspec.data.tables.input_files import MAX_FILES, find_input_files
 from dlspec.data.tables.table import Column
 from dlspec.errors import Code, DataError
@@ -37,20 +37,23 @@ class InputFiles:
         return tuple(map(str, self.files))
 
 
-def find_inputs(source: str | Sequence[str], settings: InputSettings) -> InputFiles:
+def find_inputs(source: str | Sequence[str], settings: InputSettings, setting: str = SETTING) -> InputFiles:
     """Find the files of a path, a list of paths, a glob, a folder, or a path with braces.
 
     Args:
         source: what the user writes as `input`
         settings: how files are read
+        setting: the setting that messages suggest
 
     Raises:
         DataError: if a file is missing, or its format is unknown.
     """
     paths = [source] if isinstance(source, str) else list(source)
+    if not all(paths):
+        raise DataError(setting, f"the name of a file is empty; write the file, such as {setting}=new.csv")
     if STANDARD_INPUT in paths:
         if len(paths) > 1:
-            raise DataError(SETTING, "standard input, -, can't be read together with files; name one of them")
+            raise DataError(setting, "standard input, -, can't be read together with files; name one of them")
         return InputFiles("stdin")
     if settings.user_rows is not None:
         return InputFiles("user", tuple(map(Path, paths)))
@@ -58,11 +61,13 @@ def find_inputs(source: str | Sequence[str], settings: InputSettings) -> InputFi
         table, _ = list_files(paths[0])
         caught = {name: column for name, column in table.columns.items() if name != FILE_COLUMN}
         return InputFiles("texts", tuple(map(Path, table.files)), caught)
-    files = find_input_files([each for path in paths for each in _list_folder(path, settings)], setting=SETTING)
+    files = find_input_files(
+        [each for path in paths for each in _list_folder(path, settings, setting)], setting=setting
+    )
     return InputFiles(_choose_kind(files, settings), tuple(files))
 
 
-def _list_folder(path: str, settings: InputSettings) -> list[str]:
+def _list_folder(path: str, settings: InputSettings, setting: str) -> list[str]:
     """Return the files of a folder that can be read, or the path itself if it is a file or a pattern."""
     folder = expand_home(path)
     try:
@@ -71,27 +76,23 @@ def _list_folder(path: str, settings: InputSettings) -> list[str]:
         found = sorted(each for each in folder.iterdir() if not each.name.startswith(".") and each.is_file())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(SETTING, f"'{path}' can't be read: {reason}", Code.FILE_UNREADABLE) from None
-    readable = [each for each in found if settings.reads_whole_files or _get_ending(each) in ENDINGS]
+        raise DataError(setting, f"'{path}' can't be read: {reason}", Code.FILE_UNREADABLE) from None
+    readable = [each for each in found if settings.reads_whole_files or get_ending(each) in ENDINGS]
     if not readable:
         endings = "no files" if settings.reads_whole_files else f"no files that end in {', '.join(ENDINGS)}"
-        raise DataError(SETTING, f"the folder '{path}' has {endings}", Code.NO_MATCH)
-    kinds = sorted({_get_ending(each) for each in readable})
+        raise DataError(setting, f"the folder '{path}' has {endings}", Code.NO_MATCH)
+    kinds = sorted({get_ending(each) for each in readable})
     if len(kinds) > 1 and not settings.reads_whole_files:
-        found_kinds, fix = " and ".join(kinds), f"input='{folder / ('*' + kinds[0])}'"
-        raise DataError(SETTING, f"the folder '{path}' has files of several formats, {found_kinds}; write {fix}")
+        found_kinds, fix = " and ".join(kinds), f"{setting}='{folder / ('*' + kinds[0])}'"
+        raise DataError(setting, f"the folder '{path}' has files of several formats, {found_kinds}; write {fix}")
     if len(readable) > MAX_FILES:
-        raise DataError(SETTING, f"the folder '{path}' has more than {MAX_FILES:,} files", Code.TOO_LARGE)
+        raise DataError(setting, f"the folder '{path}' has more than {MAX_FILES:,} files", Code.TOO_LARGE)
     return [str(each) for each in readable]
-
-
-def _get_ending(file: Path) -> str:
-    return Path(file.name.lower().removesuffix(".gz")).suffix
 
 
 def _choose_kind(files: Sequence[Path], settings: InputSettings) -> InputKind:
     """Choose how files are read, by the ending of the first."""
-    ending = _get_ending(files[0])
+    ending = get_ending(files[0])
     if settings.array_column and files[0].name.lower().removesuffix(".gz").endswith(_IDX_ENDINGS):
         return "idx"
     if settings.written.get("format") is not None:

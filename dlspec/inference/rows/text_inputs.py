@@ -17,7 +17,6 @@ from dlspec.inference.rows.input_settings import InputSettings
 from dlspec.inference.rows.input_sources import InputFiles
 
 FILE_LINE = 1  # where a text that is a whole file begins
-MAX_CHUNK_CHARACTERS = 64_000_000  # of the texts that are read before they are answered
 
 
 def read_lines(lines: TextLines, column: str, max_rows: int) -> Iterator[TableChunk]:
@@ -44,15 +43,16 @@ def read_lines(lines: TextLines, column: str, max_rows: int) -> Iterator[TableCh
 
 
 def read_text_files(
-    inputs: InputFiles, settings: InputSettings, bad: BadRowCollector, max_rows: int
+    inputs: InputFiles, settings: InputSettings, bad: BadRowCollector
 ) -> Iterator[tuple[int, TableChunk]]:
     """Yield each file as a row, with what the braces of the path catch; one that is not text is a bad row.
+
+    Every file is a chunk of its own, so that its row knows its file.
 
     Args:
         inputs: the files
         settings: how they are read
         bad: is given the files that can't be read
-        max_rows: unused: every file is a chunk, so that rows know their file
     """
     encoding = str(settings.written.get("encoding") or settings.options.encoding)
     for number, file in enumerate(inputs.files):

@@ -16,7 +16,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pydantic import ValidationError
 
-from dlspec.data.tables import json_lines, text_column
+from dlspec.data.tables import json_lines, text_column, text_lines
 from dlspec.data.tables.input_files import find_input_files
 from dlspec.data.tables.reading import read_table
 from dlspec.data.tables.table import ReadNotes, ReadOptions, Table
@@ -408,3 +408,12 @@ def test_rows_that_can_simply_be_split_are_read_as_the_csv_module_reads_them(tmp
     assert table.columns["id"].tolist() == [row[0] for row in expected]
     assert table.columns["name"].tolist() == [row[1].strip() or None for row in expected]
     assert table.line_of_row[[299, 300, 301, 999]].tolist() == [301, 302, 304, 1002]
+
+
+def test_long_lines_are_not_read_ahead_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_lines, "BLOCK_CHARACTERS", 100)
+    (tmp_path / "in.csv").write_text(f"{'x' * 60},1\n" * 9)
+    lines = text_lines.TextLines(tmp_path / "in.csv", "utf-8")
+    with lines.open():
+        counts = [len(lines.take_plain_lines(50, '"')) for _ in range(6)]
+    assert counts == [2, 2, 2, 2, 1, 0]

@@ -231,6 +231,7 @@ def test_the_command_refuses_what_it_does_not_know(folder: Path) -> None:
         ([made, "resamples=-1"], "resamples must be a whole number from 0"),
         ([made, "checkpoint=first"], "checkpoint must be best or last"),
         ([made, "data.path=nothing.csv"], "nothing.csv"),
+        ([made, "data.path=null"], "data.path must be a file or a list of files, got null"),
         ([made, f"data.path={folder / 'new.csv'}", "data.delimitr=x"], "delimiter"),
         ([], "no run given"),
     ):

@@ -102,6 +102,14 @@ def test_globs_lists_folders_and_gzip(tmp_path: Path) -> None:
             read_all(source)
     with pytest.raises(DataError, match="has no rows of data"):
         read_all(write(tmp_path / "empty.csv", "a,b\n"))
+    with pytest.raises(DataError, match="the name of a file is empty"):  # an empty variable of the shell
+        read_all("")
+
+
+def test_standard_input_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    with pytest.raises(DataError, match="standard input has no rows of data"):
+        read_all("-")
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

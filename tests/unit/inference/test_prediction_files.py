@@ -78,6 +78,22 @@ def test_parquet_columns_that_start_empty(tmp_path: Path) -> None:
     assert found == {"row": [1, 2], "price": [None, 2.5], "never": [None, None], "problem": ["why", None]}
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_an_output_column_named_problem_is_kept(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"out{ending}"
+    if ending == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+    write_file(path, ({"problem": ["yes", None]}, {1: "why"}))
+    if ending == ".parquet":
+        found = parquet.read_table(path).to_pylist()
+    elif ending == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            found = [{name: each or None for name, each in row.items()} for row in csv.DictReader(file)]
+    else:
+        found = [{"problem_2": None, **json.loads(line)} for line in path.read_text(encoding="utf-8").splitlines()]
+    assert found == [{"problem": "yes", "problem_2": None}, {"problem": None, "problem_2": "why"}]
+
+
 def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     with open_prediction_file("-") as writer:
         writer.write({"text": ["é"]}, {})

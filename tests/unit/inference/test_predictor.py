@@ -154,6 +154,17 @@ def test_a_missing_column_is_named(churn: dlspec.Predictor) -> None:
         churn.predict(np.zeros((3, 7)))
 
 
+def test_arguments_without_effect_are_refused(churn: dlspec.Predictor) -> None:
+    rows = [{"age": 30}]
+    with pytest.raises(dlspec.UserError, match="split='validation' has no effect on new rows"):
+        churn.evaluate(rows, split="validation")
+    with pytest.raises(dlspec.UserError, match="resamples must be a whole number from 0 to 100,000, got -1"):
+        churn.evaluate(resamples=-1)
+    for columns, message in (([], "at least one output column"), (["row", "row"], "'row' is given twice")):
+        with pytest.raises(dlspec.UserError, match=message):
+            churn.predict(rows, columns=columns)
+
+
 def test_labels_are_joined(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     found = dlspec.predictor("runs/table_of_labels").predict(read_rows(folder), probabilities=True)

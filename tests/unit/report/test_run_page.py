@@ -176,6 +176,17 @@ def test_kinds_of_targets(opened, tmp_path: Path) -> None:
 
 
 @needs_chromium
+def test_a_threshold_that_is_worse_on_the_evaluated_rows_is_not_advised(opened, tmp_path: Path) -> None:
+    threshold = {**TWO_CLASSES["threshold"], "evaluated_score": 0.7, "evaluated_default_score": 0.75}
+    page = opened(
+        make_run(tmp_path / "run", make_evaluation(targets={"label": {**TWO_CLASSES, "threshold": threshold}}))
+    )
+    card = page.ask("document.querySelector('.target').innerText")
+    assert "but a worse one on the rows of this evaluation, 0.7000 instead of 0.7500" in card
+    assert "output=predictions.csv" not in card
+
+
+@needs_chromium
 def test_what_strangers_wrote_is_text(opened, tmp_path: Path) -> None:
     hostile = {**CLASSES, "kind": HOSTILE, "classes": [HOSTILE[:60] + "a", HOSTILE[:60] + "b"],
                "confusion": [[1, 2], [3, 4]], "threshold": {"value": 0.3, "metric": HOSTILE, "split": HOSTILE},

@@ -106,12 +106,14 @@ function scatterPlot(area, target) {
 // ---- threshold ------------------------------------------------------------------------------------------------------
 
 function thresholdAdvice(target) {
-  const { value, metric, split, score, default_score: usual } = target.threshold;
+  const { value, metric, split, score, default_score: usual, evaluated_score: here, evaluated_default_score: usualHere } = target.threshold;
   const positive = positiveOf(target) ?? "the positive class";
   const rows = split ? ` on the ${split} split` : "";
   const caption = make("figcaption", {}, make("b", {}, "Threshold"));
   if (value === 0.5) return make("figure", {}, caption, make("p", {}, `Predict ${positive} above a probability of 0.5, as the network does: no other threshold gives a better ${metric || "result"}${rows}.`));
+  const scores = isNumber(here) && isNumber(usualHere) ? `${shortNumber(here)} instead of ${shortNumber(usualHere)}` : "";
+  if (scores && here < usualHere) return make("figure", {}, caption, make("p", {}, `Predict ${positive} above a probability of 0.5, as the network does: ${shortNumber(value, 3)} gives the best ${metric || "result"}${rows}, but a worse one on the rows of this evaluation, ${scores}.`));
   const gain = isNumber(score) && isNumber(usual) ? `, ${shortNumber(score)} instead of ${shortNumber(usual)}` : "";
-  const advice = `Predict ${positive} above a probability of ${shortNumber(value, 3)} rather than 0.5: this gives the best ${metric || "result"}${rows}${gain}.`;
+  const advice = `Predict ${positive} above a probability of ${shortNumber(value, 3)} rather than 0.5: this gives the best ${metric || "result"}${rows}${gain}${scores ? `; on the rows of this evaluation ${scores}` : ""}.`;
   return make("figure", {}, caption, make("p", {}, advice), command(`${DATA.threshold_command}${value}`));
 }
