@@ -120,8 +120,9 @@ def throw(keys: list[str], count: int, folder: Path) -> Counter[int]:
             flags = ["-m", "hydra/launcher=dlspec"] if sum(codes.values()) % 4 == 0 else []
             try:
                 codes[end(sum(codes.values()), [*flags, *WORDS, word], folder)] += 1
-            except BaseException as error:
+            except (Exception, SystemExit) as error:
                 failed.append(f"{[*flags, word]}: {type(error).__name__}: {error}")
+                print(failed[-1], flush=True)  # at once, as all values take minutes
                 codes[-1] += 1
     assert failed == []
     assert sorted(each.name for each in folder.iterdir()) == ["inside"]  # nothing was written elsewhere
