@@ -36,6 +36,9 @@ T = TypeVar("T")
 
 def _write_hydra_file(path: Path, text: str) -> None:
     """Write a file of `.hydra/`, by the rule for all files below a run's folder."""
+    if "\0" in str(path):
+        found = f"hydra.output_subdir {format_value(path.parent.name)} can't be a folder's name"
+        raise UserError(f"{found}; write hydra.output_subdir=.hydra, or leave it out")
     refuse_links(Path(HydraConfig.get().runtime.output_dir), [path.parent])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_unsynced(path, text)

@@ -203,3 +203,9 @@ class FakeProcess:
     def join(self, seconds: float | None = None) -> None: ...
 
     def kill(self) -> None: ...
+
+
+def test_a_subfolder_of_hydra_with_a_nul_character(dlspec: Run, work: Path) -> None:
+    refused = dlspec(*RUN, "hydra.output_subdir='a\0b'", "hydra.run.dir=made")
+    check_refused(refused)
+    assert "can't be a folder's name; write hydra.output_subdir=.hydra" in refused.err
