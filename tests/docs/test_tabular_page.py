@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from helpers.command_line import QUICK, CommandResult
 from helpers.docs_examples import find_examples, read_doc
@@ -37,6 +38,7 @@ def run_page(dlspec: Callable[..., CommandResult], words: list[str]) -> CommandR
     return dlspec(*words, *QUICK, *([INLINE] if words[0] == "-m" else []))
 
 
+@pytest.mark.soak  # 22 s
 def test_the_commands_run_as_written(
     dlspec: Callable[..., CommandResult], work: Path, write: Callable[[str, str], Path]
 ) -> None:

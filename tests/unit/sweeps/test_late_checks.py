@@ -48,6 +48,7 @@ def hide_times(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if not line.startswith(("epoch ", "test ")))
 
 
+@pytest.mark.soak
 def test_it_ends_as_if_all_were_checked_first(work: Path, dlspec: Run, all_first: Callable[[], None]) -> None:
     late = dlspec(*INLINE, "seed=range(4)", "optimizer.lr=0.1,0.2")
     tree, leaderboard = read_sweep_json(work), (work / "sweep/leaderboard.csv").read_text()
@@ -123,6 +124,7 @@ def test_a_value_of_each_setting_is_checked_first(tmp_path: Path) -> None:
     assert checked == [("model=a", "seed=0"), ("model=b", "seed=0"), ("model=c", "seed=0"), ("model=a", "seed=1")]
 
 
+@pytest.mark.soak
 def test_an_edited_file_makes_other_jobs(work: Path, dlspec: Run, write: Callable[[str, str], Path]) -> None:
     write("conf/model/mine.yaml", "layers: [Flatten, {Linear: 10}]")
     words = (*INLINE, "model=mine", "seed=0,1,2")
@@ -134,6 +136,7 @@ def test_an_edited_file_makes_other_jobs(work: Path, dlspec: Run, write: Callabl
     assert [each[:3] for each in list_jobs(work)] == [(each, str(each), "finished") for each in range(6)]
 
 
+@pytest.mark.soak
 def test_a_repeated_default_makes_no_other_jobs(work: Path, dlspec: Run) -> None:
     assert dlspec(*INLINE, "seed=0,1,2").code == 0
     before = {path: path.stat().st_mtime_ns for path in work.glob("sweep/*/metrics.jsonl")}
@@ -154,6 +157,7 @@ def test_equal_jobs(work: Path, dlspec: Run) -> None:
     )
 
 
+@pytest.mark.soak
 def test_a_job_that_was_only_listed_keeps_its_number(work: Path, dlspec: Run) -> None:
     assert dlspec(*INLINE, "seed=0,1").code == 0
     tree = read_sweep_json(work)
@@ -172,6 +176,7 @@ def test_a_folder_that_two_jobs_would_have_stops_it(work: Path, dlspec: Run) -> 
     assert [each[2] for each in list_jobs(work)] == ["finished", "finished", "refused"]
 
 
+@pytest.mark.soak
 def test_with_rerun_changed_all_are_checked_first(work: Path, dlspec: Run) -> None:
     assert dlspec(*INLINE, "seed=0,1,2").code == 0
     said = dlspec(*INLINE, "seed=0,1,2", "sweep.rerun=changed")
