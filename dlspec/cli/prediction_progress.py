@@ -10,10 +10,8 @@ from collections.abc import Iterable, Iterator
 from dlspec.data.encoding.table_notes import describe_notes
 from dlspec.errors import replace_in_lines
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
+from dlspec.progress_lines import ProgressLine
 
-SECONDS_BEFORE = 2.0  # until progress is shown
-SECONDS_BETWEEN = 0.5
-SECONDS_BETWEEN_LINES = 30.0  # where the line can't be replaced
 MAX_LISTED = 5
 
 
@@ -21,9 +19,7 @@ class PredictionProgress:
     """Counts the rows of a command and shows them."""
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._next = self._start + SECONDS_BEFORE
-        self._is_shown = False
+        self._line = ProgressLine()
         self._chunk = RowChunk({})
         self.rows = self.left_out = 0
         self._reasons: list[str] = []
@@ -41,22 +37,13 @@ class PredictionProgress:
         self._notes += answers.notes
         for position in sorted(answers.problems)[: MAX_LISTED - len(self._reasons)]:
             self._reasons.append(f"{self._chunk.locate(position)}: {answers.problems[position]}")
-        self._show()
-
-    def _show(self) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        line = f"{self.rows:,} rows, {self.rows / (now - self._start):,.0f} rows/s"
-        is_terminal = sys.stderr.isatty()
-        self._next = now + (SECONDS_BETWEEN if is_terminal else SECONDS_BETWEEN_LINES)
-        self._is_shown = is_terminal
-        print(f"\r{line}\033[K" if is_terminal else line, end="" if is_terminal else "\n", file=sys.stderr, flush=True)
+        if self._line.is_due:
+            speed = self.rows / (time.monotonic() - self._line.began)
+            self._line.show(f"{self.rows:,} rows, {speed:,.0f} rows/s")
 
     def finish(self) -> None:
         """Print what was unknown or missing, and which rows have no prediction."""
-        if self._is_shown:
-            print("\r\033[K", end="", file=sys.stderr)
+        self._line.close()
         notes = "; ".join(describe_notes(self._notes))
         lines = [*([f"the rows have {notes}"] if notes else []), *self._describe_left_out()]
         if lines:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from dlspec.jobs.environment import get_nested_value
 from dlspec.jobs.job import Job
 from dlspec.jobs.run_preparation import OpenedSpec, Preparation, PreparedRun
 from dlspec.language.yaml.yaml_files import load_yaml_file
+from dlspec.progress_lines import open_status_line
 from dlspec.runs.file_names import SPEC_FILE
 from dlspec.training.components import Model, Optimization, TrainingData
 from dlspec.training.health.out_of_memory import free_unused_memory
@@ -27,21 +26,9 @@ def make_job(preparation: Preparation, *, shows_progress: bool = True) -> Job:
     if not gc.isenabled():  # a process of the command line: see dlspec.cli.main
         gc.freeze()  # before the network is built, as frozen objects are never freed
         gc.enable()
-    with _open_status_line(shows_progress) as print_status:
-        prepared = _prepare_with_found_settings(preparation, print_status)
+    with open_status_line(shows_progress) as show:
+        prepared = _prepare_with_found_settings(preparation, lambda text: show(f"{text} ..."))
     return Job(prepared, _make_trainer(prepared), shows_progress)
-
-
-@contextmanager
-def _open_status_line(shows_progress: bool) -> Iterator[Callable[[str], None]]:
-    """Yield a function that prints a status line over the previous one on the terminal; clear the line at the end."""
-    if not shows_progress or not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    try:
-        yield lambda text: print(f"\r\033[K{text} ...", end="", file=sys.stderr, flush=True)
-    finally:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _prepare_with_found_settings(preparation: Preparation, print_status: Callable[[str], None]) -> PreparedRun:

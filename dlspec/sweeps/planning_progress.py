@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from dlspec.formatting import format_duration
-
-SECONDS_BEFORE_FIRST = 2.0  # short checks show nothing
-SECONDS_BETWEEN_LINES = 0.5  # on a terminal, where a line replaces the one before
-SECONDS_BETWEEN_LOG_LINES = 30.0  # elsewhere
+from dlspec.progress_lines import ProgressLine
 
 
 class PlanningProgress:
@@ -21,22 +17,13 @@ class PlanningProgress:
     """
 
     def __init__(self, total: int, max_seconds: float | None = None) -> None:
-        self.total, self._max_seconds, self._began = total, max_seconds, time.monotonic()
-        self._next = self._began + SECONDS_BEFORE_FIRST
-        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._has_printed = False
+        self.total, self._max_seconds, self._line = total, max_seconds, ProgressLine()
 
     def update(self, done: int) -> None:
         """Print a line after `done` jobs, if one is due."""
-        now = time.monotonic()
-        if now < self._next or done >= self.total:
-            return
-        left = format_duration(self._estimate_seconds(done, now - self._began))
-        text = f"checked the specs of {done:,} of {self.total:,} jobs, {left} left"
-        print(f"\r\033[K{text}" if self._is_terminal else text, end="" if self._is_terminal else "\n",
-              file=sys.stderr, flush=True)  # fmt: skip
-        self._has_printed = True
-        self._next = now + (SECONDS_BETWEEN_LINES if self._is_terminal else SECONDS_BETWEEN_LOG_LINES)
+        if done < self.total and self._line.is_due:
+            left = format_duration(self._estimate_seconds(done, time.monotonic() - self._line.began))
+            self._line.show(f"checked the specs of {done:,} of {self.total:,} jobs, {left} left")
 
     def _estimate_seconds(self, done: int, seconds: float) -> float:
         left = seconds / done * (self.total - done)
@@ -44,5 +31,4 @@ class PlanningProgress:
 
     def close(self) -> None:
         """Remove the line from a terminal."""
-        if self._has_printed and self._is_terminal:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        self._line.close()

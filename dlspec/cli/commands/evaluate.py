@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dlspec.cli.console_output import print_message
@@ -22,6 +21,7 @@ from dlspec.inference.loading.run_files import read_trained_device
 from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
 from dlspec.jobs.run_resuming import find_run_folder
 from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.progress_lines import open_status_line
 
 WORDS = ("run", "split", "checkpoint", "by", "resamples", "pictures", "device", "imports")
 
@@ -32,8 +32,11 @@ def main(argv: Sequence[str]) -> int:
     split, resamples = arguments.get_split(), _read_resamples(arguments)
     pictures = "pictures" not in arguments.words or arguments.get_flag("pictures")
     run = _load_run(arguments)
-    with _show_progress() as report_batch:
-        evaluation = _evaluate(run, arguments, split, resamples, report_batch)
+    with open_status_line() as show:
+        show("reading the data ...")
+        evaluation = _evaluate(
+            run, arguments, split, resamples, lambda done, total: show(f"evaluating: {done:,} of {total:,} batches")
+        )
     _print_notes(evaluation)
     print_message(str(evaluation))
     written = write_evaluation(evaluation, pictures=pictures)
@@ -89,21 +92,6 @@ def _read_resamples(arguments: RunArguments) -> int:
         return DEFAULT_RESAMPLES
     check_resamples(value)
     return int(value)
-
-
-@contextmanager
-def _show_progress() -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows on a terminal how many batches are evaluated."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    print("\rreading the data ...", end="", file=sys.stderr, flush=True)
-    try:
-        yield lambda done, total: print(
-            f"\r\033[Kevaluating: {done:,} of {total:,} batches", end="", file=sys.stderr, flush=True
-        )
-    finally:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _print_notes(evaluation: Evaluation) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from dlspec.errors import UserError
 from dlspec.jobs.composed_spec import make_preparation
 from dlspec.jobs.data_inspection import inspect_data, write_data_settings
 from dlspec.jobs.error_reporting import EXIT_OK
+from dlspec.progress_lines import open_status_line
 from dlspec.runs.io import write_text
 
 HEADER = "# Written by 'inspect': the kinds are those that were inferred.\n"
@@ -32,11 +32,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_arguments(parser, argv)
     if arguments.write is not None:
         _check_new_file(arguments.write)
-    if sys.stderr.isatty():
-        print("reading the data ...", end="", file=sys.stderr, flush=True)
-    spec, inspection = inspect_data(make_preparation(compose_arguments(arguments)))
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    with open_status_line() as show:
+        show("reading the data ...")
+        spec, inspection = inspect_data(make_preparation(compose_arguments(arguments)))
     print_message(json.dumps(inspection.to_json(), indent=2) if arguments.json else str(inspection))
     if arguments.write is not None:
         settings = write_data_settings(spec, inspection)
