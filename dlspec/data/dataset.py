@@ -91,6 +91,13 @@ class Split:
         (target,) = self.targets.values()
         return target
 
+    def take(self, rows: slice | Tensor) -> Split:
+        """Return some samples: a slice, or those with these indices (int64)."""
+        return Split(
+            {name: each[rows] for name, each in self.tensors.items()},
+            {name: each[rows] for name, each in self.targets.items()},
+        )
+
     def input(self, name: str) -> Tensor:
         """Return the input of this name: a field, a field's lengths, or a target shifted right by one step.
 

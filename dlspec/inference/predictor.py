@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -218,12 +219,10 @@ class Predictor:
             raise UserError("keep has no effect on the samples of a split, which have no columns; leave it out")
         answers = AnswerColumns(self.batches.targets, self.run.preparation, self._token_targets, options)
         for start in range(0, len(split), self.chunk_rows):
-            rows = slice(start, start + self.chunk_rows)
-            tensors = {name: each[rows] for name, each in split.tensors.items()}
-            part = Split(tensors, {name: each[rows] for name, each in split.targets.items()})
-            for name in self._token_targets.following:
-                tensors.setdefault(f"{name}_lengths", torch.full((len(part),), tensors[name].shape[1]))
-            encoded = EncodedChunk(part, np.arange(len(part)), {})
+            part = split.take(slice(start, start + self.chunk_rows))
+            lengths = {f"{name}_lengths": torch.full((len(part),), part.tensors[name].shape[1])
+                       for name in self._token_targets.following}  # fmt: skip
+            encoded = EncodedChunk(replace(part, tensors={**lengths, **part.tensors}), np.arange(len(part)), {})
             found: Answers = {"row": np.arange(start + 1, start + len(part) + 1)}
             found |= self._predict_split(encoded, start, answers)
             yield AnswerChunk(choose_columns(found, options.columns))

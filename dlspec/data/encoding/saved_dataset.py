@@ -92,8 +92,7 @@ def read_saved_dataset(saved: Mapping[str, Any]) -> Dataset | None:
     lengths = [_read_name(each) for each in _read_list(found, "lengths", MAX_FIELDS)]
     _check_names(fields, targets, lengths)
     train = _make_zeros(fields, targets, lengths)
-    empty = Split({name: each[:0] for name, each in train.tensors.items()},
-                  {name: each[:0] for name, each in train.targets.items()})  # fmt: skip
+    empty = train.take(slice(0))
     reconstructed = _read_name(found.get("reconstructed_field"))
     origin = found.get("origin")
     if not isinstance(origin, Mapping) or reconstructed not in ("", *(each.name for each in fields)):

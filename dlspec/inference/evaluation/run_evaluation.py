@@ -14,7 +14,7 @@ from dlspec.data.dataset import Split
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
-from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, MAX_SAMPLES, Indices, check_resamples
+from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, MAX_SAMPLES, check_resamples
 from dlspec.inference.evaluation.decision_threshold import DEFAULT_THRESHOLD, choose_threshold
 from dlspec.inference.evaluation.error_inputs import InputDescriber
 from dlspec.inference.evaluation.evaluation_data import (
@@ -113,21 +113,14 @@ def _limit_samples(evaluator: Evaluator, data: EvaluationData) -> tuple[Evaluati
     first = np.arange(count)
     table = None if data.table is None else data.table.take(first)
     note = f"trainer.limit_batches of the run keeps {count:,} of {total:,} rows"
-    return replace(data, split=select_samples(data.split, first), table=table), (note,)
-
-
-def select_samples(split: Split, rows: Indices) -> Split:
-    """Return some samples of a split, given by their indices."""
-    chosen = torch.from_numpy(rows)
-    return Split(
-        {name: each[chosen] for name, each in split.tensors.items()},
-        {name: each[chosen] for name, each in split.targets.items()},
-    )
+    return replace(data, split=data.split.take(slice(count)), table=table), (note,)
 
 
 def _evaluate_groups(evaluator: Evaluator, split: Split, cells: NDArray[Any], plan: BootstrapPlan) -> tuple[Group, ...]:
     plan = replace(plan, max_samples=MAX_GROUP_SAMPLES)
-    return tuple(evaluate_groups(cells, lambda rows: evaluate_samples(evaluator, select_samples(split, rows), plan)))
+    return tuple(
+        evaluate_groups(cells, lambda rows: evaluate_samples(evaluator, split.take(torch.from_numpy(rows)), plan))
+    )
 
 
 def _choose_thresholds(

@@ -144,12 +144,7 @@ def spread_samples(split: Split, count: int) -> Split:
     """Select at most `count` samples at equal distances over the split, as it may be sorted by class."""
     if len(split) <= count:
         return split
-    chosen = torch.linspace(0, len(split) - 1, count, dtype=torch.float64).long()
-
-    def select_samples(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: each[chosen] for name, each in tensors.items()}
-
-    return Split(select_samples(split.tensors), select_samples(split.targets))
+    return split.take(torch.linspace(0, len(split) - 1, count, dtype=torch.float64).long())
 
 
 def _most_probable_class(predictions: Tensor, target: Target, dims: int) -> Tensor:
