@@ -100,9 +100,7 @@ def _measure_batch(
     network: Network, criterion: Criterion, data: Dataset, build_mode: BuildMode, batch_size: int
 ) -> _CostMeter:
     meter = _CostMeter(network.module, build_mode)
-    # The data's names, which may differ from the model's; lengths come after the fields and may be left out.
-    names = network.inputs[: len(network.fields)]
-    inputs = [_make_batch(data.sample(name, 1), batch_size, build_mode) for name in names]
+    inputs = [_make_batch(data.sample(name, 1), batch_size, build_mode) for name in network.field_inputs]
     with (
         observe_operations(meter.count_operation),
         saved_tensors_hooks(meter.count_saved_tensor, _forbid_backward),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlspec.data.dataset import Dataset
 from dlspec.errors import Code
@@ -21,6 +21,7 @@ from dlspec.jobs.spec import Spec
 from dlspec.language.problems import Problems
 from dlspec.losses.criterion import Criterion
 from dlspec.network.built_network import Network
+from dlspec.network.module_state import find_device, preserve_buffers
 from dlspec.network.random_state import preserve_random_state
 from dlspec.training.step.precision import Precision
 
@@ -40,7 +41,7 @@ def try_training_step(spec: Spec, data: Dataset, network: Network, criterion: Cr
         criterion: All loss terms.
         problems: Gets the problem.
     """
-    trainer, device = spec.trainer, _find_device(network.module)
+    trainer, device = spec.trainer, find_device(network.module)
     if device.type == "meta" or len(data.train) < TRIAL_SAMPLES:
         return
     step = _TrialStep(data, network, criterion)
@@ -60,10 +61,6 @@ def try_training_step(spec: Spec, data: Dataset, network: Network, criterion: Cr
     if failure is not None and step.find_failure(TRIAL_SAMPLES, 32, device) is None:
         found, fix = f"{failure.layer} {found}", f"PyTorch says: {failure.reason}; {fix}"
         problems.add(Code.UNSUPPORTED, ("trainer", setting), found, fix, at_value=True)
-
-
-def _find_device(module: nn.Module) -> torch.device:
-    return next(module.parameters(), torch.empty(0)).device
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,11 @@ class _TrialStep:
         forward = Precision(precision, device).wrap_forward(module)
         samples_of = self.data.train.get_loss_target
         targets = tuple(samples_of(name)[:samples].to(device) for name in self.criterion.target_names)
-        with preserve_random_state(device), _restore_buffers(module), _record_layers(self.network, layers.append):
+        with (
+            preserve_random_state(device),
+            preserve_buffers(module.buffers()),
+            _record_layers(self.network, layers.append),
+        ):
             try:
                 self.criterion.to(device)
                 loss: Tensor = self.criterion(forward(*self._make_inputs(samples, device)), targets)
@@ -101,20 +102,7 @@ class _TrialStep:
         return None
 
     def _make_inputs(self, samples: int, device: torch.device) -> list[Tensor]:
-        fields = self.network.inputs[: len(self.network.fields)]  # lengths may be left out
-        return [self.data.sample(name, samples).to(device) for name in fields]
-
-
-@contextmanager
-def _restore_buffers(module: nn.Module) -> Iterator[None]:
-    """Restore the buffers, such as the running statistics of batch normalization, after the `with` block."""
-    saved = [(each, each.clone()) for each in module.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for each, before in saved:
-                each.copy_(before)
+        return [self.data.sample(name, samples).to(device) for name in self.network.field_inputs]
 
 
 @contextmanager

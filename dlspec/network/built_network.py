@@ -70,6 +70,11 @@ class Network:
     fewest_steps: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def field_inputs(self) -> tuple[str, ...]:
+        """The data's names of the fields among the inputs, in order; the lengths after them may be left out."""
+        return self.inputs[: len(self.fields)]
+
+    @property
     def max_layer_outputs(self) -> int:
         """The size of the largest layer output for one sample, in numbers."""
         return max((math.prod(each.output.shape) for each in self.layers), default=0)

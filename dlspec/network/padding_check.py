@@ -20,6 +20,7 @@ from dlspec.layouts import TensorInfo
 from dlspec.network.built_network import BuiltLayer, Network
 from dlspec.network.codegen import LAYER_KEY
 from dlspec.network.layer_rules.padding_fixes import suggest_padding_fix
+from dlspec.network.module_state import preserve_buffers
 from dlspec.network.random_state import preserve_random_state
 
 _ROWS = 8  # with a single one, a maximum could be the same by chance
@@ -153,14 +154,10 @@ def _may_normalize_folded_steps(network: Network) -> bool:
 def _train_batch_norms(module: nn.Module) -> Iterator[None]:
     """Put the batch normalizations into training mode, and restore their running statistics afterwards."""
     norms = [each for each in module.modules() if isinstance(each, BATCH_NORM)]
-    buffers = [(each, each.clone()) for norm in norms for each in norm.buffers()]
-    for each in norms:
-        each.train()
-    try:
+    with preserve_buffers(each for norm in norms for each in norm.buffers()):
+        for norm in norms:
+            norm.train()
         yield
-    finally:
-        for buffer, value in buffers:
-            buffer.copy_(value)
 
 
 def _run_recording(module: nn.Module, inputs: list[Tensor], recorded: dict[str, Any]) -> Any:

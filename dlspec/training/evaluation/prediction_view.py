@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.network.module_state import find_device
 from dlspec.network.random_state import preserve_random_state
 from dlspec.training.criterion_interface import CriterionProtocol
 
@@ -112,7 +113,7 @@ class PredictionView:
         Return predictions by target name: numbers, or the probabilities of classes (N, ..., K), for two classes the
         probability of the second one (N, ...).
         """
-        device = next(self.network.parameters(), torch.empty(0)).device
+        device = find_device(self.network)
         predictions = self.criterion.predict(self.network(*(each.to(device) for each in inputs)))
         names = [each.name for each in self.criterion.predicted_targets]
         return {names[0]: predictions} if len(names) == 1 else predictions
@@ -131,7 +132,7 @@ class PredictionView:
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Within this context, run the network in eval mode without gradients. Random generators are restored after it."""
-    was_training, device = network.training, next(network.parameters(), torch.empty(0)).device
+    was_training, device = network.training, find_device(network)
     network.eval()
     try:
         with torch.inference_mode(), preserve_random_state(device):

@@ -14,6 +14,7 @@ from dlspec.data.batches.batch_loader import Batch
 from dlspec.data.batches.tensor_tree import iterate_tensors
 from dlspec.errors import Code, Finding
 from dlspec.network.codegen import LAYER_KEY, TYPE_KEY
+from dlspec.network.module_state import preserve_buffers
 from dlspec.training.criterion_interface import CriterionProtocol, total_loss
 from dlspec.training.health.nan_checks import NotFinite, NotFiniteGradient, find_non_finite
 from dlspec.training.runtime.randomness import preserve_generators
@@ -107,18 +108,14 @@ def _find_gradient_cause(diagnosed_pass: DiagnosedPass, rewind: Callable[[], Non
 @contextmanager
 def _preserve_state(network: nn.Module, rewind: Callable[[], None]) -> Iterator[None]:
     """Rewind the generators to the failed batch; restore buffers, gradients and generators afterwards."""
-    buffers = [(each, each.clone()) for each in network.buffers()]
     gradients = [(each, each.grad) for each in network.parameters()]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
-        with preserve_generators():
+        with preserve_buffers(network.buffers()), preserve_generators():
             rewind()
             yield
     finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
         for parameter, gradient in gradients:
             parameter.grad = gradient
 
