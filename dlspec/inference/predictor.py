@@ -176,8 +176,10 @@ class Predictor:
 
     def needs_all_columns(self, options: AnswerOptions) -> bool:
         """Whether columns of the input are written that the run does not need for its predictions."""
+        if options.keep or not options.columns:
+            return options.keep
         known = {*self._make_empty_answers(options), self.run.require_preparation().id, ROW, "file"}
-        return options.keep or not known.issuperset(options.columns or ())
+        return not known.issuperset(options.columns)
 
     # ---- chunks of rows --------------------------------------------------------------------------------------------
 
