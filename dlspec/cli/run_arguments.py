@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from dlspec.config.saved_run import RUN_FIX
 from dlspec.data.split_indices import SPLITS, SplitName
 from dlspec.errors import UserError, format_value, replace_control_characters, suggest
 
@@ -28,6 +29,13 @@ class RunArguments:
         if isinstance(value, list):
             raise UserError(f"{name} must be one value, got a list")
         return value
+
+    def require_run(self) -> str:
+        """Return the word `run`; UserError if it is not given."""
+        name = self.get_text("run")
+        if not name:
+            raise UserError(f"no run given; {RUN_FIX}")
+        return name
 
     def get_list(self, name: str) -> list[str] | None:
         """Return the items of a word, which may be a list in brackets; None if it is not given."""

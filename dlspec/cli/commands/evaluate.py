@@ -8,7 +8,6 @@ from typing import Any
 
 from dlspec.cli.console_output import print_message
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments, parse_setting
-from dlspec.config.saved_run import RUN_FIX
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError, format_value, replace_control_characters
 from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, check_resamples
@@ -45,10 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _load_run(arguments: RunArguments) -> LoadedRun:
-    name = arguments.get_text("run")
-    if not name:
-        raise UserError(f"no run given; {RUN_FIX}")
-    folder = find_run_folder(name)
+    folder = find_run_folder(arguments.require_run())
     return load_run(
         folder,
         arguments.get_text("checkpoint") or "best",

@@ -9,7 +9,6 @@ from pathlib import Path
 from dlspec.cli.console_output import print_message
 from dlspec.cli.prediction_progress import PredictionProgress
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
-from dlspec.config.saved_run import RUN_FIX
 from dlspec.data.dataset import Split
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError
@@ -70,11 +69,8 @@ def _require(arguments: RunArguments, name: str) -> str:
 
 def load_predictor(arguments: RunArguments) -> Predictor:
     """Load the run that the arguments name."""
-    run = arguments.get_text("run")
-    if not run:
-        raise UserError(f"no run given; {RUN_FIX}")
     return predictor(
-        run,
+        arguments.require_run(),
         checkpoint=arguments.get_text("checkpoint") or "best",
         device=arguments.get_text("device"),
         batch_size=arguments.get_number("batch_size", int),
