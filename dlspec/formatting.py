@@ -121,15 +121,16 @@ def format_argument(key: str, value: Any) -> str:
         key: the path of the setting, such as `data.delimiter`.
         value: a string, number, boolean, null, or a list or mapping of these.
     """
-    return quote_for_shell(f"{key}={_format_for_hydra(value)}")
+    return quote_for_shell(f"{key}={format_hydra_value(value)}")
 
 
-def _format_for_hydra(value: Any) -> str:
+def format_hydra_value(value: Any) -> str:
+    """Format a string, number, boolean, null, list or mapping as Hydra reads it in an override."""
     if isinstance(value, Mapping):
-        inside = (f"{_escape_key(str(key))}: {_format_for_hydra(each)}" for key, each in value.items())
+        inside = (f"{_escape_key(str(key))}: {format_hydra_value(each)}" for key, each in value.items())
         return f"{{{', '.join(inside)}}}"
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(_format_for_hydra, value))}]"
+        return f"[{','.join(map(format_hydra_value, value))}]"
     if isinstance(value, str):
         return format_override("", value)[1:]
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

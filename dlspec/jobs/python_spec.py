@@ -17,8 +17,8 @@ from dlspec.config.overrides import format_choice, parse_overrides, replaces_sec
 from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
-from dlspec.errors import Code, Problem, SpecError, UserError, format_value, suggest
-from dlspec.formatting import format_override
+from dlspec.errors import Code, Problem, SpecError, UserError, suggest
+from dlspec.formatting import format_hydra_value, format_override
 from dlspec.jobs.composed_spec import compose_or_raise
 from dlspec.jobs.rows_in_python import is_table_like, make_table_of_rows
 from dlspec.jobs.run_preparation import Preparation
@@ -166,15 +166,9 @@ def apply_changes(run_folder: Path, changes: SpecInput, data: DataInput) -> tupl
     keys = [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
     return [
         format_override("run", str(run_folder)),
-        *(_format_data_setting(key, value) for key, value in splits.items()),
+        *(f"data.{key}={format_hydra_value(value)}" for key, value in splits.items()),
         *overrides,
     ], keys
-
-
-def _format_data_setting(key: str, value: Any) -> str:
-    """Format a setting of data that were given in Python as an override."""
-    path = f"data.{key}"
-    return format_override(path, value) if isinstance(value, str) else f"{path}={format_value(value, 10**6)}"
 
 
 def _make_data_section(data: Dataset, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from dlspec.sweeps.records.sweep_record import SweepRecord
 from dlspec.sweeps.records.sweep_table import split_override
 
 MAX_SECONDS_OF_FIRST_CHECKS = 10.0  # about 1,500 jobs; the others are checked while these train
-MAX_VALUES_CHECKED_FIRST = (
-    100  # of a setting, each in one job: a setting with more values is hardly wrong in one of them
-)
+# Of a setting, each in one job: a setting with more values is hardly wrong in one of them.
+MAX_VALUES_CHECKED_FIRST = 100
 
 
 class SpecChecks:
