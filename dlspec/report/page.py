@@ -19,25 +19,30 @@ ASSETS = Path(__file__).parent / "assets"
 
 @dataclass(frozen=True)
 class PageKind:
-    """A kind of page: its beginning, by which dlspec knows its own files, and the assets that it is made of."""
+    """A kind of page: the name in its first lines, and the assets that it is made of."""
 
-    start: bytes
-    template: str
+    name: str
+    body: str
     styles: tuple[str, ...]
     scripts: tuple[str, ...]
     libraries: tuple[str, ...]  # scripts of others, each beside its LICENSE
 
+    @property
+    def start(self) -> bytes:
+        """The beginning of the file, by which dlspec knows its own."""
+        return f"<!doctype html>\n<!-- dlspec {self.name} -->".encode()
+
 
 SWEEP_PAGE = PageKind(
-    start=b"<!doctype html>\n<!-- dlspec report -->",
-    template="page.html",
+    name="report",
+    body="sweep_page.html",
     styles=("uplot/uPlot.min.css", "page.css"),
     scripts=("elements", "rows", "table", "plot", "curves", "effects", "parallel", "panels", "main"),
     libraries=("uplot/uPlot.iife.min.js",),
 )
 RUN_PAGE = PageKind(
-    start=b"<!doctype html>\n<!-- dlspec run -->",
-    template="run/run_page.html",
+    name="run",
+    body="run/run_page.html",
     styles=("uplot/uPlot.min.css", "page.css", "run/run_page.css"),
     scripts=(
         "elements", "plot", "run/training_curves", "run/metric_tables", "run/worst_errors", "run/confusion",
@@ -61,9 +66,12 @@ def render_page(kind: PageKind, title: str, data: Any, curves: Any) -> str:
     Returns:
         The HTML.
     """
-    return Template(_read_asset(kind.template)).substitute(
+    shown_title = escape(title.encode(errors="replace").decode())
+    return Template(_read_asset("page.html")).substitute(
+        kind=kind.name,
         policy=_content_security_policy(kind),
-        title=escape(title.encode(errors="replace").decode()),
+        title=shown_title,
+        body=Template(_read_asset(kind.body)).substitute(title=shown_title),
         style=_read_styles(kind),
         script=_read_scripts(kind),
         data=to_script_json(data),
