@@ -66,20 +66,13 @@ def dataset_from_arrays(
         DataError: if an array or a setting cannot be used.
     """
     _check_fractions(validation, test)
-    if not isinstance(split_seed, int) or isinstance(split_seed, bool) or split_seed < 0:
-        raise DataError(
-            "split_seed", f"split_seed must be a whole number >= 0, got {format_value(split_seed)}", Code.WRONG_VALUE
-        )
+    _check_split_seed(split_seed)
     inputs, outputs = _separate_targets(arrays, target)
-    outputs, class_names = _number_classes(outputs)
     label_names = [labels] if isinstance(labels, str) else list(labels)
+    outputs, class_names, notes = _number_classes(outputs, inputs, label_names)
     outputs |= {name: read_multi_label_target(name, outputs) for name in label_names}
     _check_rows(inputs | outputs)
     lengths = {key: inputs.pop(key) for key in _find_lengths(inputs, outputs)}
-    one_hot = [key for key in outputs if key not in label_names and is_one_hot(outputs[key], _list_steps(inputs))]
-    notes = [describe_one_hot(key, outputs[key]) for key in one_hot]
-    class_names |= {key: make_class_names(outputs[key].shape[1]) for key in one_hot}
-    outputs |= {key: outputs[key].argmax(1) for key in one_hot}
     fields = [_make_field(key, values, f"{key}{LENGTHS_SUFFIX}" in lengths) for key, values in inputs.items()]
     targets = [
         infer_target(key, values, inputs, {} if key in label_names else lengths, class_names.get(key, ()))
@@ -95,7 +88,7 @@ def dataset_from_arrays(
     origin: dict[str, Any] = {"validation": validation, "test": test, "split_seed": split_seed}
     origin |= {"labels": label_names} if label_names else {}
     splits = make_splits(stored, found, parts)
-    return Dataset(name, tuple(fields), tuple(targets), *splits, origin=origin, notes=tuple(notes))
+    return Dataset(name, tuple(fields), tuple(targets), *splits, origin=origin, notes=notes)
 
 
 def _separate_targets(arrays: Mapping[str, Any], target: str) -> tuple[ArraysByName, ArraysByName]:
@@ -141,11 +134,27 @@ def _as_target_array(key: str, values: Any) -> NDArray[Any]:
     return _as_array(key, values)
 
 
-def _number_classes(targets: ArraysByName) -> tuple[ArraysByName, dict[str, tuple[str, ...]]]:
-    """Number the classes of targets that are texts; return all targets, and the names of those classes."""
-    numbered = {key: number_class_names(key, each) for key, each in targets.items() if is_text_array(each)}
-    arrays = {key: numbered[key][0] if key in numbered else each for key, each in targets.items()}
-    return arrays, {key: names for key, (_, names) in numbered.items()}
+def _number_classes(
+    targets: ArraysByName, inputs: ArraysByName, labels: Sequence[str]
+) -> tuple[ArraysByName, dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Number the classes of targets that are texts or one-hot.
+
+    Args:
+        targets: all targets
+        inputs: the inputs, whose numbers of steps no one-hot target has
+        labels: the targets that are labels
+
+    Returns:
+        All targets, the names of the numbered classes by target, and notes for the user.
+    """
+    arrays, names, notes, steps = dict(targets), dict[str, tuple[str, ...]](), [], _list_steps(inputs)
+    for key, each in targets.items():
+        if is_text_array(each):
+            arrays[key], names[key] = number_class_names(key, each)
+        elif key not in labels and is_one_hot(each, steps):
+            arrays[key], names[key] = each.argmax(1), make_class_names(each.shape[1])
+            notes.append(describe_one_hot(key, each))
+    return arrays, names, tuple(notes)
 
 
 def _list_steps(inputs: ArraysByName) -> set[int]:
@@ -159,6 +168,12 @@ def _is_lengths_key(key: str, given: Mapping[str, Any]) -> bool:
 
 def _find_lengths(inputs: ArraysByName, labels: ArraysByName) -> list[str]:
     return [key for key in inputs if _is_lengths_key(key, inputs | labels)]
+
+
+def _check_split_seed(split_seed: object) -> None:
+    if not isinstance(split_seed, int) or isinstance(split_seed, bool) or split_seed < 0:
+        found = f"split_seed must be a whole number >= 0, got {format_value(split_seed)}"
+        raise DataError("split_seed", found, Code.WRONG_VALUE)
 
 
 def _check_fractions(validation: float, test: float) -> None:
