@@ -6,9 +6,10 @@ import csv
 import io
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import Any, BinaryIO, Protocol
 
 from numpy.typing import NDArray
@@ -163,16 +164,12 @@ def _write_cell(value: Any) -> str:
 
 def copy_content(source: BinaryIO, target: BinaryIO) -> None:
     """Copy a file that was written so far into another one."""
-    import shutil
-
     source.flush()
     source.seek(0)
     shutil.copyfileobj(source, target)
 
 
 def _take_chunks(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:
-    from itertools import islice
-
     while chunk := list(islice(rows, COPIED_ROWS)):
         yield chunk
 
