@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 from dlspec.errors import format_value, replace_control_characters, replace_in_lines, shorten_middle
 from dlspec.report.png_pictures import check_picture_uri
 from dlspec.report.records import MAX_NAME_LENGTH, MAX_RESULT_VALUE
-from dlspec.runs.file_names import EVALUATIONS_FOLDER
+from dlspec.runs.file_names import EVALUATIONS_FOLDER, parse_evaluation_name
 from dlspec.runs.io import read_json_object
 from dlspec.runs.json_values import read_count, read_number
 
 MAX_EVALUATION_BYTES = 20_000_000
 MAX_FILES = 10_000  # names that are looked at
+MAX_TRIED_FILES = 10  # the newest ones: one that is damaged is passed over
 MAX_METRICS = 50
 MAX_TARGETS = 20
 MAX_CLASSES = 200  # of a confusion matrix
@@ -31,7 +32,8 @@ _T = TypeVar("_T")
 
 def read_newest_evaluation(folder: Path) -> dict[str, Any] | None:
     """Read the newest evaluation of a run; None if there is none that can be read."""
-    for path in sorted(_list_evaluations(folder), reverse=True)[:10]:
+    newest_first = sorted(_list_evaluations(folder), key=lambda path: parse_evaluation_name(path.name), reverse=True)
+    for path in newest_first[:MAX_TRIED_FILES]:
         written = read_json_object(path, MAX_EVALUATION_BYTES)
         if written is not None and written.get("format") == FORMAT:
             return {"file": _read_name(path.name), **check_evaluation(written)}

@@ -34,6 +34,8 @@ DAMAGED_SUFFIX = ".damaged"  # appended to the name of a checkpoint that cannot 
 # Where the weights of a run may be; the first file that exists is used.
 WEIGHTS_FILES = (f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LAST_FILE}")
 
+_EVALUATION_NAME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:_(\d{1,9}))?\.json", re.ASCII)
+
 EVENTS_PATTERN = "events.out.tfevents.*.dlspec"  # TensorBoard's files
 HYDRA_FOLDER = ".hydra"
 HYDRA_OVERRIDES = f"{HYDRA_FOLDER}/overrides.yaml"
@@ -61,6 +63,15 @@ JOB_FILE = "job.json"  # in a job's folder, while an external Hydra launcher run
 def format_evaluation_name(created: datetime, count: int = 1) -> str:
     """Return the file name of an evaluation: `2026-05-01_12-30-05.json`, with `_2` for the second of that second."""
     return f"{created:%Y-%m-%d_%H-%M-%S}{f'_{count}' if count > 1 else ''}.json"
+
+
+def parse_evaluation_name(name: str) -> tuple[str, int]:
+    """Return the time of an evaluation and its number within that second, in which evaluations can be sorted.
+
+    Files that are named otherwise come before all others.
+    """
+    found = _EVALUATION_NAME.fullmatch(name)
+    return (found[1], int(found[2] or 1)) if found else ("", 0)
 
 
 def format_checkpoint_name(step: int) -> str:

@@ -27,13 +27,14 @@ def open_picture(uri: str | None) -> Image.Image:
 
 def test_the_newest_evaluation_is_read(tmp_path: Path) -> None:
     assert read_newest_evaluation(tmp_path) is None
-    write_evaluation_file(tmp_path, make_evaluation(checkpoint="last"), "2026-05-01_12-30-05.json")
-    write_evaluation_file(tmp_path, make_evaluation(), "2026-05-01_12-30-05_2.json")
+    for older in ("2026-05-01_12-30-05.json", "2026-05-01_12-30-05_2.json", "2026-04-30_12-30-05_11.json", "zz.json"):
+        write_evaluation_file(tmp_path, make_evaluation(checkpoint="last"), older)
+    write_evaluation_file(tmp_path, make_evaluation(), "2026-05-01_12-30-05_10.json")
     write_evaluation_file(tmp_path, {"format": 99}, "2026-05-02_00-00-00.json")
     (tmp_path / "evaluations/2026-05-03_00-00-00.json").write_text("{")
     found = read_newest_evaluation(tmp_path)
     assert found is not None
-    assert (found["file"], found["checkpoint"]) == ("2026-05-01_12-30-05_2.json", "best")
+    assert (found["file"], found["checkpoint"]) == ("2026-05-01_12-30-05_10.json", "best")
     assert found["metrics"][1] == {"name": "accuracy", "value": 0.94, "low": 0.9, "high": 0.97}
     (target,) = found["targets"]
     assert (target["name"], target["classes"], target["confusion"][0]) == ("digit", ["3", "5", "8"], [10, 1, 1])
