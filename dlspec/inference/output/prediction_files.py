@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dlspec.errors import UserError, find_closest
+from dlspec.formatting import quote_for_shell
 from dlspec.inference.output.prediction_formats import (
     FORMATS,
     FormatWriter,
@@ -74,9 +75,22 @@ def check_output(output: str, inputs: Sequence[Path] = ()) -> None:
 
 def _explain_ending(path: Path) -> str:
     base = path.with_suffix("") if path.suffix.lower() == ".gz" else path  # predictions are not compressed
-    guess = find_closest(base.suffix.lower(), FORMATS) if base.suffix else None
-    fix = f"write output={base.with_suffix(guess or '.csv') if base.name else 'predictions.csv'}"
-    return f"the output '{path}' must end in {ENDINGS}, or be - for standard output; {fix}"
+    fix = _format_output(_suggest_file(base))
+    return f"the output '{path}' must end in {ENDINGS}, or be - for standard output; write {fix}"
+
+
+def _format_output(path: Path) -> str:
+    return quote_for_shell(f"output={path}")
+
+
+def _suggest_file(path: Path) -> Path:
+    """Suggest a name with a known ending; one that is nothing but an ending, such as `.csv`, gets another stem."""
+    name = path.name.rstrip(".")
+    if not name or name.startswith("."):
+        ending = find_closest(name.lower(), FORMATS) if name else ""
+        return path.parent / f"predictions{ending or '.csv'}"
+    ending = find_closest(path.suffix.lower(), FORMATS) if path.suffix else ""
+    return path.with_name(name).with_suffix(ending or ".csv")
 
 
 def _check_place(path: Path) -> None:
@@ -88,7 +102,7 @@ def _check_place(path: Path) -> None:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"can't write to '{path}': {reason}; name another file") from None
     if mode is not None and stat.S_ISDIR(mode):
-        raise UserError(f"the output '{path}' is a folder; write output={path / 'predictions.csv'}")
+        raise UserError(f"the output '{path}' is a folder; write {_format_output(path / 'predictions.csv')}")
     if mode is not None and stat.S_ISLNK(mode):
         raise UserError(f"the output '{path}' is a link, which is not followed; name the file itself")
     if mode is not None and not stat.S_ISREG(mode):
@@ -128,11 +142,12 @@ def open_prediction_file(output: str) -> Iterator[PredictionWriter]:
 
 
 def _check_written(file: BinaryIO) -> None:
-    """Raise UserError if standard output lost rows, as on a full disk; a pipe that its reader closed is allowed."""
+    """Raise OSError if standard output lost rows, as on a full disk; a pipe that its reader closed is allowed."""
     error = getattr(file, "error", None)
     if error is not None and not isinstance(error, BrokenPipeError):
-        found = f"the predictions are not complete, as standard output can't be written: {error.strerror or error}"
-        raise UserError(f"{found}; write them to a file, such as output=predictions.jsonl")
+        found = f"{error.strerror or error}; the predictions are not complete"
+        fix = "write them to a file, such as output=predictions.jsonl"
+        raise OSError(error.errno, f"{found}: {fix}", "standard output") from error
 
 
 def _find_standard_output() -> BinaryIO:

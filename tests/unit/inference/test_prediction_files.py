@@ -18,6 +18,7 @@ import pytest
 from dlspec.errors import UserError
 from dlspec.inference.output.number_formats import shorten_float32
 from dlspec.inference.output.prediction_files import check_output, open_prediction_file
+from dlspec.jobs.error_reporting import message_and_exit_code
 
 COLUMNS: dict[str, Any] = {
     "id": ["a", "=1+1", "-5", "x,\ny", None],
@@ -158,7 +159,12 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
     refused = {
         "out.tsv.gz": f"write output={tmp_path / 'out.tsv'}$",
         "out.xlsx": "must end in .csv, .tsv, .jsonl, .ndjson, .parquet, or be - for standard output; write output=",
-        "out.jsnl": f"write output={tmp_path / 'out.jsonl'}",
+        "out.jsnl": f"write output={tmp_path / 'out.jsonl'}$",
+        ".csv": f"write output={tmp_path / 'predictions.csv'}$",
+        ".jsnl": f"write output={tmp_path / 'predictions.jsonl'}$",
+        ".parquet.gz": f"write output={tmp_path / 'predictions.parquet'}$",
+        "out.": f"write output={tmp_path / 'out.csv'}$",
+        "an answer": f"write 'output={tmp_path / 'an answer.csv'}'$",
         "link.csv": "is a link",
         "folder.csv": "is a folder",
         "none/out.csv": "no folder",
@@ -177,8 +183,14 @@ def test_a_full_disk_behind_standard_output_is_an_error(monkeypatch: pytest.Monk
         error: OSError = OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Full()))
-    with pytest.raises(UserError, match=r"not complete.*No space left on device"), open_prediction_file("-") as writer:
+    with (
+        pytest.raises(OSError, match=r"No space left on device.*not complete") as raised,
+        open_prediction_file("-") as writer,
+    ):
         writer.write({"row": [1]}, {})
+    message, code = message_and_exit_code(raised.value) or ("", 0)
+    assert message.startswith("can't use standard output: No space left on device; the predictions are not complete: ")
+    assert code == message_and_exit_code(OSError(errno.ENOSPC, "", "out.csv"))[1] == 1  # as for a file
     Full.error = BrokenPipeError()
     with open_prediction_file("-") as writer:
         assert writer.is_closed
