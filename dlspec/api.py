@@ -154,7 +154,7 @@ def load(folder: str | Path, data: DataInput = None, *, imports: Sequence[str] =
         UserError: If the folder does not contain a run, or its weights are missing.
         SpecError: If its spec imports modules that `imports` does not name.
     """
-    run = load_run(folder, imports=imports, data=data)
+    run = load_run(folder, imports=imports, data=data, device="cpu")
     return run.network.float() if run.spec.trainer.precision == 64 else run.network
 
 

@@ -16,9 +16,10 @@ MAX_LISTED = 5
 
 
 class PredictionProgress:
-    """Counts the rows of a command and shows them."""
+    """Counts the rows of a command and shows them, with the device that computes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self._device = device
         self._line = ProgressLine()
         self._chunk = RowChunk({})
         self.rows = self.left_out = 0
@@ -30,16 +31,16 @@ class PredictionProgress:
         for self._chunk in chunks:
             yield self._chunk
 
-    def add(self, answers: AnswerChunk, rows: int | None = None) -> None:
-        """Count the rows of the last chunk, or as many as given."""
-        self.rows += len(self._chunk) if rows is None else rows
+    def add(self, answers: AnswerChunk) -> None:
+        """Count the rows of the last chunk."""
+        self.rows += len(self._chunk)
         self.left_out += len(answers.problems)
         self._notes += answers.notes
         for position in sorted(answers.problems)[: MAX_LISTED - len(self._reasons)]:
             self._reasons.append(f"{self._chunk.locate(position)}: {answers.problems[position]}")
         if self._line.is_due:
             speed = self.rows / (time.monotonic() - self._line.began)
-            self._line.show(f"{self.rows:,} rows, {speed:,.0f} rows/s")
+            self._line.show(f"{self.rows:,} rows, {speed:,.0f} rows/s on {self._device}")
 
     def finish(self) -> None:
         """Print what was unknown or missing, and which rows have no prediction."""

@@ -22,7 +22,7 @@ from dlspec.report.records import RunRecord, read_record
 from dlspec.report.run_commands import choose_split, make_command
 from dlspec.report.run_page import write_run_page
 
-WORDS = ("run", "evaluate", "imports")
+WORDS = ("run", "evaluate", "device", "imports")
 MAX_PROBLEM_LENGTH = 500  # of a line on stderr
 _T = TypeVar("_T")
 
@@ -36,6 +36,7 @@ class RunReportArguments:
     data: Mapping[str, Any]  # settings of `data` that have changed, such as `path`
     overrides: tuple[str, ...]  # both as they were written
     evaluates: bool  # whether to evaluate a run that has not been evaluated
+    device: str | None = None  # where to evaluate it; None for the run's own setting
 
 
 def write_report_of_run(argv: Sequence[str]) -> int:
@@ -70,6 +71,7 @@ def _parse_run_report_arguments(argv: Sequence[str]) -> RunReportArguments:
         {key: parse_setting(each) for key, each in found.data.items()},
         tuple(each for each in argv if each.startswith(("imports=", "data."))),
         "evaluate" not in found.words or found.get_flag("evaluate"),
+        found.get_text("device"),
     )
 
 
@@ -86,14 +88,12 @@ def _find_folder(name: str) -> Path:
 
 def _evaluate(arguments: RunReportArguments) -> None:
     """Evaluate the run on its test split, or else its validation split, and write the results into its folder."""
-    from dlspec.inference.evaluation.evaluation_data import open_own_data
     from dlspec.inference.evaluation.evaluation_files import write_evaluation
     from dlspec.inference.evaluation.run_evaluation import evaluate_run
     from dlspec.inference.loading.loaded_run import load_run
-    from dlspec.inference.loading.run_files import read_trained_device
+    from dlspec.inference.loading.own_data import open_own_data
 
-    device = read_trained_device(arguments.folder)
-    run = load_run(arguments.folder, imports=arguments.imports, device=device)
+    run = load_run(arguments.folder, imports=arguments.imports, device=arguments.device)
     opened = open_own_data(run, arguments.data)
     has_test = len(opened.dataset.test) > 0
     _print_note(f"evaluating the {'test' if has_test else 'validation'} split ...")
@@ -116,7 +116,7 @@ def _describe_loaded_network(arguments: RunReportArguments) -> NetworkDescriptio
     from dlspec.cli.graph.described_network import describe_loaded_network
     from dlspec.inference.loading.loaded_run import load_run
 
-    return describe_loaded_network(load_run(arguments.folder, imports=arguments.imports))
+    return describe_loaded_network(load_run(arguments.folder, imports=arguments.imports, device="cpu"))
 
 
 def _describe_composed_network(arguments: RunReportArguments) -> NetworkDescription:

@@ -27,7 +27,7 @@ def make_splits(arrays: NamedArrays, labels: NamedArrays, parts: SplitIndices) -
     """
 
     def split(rows: IntArray) -> Split:
-        return Split(_select_rows(arrays, rows), _select_rows(labels, rows))
+        return Split(_select_rows(arrays, rows), _select_rows(labels, rows), rows + 1)
 
     return split(parts.train), split(parts.validation), split(parts.test)
 

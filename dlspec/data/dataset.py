@@ -13,6 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dlspec.data.split_indices import IntArray
 from dlspec.data.target_scale import TargetScale
 from dlspec.errors import Code, DataError
 from dlspec.layouts import Layout
@@ -81,6 +82,7 @@ class Split:
 
     tensors: Mapping[str, Tensor]  # every field by name, with `NAME_lengths` (int64) for fields that have lengths
     targets: Mapping[str, Tensor] = field(default_factory=dict)  # by name; empty for an autoencoder's data
+    rows: IntArray | None = None  # (N,) number of each sample's row in its source, from 1; None if not known
 
     def __len__(self) -> int:
         return len(next(iter((self.targets or self.tensors).values())))
@@ -93,9 +95,11 @@ class Split:
 
     def take(self, rows: slice | Tensor) -> Split:
         """Return some samples: a slice, or those with these indices (int64)."""
+        taken = rows if isinstance(rows, slice) else rows.cpu().numpy()
         return Split(
             {name: each[rows] for name, each in self.tensors.items()},
             {name: each[rows] for name, each in self.targets.items()},
+            None if self.rows is None else self.rows[taken],
         )
 
     def input(self, name: str) -> Tensor:
@@ -244,8 +248,8 @@ def make_field_name(column: str) -> str:
 
 def _move_to_targets(split: Split, name: str) -> Split:
     """Return the split with one of its fields moved to the targets."""
-    tensors = {key: each for key, each in split.tensors.items() if key != name}
-    return Split(tensors, {**split.targets, name: split.tensors[name]})
+    rest = {key: each for key, each in split.tensors.items() if key != name}
+    return replace(split, tensors=rest, targets={**split.targets, name: split.tensors[name]})
 
 
 def _select_targets(split: Split, names: Collection[str]) -> Split:

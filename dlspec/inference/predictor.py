@@ -202,35 +202,16 @@ class Predictor:
     def _predict_chunk(self, chunk: RowChunk, answers: AnswerColumns) -> AnswerChunk:
         encoded = self.encode_chunk(chunk)
         found = self._predict_split(encoded, chunk.first_row, answers)
-        spread, is_file_a_row = (
-            spread_answers(found, encoded.kept, len(chunk)),
-            self.run.spec.data.source_name == "files",
-        )
-        columns = add_own_columns(self.run.require_preparation(), chunk, answers.options, spread, is_file_a_row)
+        spread = spread_answers(found, encoded.kept, len(chunk))
+        is_file_a_row = self.run.spec.data.source_name == "files"
+        columns = add_own_columns(self.run.preparation, chunk, answers.options, spread, is_file_a_row)
         chosen = choose_columns(columns, answers.options.columns, chunk.columns)
         return AnswerChunk(chosen, encoded.problems, encoded.notes)
 
-    def predict_samples(self, split: Split, options: AnswerOptions = DEFAULT_OPTIONS) -> Iterator[AnswerChunk]:
-        """Predict samples that are encoded already, such as a split of the run's own data, chunk by chunk.
-
-        Args:
-            split: the samples
-            options: what is written; the number of a sample, from 1, identifies it
-        """
-        if options.keep:
-            raise UserError("keep has no effect on the samples of a split, which have no columns; leave it out")
-        answers = AnswerColumns(self.batches.targets, self.run.preparation, self._token_targets, options)
-        for start in range(0, len(split), self.chunk_rows):
-            part = split.take(slice(start, start + self.chunk_rows))
-            lengths = {f"{name}_lengths": torch.full((len(part),), part.tensors[name].shape[1])
-                       for name in self._token_targets.following}  # fmt: skip
-            encoded = EncodedChunk(replace(part, tensors={**lengths, **part.tensors}), np.arange(len(part)), {})
-            found: Answers = {"row": np.arange(start + 1, start + len(part) + 1)}
-            found |= self._predict_split(encoded, start, answers)
-            yield AnswerChunk(choose_columns(found, options.columns))
-
     def encode_chunk(self, chunk: RowChunk) -> EncodedChunk:
         """Encode the rows of a chunk as samples; those that can't be read are left out, each with a reason."""
+        if chunk.samples is not None:
+            return EncodedChunk(self._add_lengths(chunk.samples), np.arange(len(chunk)), {})
         fitted = self.run.require_preparation()
         encoded = encode_chunk(fitted, chunk)
         split = encoded.split
@@ -241,6 +222,12 @@ class Predictor:
             targets = [each for each in self.run.data.targets if each.name in self._token_targets.written]
             split = add_empty_targets(split, targets, len(encoded.kept))
         return EncodedChunk(split, encoded.kept, encoded.problems, encoded.notes)
+
+    def _add_lengths(self, samples: Split) -> Split:
+        """Add the lengths of texts whose next token is predicted, where all samples are equally long."""
+        lengths = {f"{name}_lengths": torch.full((len(samples),), samples.input(name).shape[1])
+                   for name in self._token_targets.following}  # fmt: skip
+        return replace(samples, tensors={**lengths, **samples.tensors})
 
     def _predict_split(self, encoded: EncodedChunk, first_row: int, answers: AnswerColumns) -> Answers:
         """Predict samples, and make their answers."""
@@ -287,7 +274,8 @@ def predictor(
     Args:
         folder: the run's folder, or `latest`
         checkpoint: which weights: `best` or `last`
-        device: where to compute, as in `trainer.device`; None for the CPU
+        device: where to compute, as in `trainer.device`; None for what the run's own `trainer.device` means on this
+            machine: of `auto`, a GPU if there is one
         batch_size: rows that pass through the network together; None for the batches of training's evaluation
         imports: modules that the run's spec may import
 

@@ -17,6 +17,7 @@ import torch
 
 from dlspec import load
 from dlspec.cli.commands.predict import WORDS
+from dlspec.inference.loading.own_data import open_own_data
 from dlspec.inference.predictor import predictor
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from helpers.churn_table import format_csv, make_rows, train_churn_run
@@ -123,18 +124,30 @@ def test_the_training_filter_does_not_drop_new_rows(dlspec: Command, work: Path)
     (work / "new.csv").write_text(format_csv(make_rows(40, seed=1)), encoding="utf-8")
     assert dlspec("predict", "run=run", "input=new.csv", "output=out.csv").code == 0
     assert len(read_rows(work / "out.csv")) == 40
+    # Without an id, the rows of a split have the numbers that they have in their file.
+    assert dlspec("predict", "run=run", "split=test", "output=test.csv").code == 0
+    assert dlspec("predict", "run=run", "input=train.csv", "output=all.csv").code == 0
+    everything, found = pandas.read_csv(work / "all.csv").set_index("row"), pandas.read_csv(work / "test.csv")
+    assert 0 < len(found) <= 60
+    assert max(found["row"]) > 100  # numbers of the 120 rows, not of those that are left
+    ages = pandas.read_csv(work / "train.csv")["age"]
+    assert all(ages[row - 1] > 30 for row in found["row"])
+    assert found["churned.yes"].tolist() == everything.loc[found["row"], "churned.yes"].tolist()
 
 
 def test_a_split_of_the_own_data(run: Path, predict: Command, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.parent)
     assert predict("split=test", f"output={work / 'test.csv'}", f"run={run}").code == 2  # with the input
-    assert run_in_this_process("predict", f"run={run}", "split=test", f"output={work / 'test.csv'}").code == 0
+    words = ["predict", f"run={run}", "split=test", f"output={work / 'test.csv'}"]
+    assert run_in_this_process(*words, "columns=[id,age,churned.yes]").code == 0
     found = read_rows(work / "test.csv")
-    data = predictor(run).run.open_data()
-    assert [row["row"] for row in found] == [str(number) for number in range(1, len(data.test) + 1)]
+    data = open_own_data(predictor(run).run).dataset
     with torch.inference_mode():
         expected = load(run)(data.test.tensors["features"]).sigmoid()[:, 0]
     assert [float(row["churned.yes"]) for row in found] == pytest.approx(expected.tolist(), abs=1e-6)
+    # the cells of the file itself
+    source = pandas.read_csv(run.parent / "train.csv").set_index("id")
+    assert [float(row["age"]) for row in found] == source.loc[[row["id"] for row in found], "age"].tolist()
 
 
 WRONG: dict[tuple[str, ...], str] = {

@@ -11,14 +11,12 @@ from dlspec.cli.run_arguments import RunArguments, parse_run_arguments, parse_se
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError, format_value, replace_control_characters
 from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, check_resamples
-from dlspec.inference.evaluation.evaluation_data import open_own_data
 from dlspec.inference.evaluation.evaluation_files import write_evaluation
 from dlspec.inference.evaluation.new_data import read_new_files
 from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
 from dlspec.inference.loading.loaded_run import LoadedRun, load_run
-from dlspec.inference.loading.run_files import read_trained_device
+from dlspec.inference.loading.own_data import open_own_data
 from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
-from dlspec.jobs.run_resuming import find_run_folder
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.progress_lines import open_status_line
 
@@ -34,7 +32,11 @@ def main(argv: Sequence[str]) -> int:
     with open_status_line() as show:
         show("reading the data ...")
         evaluation = _evaluate(
-            run, arguments, split, resamples, lambda done, total: show(f"evaluating: {done:,} of {total:,} batches")
+            run,
+            arguments,
+            split,
+            resamples,
+            lambda done, total: show(f"evaluating on {run.device}: {done:,} of {total:,} batches"),
         )
     _print_notes(evaluation)
     print_message(str(evaluation))
@@ -44,12 +46,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _load_run(arguments: RunArguments) -> LoadedRun:
-    folder = find_run_folder(arguments.require_run())
     return load_run(
-        folder,
+        arguments.require_run(),
         arguments.get_text("checkpoint") or "best",
         imports=arguments.get_list("imports") or (),
-        device=arguments.get_text("device") or read_trained_device(folder),
+        device=arguments.get_text("device"),
     )
 
 

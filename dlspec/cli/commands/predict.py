@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dlspec.cli.console_output import print_message
 from dlspec.cli.prediction_progress import PredictionProgress
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
-from dlspec.data.dataset import Split
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError
 from dlspec.inference.answers.answer_columns import AnswerOptions
+from dlspec.inference.loading.own_data import open_own_data
 from dlspec.inference.output.prediction_files import STANDARD_OUTPUT, check_output, open_prediction_file
 from dlspec.inference.predictor import Predictor, predictor
 from dlspec.inference.rows.input_chunks import iterate_row_chunks
 from dlspec.inference.rows.input_settings import make_input_settings
 from dlspec.inference.rows.input_sources import find_inputs
+from dlspec.inference.rows.row_chunk import RowChunk
+from dlspec.inference.rows.split_chunks import iterate_split_chunks
 from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
 
 WORDS = (
@@ -80,17 +82,10 @@ def load_predictor(arguments: RunArguments) -> Predictor:
 
 def _predict_split(model: Predictor, split: SplitName, options: AnswerOptions, output: str) -> PredictionProgress:
     """Predict a split of the run's own data, which are opened as for training."""
-    data, progress = model.run.open_data(), PredictionProgress()
-    samples: Split = getattr(data, split)
-    if not len(samples):
-        raise UserError(f"the run's data have no {split} split; choose another one, or name a file as input")
-    with open_prediction_file(output) as writer:
-        for answers in model.predict_samples(samples, options):
-            writer.write(answers.columns, answers.problems)
-            progress.add(answers, rows=max(map(len, answers.columns.values())))
-            if writer.is_closed:
-                break
-    return progress
+    rows = open_own_data(model.run).select(split, model.run.data)
+    if options.keep and rows.table is None:
+        raise UserError("keep has no effect on this split, as the run's data are not a table; leave it out")
+    return _write_answers(model, iterate_split_chunks(rows, model.chunk_rows), options, output)
 
 
 def _predict_files(
@@ -109,10 +104,15 @@ def _predict_files(
     settings = make_input_settings(model.run.spec.data, fitted, arguments.data, keep=model.needs_all_columns(options))
     inputs = find_inputs(source, settings)
     check_output(output, [Path(each) for each in inputs.files])
-    progress = PredictionProgress()
-    chunks = progress.watch(iterate_row_chunks(inputs, settings, model.chunk_rows))
+    return _write_answers(model, iterate_row_chunks(inputs, settings, model.chunk_rows), options, output)
+
+
+def _write_answers(
+    model: Predictor, chunks: Iterable[RowChunk], options: AnswerOptions, output: str
+) -> PredictionProgress:
+    progress = PredictionProgress(str(model.run.device))
     with open_prediction_file(output) as writer:
-        for answers in model.predict_chunks(chunks, options):
+        for answers in model.predict_chunks(progress.watch(chunks), options):
             writer.write(answers.columns, answers.problems)
             progress.add(answers)
             if writer.is_closed:

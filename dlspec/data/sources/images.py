@@ -57,7 +57,7 @@ class Mnist(DataSource):
 
         def split(pixels: NDArray[np.uint8], digits: NDArray[np.int64], rows: NDArray[np.int64]) -> dataset.Split:
             chosen = torch.from_numpy(pixels[rows]).float().div_(255).unsqueeze(1)  # (N, 1, 28, 28)
-            return dataset.Split({"image": chosen}, {"digit": torch.from_numpy(digits[rows])})
+            return dataset.Split({"image": chosen}, {"digit": torch.from_numpy(digits[rows])}, rows + 1)
 
         return dataset.Dataset(
             self.source_name,

@@ -106,7 +106,9 @@ def encode_plan(plan: PlannedTable, name: str) -> EncodedTable:
     )
     if settings.bucket is not None and not any(each.has_lengths for each in fields):
         raise DataError("bucket", "no input has samples of different length; remove bucket", Code.UNUSED)
-    train, validation, test = map(_make_split, encoded)
+    numbers = plan.rows.number_rows()
+    rows_of_split = (numbers[rows] for rows in (parts.train, parts.validation, parts.test))
+    train, validation, test = map(_make_split, encoded, rows_of_split)
     dataset = Dataset(
         name, fields, targets, train, validation, test,
         preprocessing={**fitted.to_json(), **describe_choice(plan), "content": hash_content(plan)},
@@ -222,11 +224,12 @@ def _make_bad_rows_error(rows: TableRows, problems: Mapping[int, Sequence[str]])
     return DataError("", f"{first} ({found}; {fix})", note="\n".join([*others, *more]))
 
 
-def _make_split(encoded: EncodedRows) -> Split:
-    return Split(
+def _make_split(encoded: EncodedRows, numbers: IntArray) -> Split:
+    split = Split(
         {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in encoded.fields.items()},
         {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in encoded.targets.items()},
     )
+    return replace(split, rows=numbers[: len(split)])  # an outline has the first rows alone
 
 
 def _make_target(name: str, target: FittedColumn, train: EncodedRows, lengths_of: Mapping[str, str]) -> Target:

@@ -42,11 +42,16 @@ class TableRows:
     split_of_file: IntArray | None = None  # by row: VALIDATION, TEST or FREE, if these splits have files of their own
     notes: tuple[str, ...] = ()  # lines for the user
     needs_naming: bool = False  # whether only columns that `columns` names are inputs
+    numbers: IntArray | None = None  # (N,) number of each row in the files of its setting, from 1; None: its position
+
+    def number_rows(self) -> IntArray:
+        """Return the number of each row in the files that it was read from, from 1."""
+        return np.arange(1, len(self.table) + 1) if self.numbers is None else self.numbers
 
     def take(self, rows: IntArray) -> TableRows:
         """Return some of the rows, given by their indices."""
         split = None if self.split_of_file is None else self.split_of_file[rows]
-        return replace(self, table=self.table.take(rows), split_of_file=split)
+        return replace(self, table=self.table.take(rows), split_of_file=split, numbers=self.number_rows()[rows])
 
 
 def join_files(read: Mapping[str, tuple[Table, ReadNotes]]) -> TableRows:
@@ -63,7 +68,11 @@ def join_files(read: Mapping[str, tuple[Table, ReadNotes]]) -> TableRows:
     name = joined.files[0] + (f" and {more:,} more file{'s' if more > 1 else ''}" if more else "")
     head = f"{name}: {len(joined):,} rows, {len(joined.columns):,} columns"
     found = f" ({notes[0]})" if first.delimiter is not None and notes else ""
-    return TableRows(joined, np.concatenate(splits) if len(tables) > 1 else None, (head + found, *notes[bool(found) :]))
+    numbers = np.concatenate([np.arange(1, len(table) + 1) for table in tables])
+    return TableRows(
+        joined, np.concatenate(splits) if len(tables) > 1 else None, (head + found, *notes[bool(found) :]),
+        numbers=numbers,
+    )  # fmt: skip
 
 
 def _describe_reading(read: Sequence[tuple[Table, ReadNotes]]) -> list[str]:

@@ -87,12 +87,12 @@ class Predictions:
 
 
 def add_own_columns(
-    fitted: FittedTable, chunk: RowChunk, options: AnswerOptions, answers: Answers, is_file_a_row: bool
+    fitted: FittedTable | None, chunk: RowChunk, options: AnswerOptions, answers: Answers, is_file_a_row: bool
 ) -> Answers:
     """Put what identifies a row before its answers, and the columns of the input that are kept or named.
 
     Args:
-        fitted: what encodes rows
+        fitted: what encodes rows; None if the samples of a split are all there is
         chunk: the rows
         options: what is written
         answers: their answers; a column of the input with the same name is left out
@@ -105,13 +105,13 @@ def add_own_columns(
     return {**{name: each for name, each in own.items() if name not in answers}, **answers}
 
 
-def _identify_rows(fitted: FittedTable, chunk: RowChunk, is_file_a_row: bool) -> Answers:
+def _identify_rows(fitted: FittedTable | None, chunk: RowChunk, is_file_a_row: bool) -> Answers:
     """Return the column that identifies the rows: their id, file or number."""
-    if fitted.id and fitted.id in chunk.columns:
+    if fitted is not None and fitted.id and fitted.id in chunk.columns:
         return {fitted.id: convert_cells(chunk.columns[fitted.id])}
     if is_file_a_row and chunk.files and chunk.file_of_row is not None:
         return {"file": np.array(chunk.files, object).take(chunk.file_of_row)}
-    return {ROW: np.arange(chunk.first_row + 1, chunk.first_row + len(chunk) + 1)}
+    return {ROW: chunk.number_rows()}
 
 
 def convert_cells(column: NDArray[Any]) -> NDArray[Any]:

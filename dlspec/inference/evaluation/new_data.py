@@ -19,8 +19,9 @@ from dlspec.data.tables.python_rows import table_from_python
 from dlspec.data.tables.table import TEXT, Column, Table
 from dlspec.errors import UserError
 from dlspec.formatting import quote_for_shell
-from dlspec.inference.evaluation.evaluation_data import EvaluationData, align_split
+from dlspec.inference.evaluation.evaluation_data import EvaluationData
 from dlspec.inference.loading.loaded_run import LoadedRun
+from dlspec.inference.loading.own_data import align_split
 from dlspec.inference.rows.input_chunks import iterate_row_chunks
 from dlspec.inference.rows.input_settings import make_input_settings
 from dlspec.inference.rows.input_sources import find_inputs

@@ -19,9 +19,7 @@ from dlspec.inference.evaluation.decision_threshold import DEFAULT_THRESHOLD, ch
 from dlspec.inference.evaluation.error_inputs import InputDescriber
 from dlspec.inference.evaluation.evaluation_data import (
     EvaluationData,
-    OpenedData,
     find_group_cells,
-    open_own_data,
 )
 from dlspec.inference.evaluation.evaluation_pass import BootstrapPlan, Evaluator, ReportBatch, evaluate_samples
 from dlspec.inference.evaluation.evaluation_results import ChosenThreshold, EvaluationResults
@@ -29,6 +27,7 @@ from dlspec.inference.evaluation.evaluation_table import format_evaluation
 from dlspec.inference.evaluation.group_results import Group, evaluate_groups
 from dlspec.inference.evaluation.target_results import PositivesCollector, ResultsCollector, list_errors
 from dlspec.inference.loading.loaded_run import LoadedRun
+from dlspec.inference.loading.own_data import OpenedData, open_own_data
 
 MAX_GROUP_SAMPLES = 2_000  # of a group, for its intervals: there may be 50 groups
 
@@ -74,7 +73,8 @@ def evaluate_run(
     check_resamples(resamples)
     if data is None:
         opened = opened or open_own_data(run)
-        data = opened.select(split, run.data)
+        chosen = opened.select(split, run.data)
+        data = EvaluationData(chosen.split, chosen.name, table=chosen.table)
     evaluator = make_evaluator(run, report_batch, is_limited=data.name is not None)
     data, limit_note = _limit_samples(evaluator, data)
     cells = None if by is None else find_group_cells(data, run.data, by)

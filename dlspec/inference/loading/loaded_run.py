@@ -17,7 +17,7 @@ from dlspec.data.encoding.saved_dataset import read_saved_dataset
 from dlspec.errors import DataError, UserError
 from dlspec.inference.loading.run_files import find_weights_file, read_metadata, read_preparation
 from dlspec.jobs.python_spec import DataInput, apply_changes, make_placeholder_section, prepare_spec
-from dlspec.jobs.run_preparation import OpenedSpec, Preparation, add_token_targets
+from dlspec.jobs.run_preparation import OpenedSpec, Preparation
 from dlspec.jobs.run_resuming import find_run_folder
 from dlspec.jobs.spec import Spec
 from dlspec.language.problems import Problems, raise_problems
@@ -29,11 +29,10 @@ from dlspec.limits import allow_deep_recursion
 from dlspec.losses.criterion import Criterion, make_criterion
 from dlspec.metrics.selection import make_metrics, select_metrics
 from dlspec.network.builder import Network
-from dlspec.network.inputs import match_inputs
 from dlspec.network.weights.weight_loading import load_weights
 from dlspec.training.components import Model, TrainingData
 from dlspec.training.criterion_interface import MetricGroups
-from dlspec.training.runtime.devices import choose_device
+from dlspec.training.runtime.devices import UnknownDevice, choose_device
 from dlspec.training.runtime.randomness import preserve_generators
 from dlspec.training.step.compute_backend import ComputeBackend
 
@@ -107,17 +106,6 @@ class LoadedRun:
             raise UserError(f"{found}; write it with @dlspec.rows, or call the network with tensors: dlspec.load")
         return self.preparation
 
-    def open_data(self) -> Dataset:
-        """Open the run's own data: the three splits that it was trained and tested on.
-
-        Raises:
-            SpecError: If the data can't be opened, for example because their files have moved.
-        """
-        if self.has_samples:
-            return self.data
-        with preserve_generators(), allow_deep_recursion():
-            return _add_token_targets(self.preparing.open())
-
 
 def load_run(
     folder: str | Path,
@@ -136,7 +124,8 @@ def load_run(
         checkpoint: Which weights: `best` (or the last ones, if no best ones were saved) or `last`.
         imports: Modules that the run's spec may import.
         data: The data of the run again, if it does not describe them and they were given in Python.
-        device: Where to compute, as in `trainer.device`; None for the CPU.
+        device: Where to compute, as in `trainer.device`; None for what the run's own `trainer.device` means on this
+            machine.
 
     Returns:
         The run, in eval mode.
@@ -149,7 +138,7 @@ def load_run(
     weights_file = find_weights_file(run_folder, checkpoint)
     metadata = read_metadata(weights_file)
     with preserve_generators(), allow_deep_recursion():
-        preparing = _prepare_saved_spec(run_folder, imports, data, device or "cpu")
+        preparing = _prepare_saved_spec(run_folder, imports, data, device)
         described = None if data is not None else _describe_data(run_folder, weights_file, metadata)
         opened = (_replace_data(preparing, described) if described is not None else preparing).open()
         built = replace(preparing, data=opened.data).build(opened=opened)
@@ -168,13 +157,29 @@ class LoadedParts:
     opened: OpenedSpec
 
 
-def _prepare_saved_spec(run_folder: Path, imports: Sequence[str], data: DataInput, device: str) -> Preparation:
+def _prepare_saved_spec(run_folder: Path, imports: Sequence[str], data: DataInput, device: str | None) -> Preparation:
     changes = [f"imports=[{','.join(imports)}]"] if imports else []
     spec, _ = apply_changes(run_folder, changes, data)
     preparing = prepare_spec(spec, data, is_resumed=True)
     trainer = preparing.tree.get("trainer")
-    settings = {**trainer, "device": device} if isinstance(trainer, Mapping) else trainer
+    settings = {} if trainer is None else trainer
+    if isinstance(settings, Mapping):
+        settings = {**settings, "device": _check_device(device, settings)}
     return replace(preparing, tree={**preparing.tree, "trainer": settings})
+
+
+def _check_device(device: str | None, trainer: Mapping[str, Any]) -> Any:
+    """Return where to compute; UserError if this machine does not have the device."""
+    name = trainer.get("device", "auto") if device is None else device
+    try:
+        if isinstance(name, str):  # otherwise reading the spec explains what is wrong
+            choose_device(name)
+    except UnknownDevice as error:
+        found = error.finding.found
+        raise UserError(
+            f"the run's trainer.device: {found}; write device=cpu" if device is None else f"device: {found}"
+        ) from None
+    return name
 
 
 def _describe_data(run_folder: Path, weights_file: Path, metadata: Mapping[str, str]) -> Dataset | None:
@@ -215,13 +220,6 @@ def _finish(network: Network, parts: LoadedParts, data: Dataset, *, has_samples:
         lambda: make_metrics(metrics, criterion.predicted_targets),
         backend, has_samples,
     )  # fmt: skip
-
-
-def _add_token_targets(opened: OpenedSpec) -> Dataset:
-    """Make the tokens that the network predicts a target of the data, as training does."""
-    problems = opened.spec.problems.make_empty_copy()
-    fields = match_inputs(opened.spec.graph.inputs, opened.data, problems)
-    return add_token_targets(opened.spec, opened.data, fields.values())
 
 
 def _read_number(metadata: Mapping[str, str], key: str) -> int:

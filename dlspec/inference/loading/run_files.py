@@ -12,9 +12,9 @@ from dlspec.data.encoding.saved_dataset import DATASET
 from dlspec.data.sources.saved_preparation import MAX_PREPARE_BYTES
 from dlspec.errors import UserError, format_value
 from dlspec.formatting import first_line
-from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
+from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_access import is_regular_file, refuse_links
-from dlspec.runs.file_names import BEST_FILE, CHECKPOINTS_FOLDER, LAST_FILE, PREPARE_FILE, SPEC_FILE
+from dlspec.runs.file_names import BEST_FILE, CHECKPOINTS_FOLDER, LAST_FILE, PREPARE_FILE
 from dlspec.runs.io import read_json_object
 from dlspec.runs.run_status import resume_command
 
@@ -58,12 +58,6 @@ def read_metadata(weights_file: Path) -> dict[str, str]:
         raise UserError(f"can't read '{shown}': {error}") from None
     except Exception as error:  # from safetensors or the system
         raise UserError(f"'{shown}' is not a complete safetensors file: {first_line(error, 200)}") from None
-
-
-def read_trained_device(folder: Path) -> str:
-    """Read the device that a run was trained on: with it results are equal to the last bit."""
-    trainer = load_yaml_file(folder / SPEC_FILE).tree.get("trainer")
-    return str(trainer.get("device") or "auto") if isinstance(trainer, dict) else "auto"
 
 
 def read_preparation(folder: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

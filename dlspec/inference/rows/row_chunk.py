@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.data.dataset import Split
+
 
 @dataclass(frozen=True)
 class RowChunk:
@@ -24,12 +26,19 @@ class RowChunk:
     file_of_row: NDArray[np.int32] | None = None  # (N,) index into `files`; None without files
     line_of_row: NDArray[np.int64] | None = None  # (N,) first line of a row in its file, or its number, from 1
     rows: int | None = None  # number of rows, for a chunk without columns
+    row_numbers: NDArray[np.int64] | None = None  # (N,) number of each row in its source; None: they are consecutive
+    samples: Split | None = None  # rows that are encoded already, and have no columns
 
     def __len__(self) -> int:
         """Count the rows, those that can't be read too."""
         if self.rows is not None:
             return self.rows
         return max(map(len, self.columns.values()), default=0)
+
+    def number_rows(self) -> NDArray[np.int64]:
+        """Return the number of each row in its source, from 1."""
+        consecutive = np.arange(self.first_row + 1, self.first_row + len(self) + 1)
+        return consecutive if self.row_numbers is None else self.row_numbers
 
     def locate(self, position: int) -> str:
         """Return where a row was read, as messages print it: `new.csv:17`, or `row 17` for rows of no file."""

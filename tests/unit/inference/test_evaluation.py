@@ -18,10 +18,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 import dlspec
 from dlspec.cli.commands.evaluate import WORDS
 from dlspec.errors import UserError
-from dlspec.inference.evaluation.evaluation_data import open_own_data
 from dlspec.inference.evaluation.new_data import read_new_files, read_python_rows
 from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
 from dlspec.inference.loading.loaded_run import LoadedRun, load_run
+from dlspec.inference.loading.own_data import open_own_data
 from dlspec.inference.predictor import Predictor
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from helpers.command_line import QUIET, run_in_this_process
