@@ -20,7 +20,7 @@ FILE_LINE = 1  # where a text that is a whole file begins
 
 
 def read_lines(lines: TextLines, column: str, max_rows: int) -> Iterator[TableChunk]:
-    """Yield the lines of a file as texts; lines of nothing but spaces are left out.
+    """Yield the lines of a file as texts. A line of nothing but spaces is an empty text, so that no row moves.
 
     Args:
         lines: the file
@@ -31,8 +31,6 @@ def read_lines(lines: TextLines, column: str, max_rows: int) -> Iterator[TableCh
     with lines.open() as stream:
         for line in stream:
             lines.take_row()
-            if line.isspace():
-                continue
             texts.append(cells.clean(line))
             numbers.append(lines.line)
             size += len(line) // 100

@@ -150,6 +150,9 @@ def test_texts_in_lines_and_files(tmp_path: Path) -> None:
     (tmp_path / "pos" / "2.txt").write_bytes(b"\xff\xfe\xff")
     lines = InputSettings(text_column="message")
     assert read_all(str(tmp_path / "pos" / "1.txt"), lines)["message"] == ["good film", "really"]
+    blank = read_all(write(tmp_path / "blank.txt", "\n good\r\n  \t\n\nfilm"), lines, max_rows=2)
+    assert blank["message"] == ["", "good", "", "", "film"]
+    assert blank["at"] == [f"blank.txt:{number}" for number in range(1, 6)]
     source = FileSource.model_validate({"path": "x/{label}/{n}.txt", "columns": {"text": "text"}})
     for path in (str(tmp_path / "pos"), str(tmp_path / "pos" / "*.txt"), str(tmp_path / "{label}" / "{n}.txt")):
         found = read_all(path, InputSettings(source=source, text_column="text"))

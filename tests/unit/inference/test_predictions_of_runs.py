@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from dlspec.data.dataset import Split
+from dlspec.inference.answers.row_predictions import join_chunks
 from dlspec.inference.loading.loaded_run import load_run
+from dlspec.inference.loading.own_data import open_own_data
 from dlspec.inference.predictor import Predictor
+from dlspec.inference.rows.split_chunks import iterate_split_chunks
 from helpers.paths import ROOT
 from helpers.predicted_runs import (
     CASES,
@@ -45,7 +50,23 @@ def check_run(model: str, case: str, folder: Path) -> bool:
         expected_rows, rows = join_batches(found), join_batches(others)
         assert all(are_close(rows[name], expected_rows[name]) for name in rows)
     check_rows(case, run, predictor)
+    if CASES[case].arrays is None:
+        check_split(run.data.test, predictor)
     return True
+
+
+def check_split(test: Split, predictor: Predictor) -> None:
+    """Compare the answers to a split's raw rows, where there are some, with those to its samples."""
+    rows = open_own_data(predictor.run).select("test", predictor.run.data)
+    ways = [rows] if rows.table is None else [rows, replace(rows, table=None)]
+    found = [join_chunks(list(predictor.predict_chunks(iterate_split_chunks(each, 7)))) for each in ways]
+    for each in found:
+        assert len(each) == len(test) and not each.problems
+        assert set(predictor.names) <= set(each.columns)
+    is_token = any(each.next_of for each in predictor.run.data.targets)  # the token after a text, or after its sample
+    if len(found) > 1 and not is_token:
+        for name in predictor.names:
+            assert found[0][name].tolist() == found[1][name].tolist()
 
 
 def check_rows(case: str, run, predictor: Predictor) -> None:
