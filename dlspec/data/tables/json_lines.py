@@ -16,6 +16,7 @@ from dlspec.errors import Code, DataError, format_value
 
 MAX_INTEGER_DIGITS = 18  # longer ones do not fit into 64 bits
 MAX_DEPTH = 50  # levels of objects and lists in a row
+FIRST_ROWS = 1_000  # say which columns have lists: more would wait long in memory, a few could all be wrong
 
 
 class BadJson(ValueError):
@@ -29,12 +30,17 @@ class _Number(str):
 
 
 class JsonLinesReader:
-    """Reads JSON lines, in chunks. Rows may lack keys; their cells are missing."""
+    """Reads JSON lines, in chunks. Rows may lack keys; their cells are missing.
+
+    A column has lists if most of its cells in the first rows are lists; one that the first rows lack, if its first cell
+    is. So it is the same for all rows and files, wherever the chunks end.
+    """
 
     def __init__(self, options: ReadOptions, bad: BadRowCollector, max_rows: int | None = None) -> None:
         self.bad, self.max_rows = bad, max_rows
         self._cells = CellReader(options.missing)
-        self._names: dict[str, None] = {}
+        self._has_lists: dict[str, bool | None] = {}  # by column; None while all of its cells are missing
+        self._is_decided = False  # whether the first rows were read
 
     def read(self, lines: TextLines, stream: Iterator[str]) -> Iterator[TableChunk]:
         """Yield all rows of one file, in chunks."""
@@ -52,25 +58,38 @@ class JsonLinesReader:
                 continue
             numbers.append(lines.line)
             size += len(rows[-1]) + len(line) // 100
-            if size >= CHUNK_CELLS or len(rows) == self.max_rows:
+            if size >= CHUNK_CELLS or len(rows) == self._choose_chunk_rows():
                 yield self._make_chunk(lines, rows, numbers)
                 rows, numbers, size = [], [], 0
         yield self._make_chunk(lines, rows, numbers)
 
     def _make_chunk(self, lines: TextLines, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> TableChunk:
         names = dict.fromkeys(name for row in rows for name in row)
-        self._names.update(names)
-        if len(self._names) > MAX_COLUMNS:
+        self._decide_lists(rows, names)
+        if len(self._has_lists) > MAX_COLUMNS:
             found = f"'{lines.file}' has more than {MAX_COLUMNS:,} different keys"
             raise DataError("path", f"{found}; write the same keys in each row", Code.TOO_LARGE)
-        shares = {name: _compute_list_share(row.get(name) for row in rows) for name in names}
-        lists = {name for name, share in shares.items() if share >= 0.5}
-        mixed = [name for name, share in shares.items() if 0 < share < 1]
+        lists = {name for name in names if self._has_lists[name]}
+        mixed = {name: name in lists for name in names if any(_is_other(row.get(name), name in lists) for row in rows)}
         if mixed:
-            rows, numbers = self._leave_out_mixed_rows(lines, rows, numbers, {name: name in lists for name in mixed})
+            rows, numbers = self._leave_out_mixed_rows(lines, rows, numbers, mixed)
         columns = {name: self._make_column([row.get(name) for row in rows], name in lists) for name in names}
         items = sum(len(cell) for name in lists for cell in columns[name] if cell)
         return TableChunk(columns, numbers, items)
+
+    def _choose_chunk_rows(self) -> int | None:
+        """Return the most rows of the next chunk: the first one needs enough to decide which columns have lists."""
+        return self.max_rows if self._is_decided or self.max_rows is None else max(self.max_rows, FIRST_ROWS)
+
+    def _decide_lists(self, rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> None:
+        """Decide for new columns whether they have lists."""
+        first_rows = () if self._is_decided else rows[:FIRST_ROWS]
+        self._is_decided = self._is_decided or bool(rows)
+        for name in names:
+            if self._has_lists.get(name) is None:
+                cells = _list_filled(first_rows, name) or _list_filled(rows, name)[:1]
+                are_lists = [isinstance(cell, list) for cell in cells]
+                self._has_lists[name] = 2 * sum(are_lists) >= len(cells) if cells else None
 
     def _make_column(self, cells: Sequence[Any], has_lists: bool) -> Column:
         return make_list_column(cells) if has_lists else self._cells.clean_values(cells)
@@ -92,15 +111,14 @@ class JsonLinesReader:
             if name is None:
                 kept.append(position)
                 continue
-            expected = f"'{name}' must {'' if mixed[name] else 'not '}be a list, as in most rows"
+            expected = f"'{name}' must {'' if mixed[name] else 'not '}be a list, as in most of the first rows"
             self.bad.add(lines.file, numbers[position], f"{expected}; got {format_value(row[name])}")
         return [rows[position] for position in kept], [numbers[position] for position in kept]
 
 
-def _compute_list_share(cells: Iterable[Any]) -> float:
-    """Return which share of the filled cells are lists."""
-    are_lists = [isinstance(cell, list) for cell in cells if cell is not None]
-    return sum(are_lists) / len(are_lists) if are_lists else 0.0
+def _list_filled(rows: Iterable[Mapping[str, Any]], name: str) -> list[Any]:
+    """List the cells of a column that are not missing."""
+    return [row[name] for row in rows if row.get(name) is not None]
 
 
 def _is_other(cell: Any, is_list: bool) -> bool:

@@ -25,6 +25,10 @@ Reasons = Sequence[str | None]
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")  # its sign does not make it a formula
 COPIED_ROWS = 10_000  # at once
 MAX_WAITING = 64  # chunks that are held until every column has a type
+MAX_WAITING_BYTES = 256 * 2**20  # of these chunks
+# Who reads a Parquet file decodes a row group at once.
+MAX_GROUP_ROWS = 100_000
+MAX_GROUP_BYTES = 64 * 2**20  # rows may be large: a class for each pixel
 
 
 class FormatWriter(Protocol):
@@ -198,7 +202,7 @@ def _format_cell(value: Any) -> Any:
 
 
 class ParquetFormat:
-    """Parquet, a row group for each chunk. The column `problem` is always there: columns are fixed at the start."""
+    """Parquet, one or more row groups a chunk. The column `problem` is always there: columns are fixed at the start."""
 
     is_closed = False
 
@@ -219,7 +223,8 @@ class ParquetFormat:
             self._write_table(table)
             return
         self._waiting.append(table)
-        if not any(pyarrow.types.is_null(each.type) for each in table.schema) or len(self._waiting) >= MAX_WAITING:
+        is_full = len(self._waiting) >= MAX_WAITING or sum(each.nbytes for each in self._waiting) > MAX_WAITING_BYTES
+        if is_full or not any(pyarrow.types.is_null(each.type) for each in table.schema):
             self._start(table.schema)
 
     def _make_array(self, name: str, values: PredictionColumn) -> Any:
@@ -247,7 +252,8 @@ class ParquetFormat:
 
         assert self._writer is not None  # `_start` has opened it
         try:
-            self._writer.write_table(table.cast(self._writer.schema))
+            for group in _divide_table(table.cast(self._writer.schema)):
+                self._writer.write_table(group)
         except (pyarrow.ArrowException, ValueError) as error:
             found = f"the rows have values of different types, which Parquet can't contain: {first_line(error)}"
             raise UserError(f"{found}; write output=FILE.jsonl") from None
@@ -257,6 +263,16 @@ class ParquetFormat:
             self._start(self._waiting[-1].schema)
         if self._writer is not None:
             self._writer.close()
+
+
+def _divide_table(table: Any) -> Iterator[Any]:
+    """Halve a table of pyarrow until each part is small enough for a row group; a single row is not divided."""
+    rows = table.num_rows
+    if rows <= 1 or (rows <= MAX_GROUP_ROWS and table.nbytes <= MAX_GROUP_BYTES):
+        yield table
+        return
+    yield from _divide_table(table.slice(0, rows // 2))
+    yield from _divide_table(table.slice(rows // 2))
 
 
 def import_pyarrow() -> None:

@@ -306,9 +306,8 @@ def test_keys_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "b": [None, [1], None, None],
         "c": [None, None, [2], None],
     }
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"in\.jsonl:5: 'c' must be a list, as in most of the first rows; got '5'"):
         read(tmp_path, content + '{"c": 5}\n', "in.jsonl")
-    assert caught.value.finding.code == Code.WRONG_TYPE
 
 
 def test_many_columns(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import random
 import struct
 import sys
@@ -63,6 +64,19 @@ def test_json_lines_with_other_keys_and_types(tmp_path: Path) -> None:
     assert found["b"] == [[1, 2], None, None, [3], None]
     assert [bool(each) for each in found["#"]] == [False, True, True, False, False]
     assert found["c"] == [None] * 4 + ["1"]
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 700, 5_000])
+def test_lists_of_json_lines_do_not_depend_on_chunks(tmp_path: Path, max_rows: int) -> None:
+    rows = [{"a": "x" if row in (0, 1, 1500) else [row], "b": None if row < 1_200 else row} for row in range(2_000)]
+    rows[1_600]["b"] = [1]  # type: ignore[index]
+    rows += [{"c": [1]}, {"c": "late"}, {"c": "later"}]
+    path = write(tmp_path / "in.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    found = read_all(path, max_rows=max_rows)
+    assert [at for at, reason in enumerate(found["#"]) if reason] == [0, 1, 1_500, 1_600, *[2_001, 2_002]]
+    assert "'a' must be a list" in found["#"][0]
+    assert found["a"][2:4] == [[2], [3]]
+    assert found["b"][1_200:1_202] == ["1200", "1201"]
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -79,6 +79,21 @@ def test_parquet_columns_that_start_empty(tmp_path: Path) -> None:
     assert found == {"row": [1, 2], "price": [None, 2.5], "never": [None, None], "problem": ["why", None]}
 
 
+def test_row_groups_of_parquet_have_few_rows_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("dlspec.inference.output.prediction_formats.MAX_GROUP_BYTES", 20_000)
+    monkeypatch.setattr("dlspec.inference.output.prediction_formats.MAX_GROUP_ROWS", 50)
+    pixels = [list(range(1_000))] * 10 + [[]] * 200 + [list(range(5_000))]  # 8 bytes each
+    empty = {"row": [0] * 3, "pixels": [None] * 3, "note": ["x" * 9_000] * 3}  # held until `pixels` has a type
+    write_file(tmp_path / "out.parquet", *[(empty, {})] * 2,
+               ({"row": list(range(211)), "pixels": pixels, "note": [""] * 211}, {}))  # fmt: skip
+    file = parquet.ParquetFile(tmp_path / "out.parquet")
+    groups = [file.read_row_group(at) for at in range(file.num_row_groups)]
+    assert max(each.num_rows for each in groups) <= 50
+    assert all(each.nbytes <= 20_000 or each.num_rows == 1 for each in groups)
+    assert file.read().column("pixels").to_pylist() == [None] * 6 + pixels
+
+
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
 def test_an_output_column_named_problem_is_kept(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"out{ending}"
