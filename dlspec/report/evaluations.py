@@ -179,17 +179,24 @@ def _check_error(error: object) -> dict[str, Any]:
     return {
         "row": read_count(written.get("row")),
         "id": _read_answer(written.get("id")),
-        "truth": _read_answer(written.get("truth")),
-        "prediction": _read_answer(written.get("prediction")),
+        **{key: "" if _is_picture(written.get(key)) else _read_answer(written.get(key)) for key in _ANSWERS},
+        "answers": [_check_cell(key, written[key]) for key in _ANSWERS if _is_picture(written.get(key))],
         "probability": read_number(written.get("probability"), 2.0),
         "error": _read_bounded(written.get("error")),
         "input": [_check_cell(name, cell) for name, cell in _limit_items(written.get("input"), MAX_COLUMNS)],
     }
 
 
+_ANSWERS = ("truth", "prediction")
+
+
+def _is_picture(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("data:image/")
+
+
 def _check_cell(name: str, cell: object) -> dict[str, Any]:
     """Return a cell as a picture if it is one, else as text."""
-    if not isinstance(cell, str) or not cell.startswith("data:image/"):
+    if not _is_picture(cell):
         return {"name": _read_name(name), "text": _read_answer(cell)}
     picture = check_picture_uri(cell)
     shown = {"text": "(a picture that can't be shown)"} if picture is None else {"picture": picture}

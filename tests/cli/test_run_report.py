@@ -99,7 +99,7 @@ def test_without_its_network_the_rest_is_shown(case: str, dlspec, work: Path) ->
         (["run=nowhere"], "no run in 'nowhere'; name a run's folder, run=FOLDER, or run=latest"),
         (["run="], "no run in ''; name a run's folder"),
         (["run=empty"], "no run in 'empty'; give a run's folder, which contains spec.yaml"),
-        (["run=run", "optimizer.lr=1"], "report has no 'optimizer.lr'; available: evaluate, imports, run"),
+        (["run=run", "optimizer.lr=1"], "report has no 'optimizer.lr'; available: device, evaluate, imports, run"),
         (["run=run", "evaluate=1"], "evaluate must be true or false, got '1'"),
         (["run=run", "--output", "x"], "report takes words such as run=FOLDER, got '--output'"),
     ],

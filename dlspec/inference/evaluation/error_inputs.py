@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Dataset, Field, Split
@@ -18,12 +13,11 @@ from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.decoding import make_decoder
 from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.data.tables.table import Table
+from dlspec.inference.evaluation.sample_pictures import is_picture, make_picture
 from dlspec.inference.rows.row_encoding import list_input_columns
 
 MAX_COLUMNS = 20  # of one row
 MAX_TEXT = 1_000  # characters of a cell
-MAX_SIDE = 96  # pixels of a picture
-MIN_SIDE = 32  # smaller pictures are enlarged
 MAX_LISTED = 20  # numbers of a list
 
 
@@ -41,8 +35,8 @@ class InputDescriber:
         return {"row": self._find_row(position), "id": self._find_id(position), "input": self._describe_input(position)}
 
     def _find_row(self, position: int) -> int:
-        """Return the row's line in its file, or its number in the split, from 1."""
-        return position + 1 if self.table is None else int(self.table.line_of_row[position])
+        """Return the number of the row in its source, as `predict` writes it; else its number in the split, from 1."""
+        return position + 1 if self.split.rows is None else int(self.split.rows[position])
 
     def _find_id(self, position: int) -> str:
         name = "" if self.fitted is None else self.fitted.id
@@ -86,38 +80,6 @@ class InputDescriber:
             return {}
         numbers = fitted.invert(values.numpy()).tolist()
         return {name: f"{each:.4g}" for name, each in list(zip(names, numbers, strict=True))[:MAX_COLUMNS]}
-
-
-def is_picture(shape: Sequence[int]) -> bool:
-    """Whether values of this shape can be shown as a picture: (C, H, W) with one or three channels."""
-    return len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) > 1
-
-
-def make_picture(values: Tensor) -> str:
-    """Make a small PNG of an image (C, H, W) as a data URI; its smallest value is black, its largest white."""
-    from PIL import Image
-
-    low, high = float(values.min()), float(values.max())
-    low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-    pixels = ((values.double() - low) / max(high - low, 1e-12) * 255).round().clamp(0, 255).to(torch.uint8)
-    array: NDArray[np.uint8] = pixels.movedim(0, -1).contiguous().numpy()
-    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    image = _resize(image)
-    file = io.BytesIO()
-    image.save(file, "png", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _resize(image: Any) -> Any:
-    from PIL import Image
-
-    longest = max(image.size)
-    if longest > MAX_SIDE:
-        image.thumbnail((MAX_SIDE, MAX_SIDE))
-    elif longest < MIN_SIDE:
-        factor = -(-MIN_SIDE // longest)
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    return image
 
 
 def _format_cell(cell: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ def _encode(run: LoadedRun, table: Table, problems: Mapping[int, str], path: str
     reasons = tuple(f"{table.locate(row)}: {bad[row]}" for row in list(bad)[:MAX_REASONS])
     if not len(encoded.kept):
         raise UserError(f"no row can be evaluated; {reasons[0] if reasons else 'there are none'}")
-    split = align_split(encoded.split, run.data)
+    split = replace(align_split(encoded.split, run.data), rows=encoded.kept + 1)
     notes = tuple(describe_notes(encoded.notes))
     return EvaluationData(split, None, path, table.take(encoded.kept), len(bad), reasons, notes)
 

@@ -25,7 +25,8 @@ from dlspec.inference.evaluation.evaluation_pass import BootstrapPlan, Evaluator
 from dlspec.inference.evaluation.evaluation_results import ChosenThreshold, EvaluationResults
 from dlspec.inference.evaluation.evaluation_table import format_evaluation
 from dlspec.inference.evaluation.group_results import Group, evaluate_groups
-from dlspec.inference.evaluation.target_results import PositivesCollector, ResultsCollector, list_errors
+from dlspec.inference.evaluation.positives_collector import PositivesCollector
+from dlspec.inference.evaluation.target_results import ResultsCollector, list_errors
 from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.inference.loading.own_data import OpenedData, open_own_data
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Target
 from dlspec.inference.evaluation.bootstrap import Indices, choose_samples
 from dlspec.inference.evaluation.calibration import CalibrationBins
-from dlspec.inference.evaluation.decision_threshold import Positives
 from dlspec.inference.evaluation.evaluated_batch import EvaluatedBatch
 from dlspec.inference.evaluation.evaluation_pass import Evaluator
 from dlspec.inference.evaluation.row_samples import count_rows, has_row_per_sample
+from dlspec.inference.evaluation.sample_pictures import is_picture, make_class_picture, make_picture
 from dlspec.inference.evaluation.worst_errors import SampleError, WorstErrors
 
 MAX_CLASSES = 100  # more are too many for a matrix that a reader can look at
@@ -118,10 +120,20 @@ class ClassResults:
             steps = slice(ends[index] - rows[index], ends[index])
             error = {"error": float(shares[index])}
             if len(self.target.shape) > 1:  # a class for each pixel
-                return error
+                return {**self._draw_maps(truth[steps], predicted[steps]), **error}
             return {"truth": self._join(truth[steps]), "prediction": self._join(predicted[steps]), **error}
 
         self.errors.add(shares.tolist(), start, describe)
+
+    def _draw_maps(self, truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, Any]:
+        """Draw the classes of a sample's pixels; {} if it is no picture."""
+        shape, count = self.target.shape, len(self.target.classes)
+        if len(shape) != 2 or len(truth) != prod(shape):
+            return {}
+        return {
+            "truth": make_class_picture(truth.reshape(shape), count),
+            "prediction": make_class_picture(predicted.reshape(shape), count),
+        }
 
     def _join(self, classes: NDArray[Any]) -> str:
         names = [self.target.classes[each] for each in classes[:MAX_SHOWN_STEPS]]
@@ -200,10 +212,18 @@ class NumberResults:
 
         def describe(index: int) -> dict[str, Any]:
             part = slice(ends[index] - counts[index], ends[index])
-            return {**_describe_numbers(truth[part], predictions[part]), "error": float(errors[index])}
+            return {**self._describe(truth[part], predictions[part]), "error": float(errors[index])}
 
         self.errors.add(errors.tolist(), start, describe)
         self._add_points(predictions, truth, ends, start)
+
+    def _describe(self, truth: NDArray[Any], predictions: NDArray[Any]) -> dict[str, Any]:
+        """Describe true and predicted numbers of a sample: as pictures, or as text if there are few."""
+        shape = self.target.shape
+        if not is_picture(shape) or truth.size != prod(shape):
+            return _describe_numbers(truth, predictions)
+        pictures = {"truth": truth, "prediction": predictions}
+        return {name: make_picture(torch.from_numpy(each.reshape(shape))) for name, each in pictures.items()}
 
     def _add_points(self, predictions: NDArray[Any], truth: NDArray[Any], ends: Indices, start: int) -> None:
         """Keep one number of each chosen sample: its last, which is its only one if it has one."""
@@ -254,46 +274,3 @@ def list_errors(found: WorstErrors, describe_input: Callable[[int], dict[str, An
 def _describe_error(error: SampleError, describe_input: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
     described = describe_input(error.position)
     return {"row": described["row"], "id": described["id"], **error.details, "input": described["input"]}
-
-
-class PositivesCollector:
-    """Collects the probabilities of the second of two classes or of labels, to choose a threshold."""
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._criterion = evaluator.criterion
-        self._parts: dict[str, list[Positives]] = {
-            predicted.name: [] for predicted, target in evaluator.targets if takes_threshold(predicted, target)
-        }
-
-    def add(self, batch: EvaluatedBatch) -> None:
-        """Add a batch."""
-        if not self._parts:
-            return
-        pairs = self._criterion.make_metric_pairs(batch.output, batch.targets)
-        for predicted, tensors in zip(self._criterion.predicted_targets, pairs, strict=True):
-            if predicted.name in self._parts:
-                self._parts[predicted.name].append(_make_positives(tensors))
-
-    def collect(self) -> dict[str, Positives]:
-        """Return what was collected, by target."""
-        return {name: _join_positives(parts) for name, parts in self._parts.items() if parts}
-
-
-def _make_positives(tensors: Sequence[Tensor]) -> Positives:
-    probabilities, truth = (each.cpu().numpy() for each in tensors[:2])
-    weights = np.ones(len(truth)) if len(tensors) < 3 else tensors[2].double().cpu().numpy()
-    weights = weights.reshape(-1, *(1,) * (truth.ndim - 1)) * np.ones(truth.shape)
-    return Positives(probabilities.ravel(), truth.ravel() > 0, weights.ravel())
-
-
-def _join_positives(parts: Sequence[Positives]) -> Positives:
-    return Positives(
-        np.concatenate([each.probabilities for each in parts]),
-        np.concatenate([each.truth for each in parts]),
-        np.concatenate([each.weights for each in parts]),
-    )
-
-
-def takes_threshold(predicted: Target, target: Target) -> bool:
-    """Whether a threshold decides about a target's samples: two classes, or labels."""
-    return bool(target.labels) or (len(target.classes) == 2 and has_row_per_sample(predicted, target))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
+from dlspec.data.dataset import Target
 from dlspec.data.tables.table import TEXT
 from dlspec.inference.evaluation.bootstrap import Interval
 from dlspec.inference.evaluation.group_results import MISSING, OTHER, evaluate_groups, find_groups
+from dlspec.inference.evaluation.target_results import ClassResults, NumberResults, TargetRows
 from dlspec.inference.evaluation.worst_errors import WorstErrors
+from dlspec.plots.image_plots import make_class_colors
 
 
 def test_groups_are_those_of_pandas() -> None:
@@ -54,3 +62,32 @@ def test_samples_without_an_error_are_no_errors() -> None:
     worst = WorstErrors()
     worst.add([0.0, float("nan"), 0.5], 0, lambda index: {})
     assert [each.position for each in worst.list()] == [2]
+
+
+def open_picture(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_errors_of_class_maps_have_both_maps() -> None:
+    truth = torch.tensor([[0, 1, 2], [2, 1, 0]]).repeat(20, 12)  # (40, 36), not enlarged
+    predicted = truth.clone()
+    predicted[:4] = 1
+    results = ClassResults(Target("mask", "classes", (40, 36), ("sky", "sea", "sand")))
+    right = torch.nn.functional.one_hot(torch.stack([truth, predicted]).flatten(), 3).float()
+    results.add(TargetRows([right, torch.cat([truth.flatten()] * 2)], np.array([1440, 1440]), 5))
+    (error,) = results.errors.list()
+    assert error.position == 6
+    assert error.details["error"] == pytest.approx(float((truth != predicted).float().mean()))
+    colors = (make_class_colors(3) * 255).round().numpy()
+    assert np.array_equal(open_picture(error.details["truth"]), colors[truth.numpy()])
+    assert np.array_equal(open_picture(error.details["prediction"]), colors[predicted.numpy()])
+
+
+def test_errors_of_images_have_both_images() -> None:
+    truth = torch.arange(2 * 40 * 36).reshape(2, 1, 40, 36) / 2880
+    results = NumberResults(Target("image", "numbers", (1, 40, 36)), 2)
+    predicted = truth * torch.tensor([1.0, 0.5])[:, None, None, None]
+    results.add(TargetRows([predicted.flatten(), truth.flatten()], np.array([1440, 1440]), 0))
+    (error,) = results.errors.list()
+    assert np.array_equal(open_picture(error.details["truth"]), (truth[1, 0].double() * 255).round().numpy())
+    assert np.array_equal(open_picture(error.details["prediction"]), (predicted[1, 0].double() * 255).round().numpy())

@@ -154,7 +154,8 @@ def test_kinds_of_targets(opened, tmp_path: Path) -> None:
     many = {**CLASSES, "classes": [f"c{at}" for at in range(60)], "errors": [],
             "confusion": [[int(row == 3 and column == 9) * 5 + 7 * (row == column) for column in range(60)]
                           for row in range(60)]}  # fmt: skip
-    pixels = {**CLASSES, "errors": [{"row": 5, "id": "", "error": 0.25, "input": PICTURE}]}
+    maps = {"truth": PICTURE["image"], "prediction": PICTURE["image"]}
+    pixels = {**CLASSES, "errors": [{"row": 5, "id": "", **maps, "error": 0.25, "input": PICTURE}]}
     targets = {"label": TWO_CLASSES, "price": NUMBERS, "tags": LABELS, "many": many, "mask": pixels}
     page = opened(make_run(tmp_path / "run", make_evaluation(targets=targets)))
     cards = page.ask("[...document.querySelectorAll('.target')].map((each) => each.innerText)")
@@ -170,7 +171,9 @@ def test_kinds_of_targets(opened, tmp_path: Path) -> None:
     assert cards[2].splitlines()[-1].split() == ["4", "cat|dog", "0.7000", "x"]
     assert re.sub(r"\s+", " ", cards[3]).count("true class prediction rows c3 c9 5") == 1
     assert "The samples of which the largest part is wrong, 1 shown." in cards[4]
-    assert cards[4].splitlines()[-2:] == ["25.0 % wrong", "row 5"]
+    assert [each for each in cards[4].splitlines()[-4:] if each] == ["truth", "prediction", "25.0 % wrong", "row 5"]
+    alts = page.ask("[...document.querySelectorAll('.answer img')].map((each) => [each.alt, each.naturalWidth])")
+    assert alts == [["truth of row 5", 8], ["prediction of row 5", 8]]
     assert page.ask("[...document.querySelectorAll('.matrix')].at(-1).querySelector('button:enabled')") is None
     assert page.ask("document.querySelectorAll('.target canvas').length") == 3
 

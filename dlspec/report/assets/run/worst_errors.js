@@ -19,7 +19,7 @@ function describeErrors(target) {
 const isNumbers = (target) => target.scatter.length > 0 || target.kind === "numbers" || target.kind === "value";
 
 function showErrors(target, errors) {
-  if (errors.some((each) => each.input.some((cell) => cell.picture))) return make("div", { class: "cards" }, errors.map((error) => pictureCard(target, error)));
+  if (errors.some((each) => [...each.input, ...each.answers].some((cell) => cell.picture))) return make("div", { class: "cards" }, errors.map((error) => pictureCard(target, error)));
   const isText = errors.every((each) => each.input.length === 1) && errors.some((each) => each.input[0].text.length > 40);
   return isText ? make("ol", { class: "texts" }, errors.map((error) => textItem(target, error))) : errorTable(target, errors);
 }
@@ -42,10 +42,13 @@ function answers(target, error) {
 const hasAnswer = (error) => error.truth !== "" || error.prediction !== "";
 
 function pictureCard(target, error) {
-  const pictures = error.input.filter((cell) => cell.picture).map((cell) => make("img", { src: cell.picture, alt: `${cell.name} of ${nameOf(error)}`, class: "sample" }));
+  const pictures = error.input.filter((cell) => cell.picture).map((cell) => samplePicture(cell, error));
+  const maps = error.answers.filter((cell) => cell.picture).map((cell) => make("figure", { class: "answer" }, samplePicture(cell, error), make("figcaption", {}, cell.name)));
   const texts = error.input.filter((cell) => !cell.picture).map((cell) => make("span", { class: "soft" }, `${cell.name}: ${cell.text}`));
-  return make("figure", { class: "wrong-answer" }, make("div", { class: "samples" }, pictures), make("figcaption", {}, answers(target, error), texts, make("span", { class: "soft" }, nameOf(error))));
+  return make("figure", { class: "wrong-answer" }, make("div", { class: "samples" }, pictures), maps.length ? make("div", { class: "answer-pictures" }, maps) : null, make("figcaption", {}, answers(target, error), texts, make("span", { class: "soft" }, nameOf(error))));
 }
+
+const samplePicture = (cell, error) => make("img", { src: cell.picture, alt: `${cell.name} of ${nameOf(error)}`, class: "sample" });
 
 function textItem(target, error) {
   const text = error.input[0].text;
