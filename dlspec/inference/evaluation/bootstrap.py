@@ -84,6 +84,17 @@ class Resampled:
 
     results: Numbers  # (resamples,)
     own: float  # the result of the drawn samples themselves
+    share: float = 1.0  # the fraction of the drawn samples that it was computed from
+
+
+def make_resampled(results: Numbers, share: float = 1.0) -> Resampled:
+    """Make the result of resamples of which the first is the samples themselves.
+
+    Args:
+        results: the result of each (1 + resamples,)
+        share: the fraction of the drawn samples that it was computed from
+    """
+    return Resampled(results[1:], float(results[0]), share)
 
 
 def make_intervals(values: Mapping[str, float], resampled: Mapping[str, Resampled], share: float = 1.0) -> Intervals:
@@ -106,6 +117,7 @@ def _make_interval(value: float, resampled: Resampled | None, share: float) -> I
     finite = resampled.results[np.isfinite(resampled.results)]
     if not len(finite):
         return Interval(value)
+    share *= resampled.share
     low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     if share < 1:
         low, high = (value + (each - resampled.own) * np.sqrt(share) for each in (low, high))

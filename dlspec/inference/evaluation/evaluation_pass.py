@@ -14,11 +14,11 @@ from dlspec.inference.evaluation.bootstrap import (
     MAX_SAMPLES,
     Indices,
     Interval,
-    Resampled,
     choose_samples,
     count_draws,
     draw_resamples,
     make_intervals,
+    make_resampled,
 )
 from dlspec.inference.evaluation.evaluated_batch import EvaluatedBatch
 from dlspec.inference.evaluation.metric_resampling import MetricSamples, make_metric_samples
@@ -162,10 +162,11 @@ class SampleCollector:
             return make_intervals(values, {})
         draws: list[Indices] = [np.arange(count), *draw_resamples(count, self._plan.resamples, self._plan.seed)]
         losses = self._losses.resample(loss_names, count_draws(draws, count))
-        resampled = {name: each for name, each in losses.items() if is_mean_of_samples(values[name], each)}
+        results = {
+            name: make_resampled(each) for name, each in losses.items() if is_mean_of_samples(values[name], each)
+        }
         for _, _, samples in self._groups:
-            resampled |= samples.resample(draws)
-        results = {name: Resampled(each[1:], float(each[0])) for name, each in resampled.items()}
+            results |= samples.resample(draws)
         return make_intervals(values, results, count / self._seen)
 
 

@@ -126,7 +126,7 @@ class ClassResults:
         self.errors.add(shares.tolist(), start, describe)
 
     def _draw_maps(self, truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, Any]:
-        """Draw the classes of a sample's pixels; {} if it is no picture."""
+        """Draw the classes of a sample's pixels; {} where they are not a picture."""
         shape, count = self.target.shape, len(self.target.classes)
         if len(shape) != 2 or len(truth) != prod(shape):
             return {}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -147,21 +148,19 @@ class Scores:
         if not self._batch_sizes:
             return {}
         self._flush()
-        metrics = {name: self._compute_metric(name) for name in self._metrics_by_name}
+        metrics = {
+            name: compute_metric(metric, partial(self._report_undefined_metric, name))
+            for name, metric in self._metrics_by_name.items()
+        }
         all_losses = torch.cat(self._loss_chunks)
         columns = all_losses.T.tolist() if all_losses.dim() > 1 else [all_losses.tolist()]
         means = self._average_weighted(columns) if self._weights else self._average_over_samples(columns)
         return dict(zip(self.loss_names, means, strict=True)) | metrics
 
-    def _compute_metric(self, name: str) -> float:
-        """Compute a metric; nan if it is not defined for these samples, as R2 of a single one isn't."""
-        try:
-            return float(self._metrics_by_name[name].compute())
-        except ValueError as error:
-            if name not in self._undefined_metrics:
-                self._undefined_metrics.add(name)
-                log.warning("%s of %d samples is nan: %s", name, sum(self._batch_sizes), first_line(error))
-            return math.nan
+    def _report_undefined_metric(self, name: str, error: ValueError) -> None:
+        if name not in self._undefined_metrics:
+            self._undefined_metrics.add(name)
+            log.warning("%s of %d samples is nan: %s", name, sum(self._batch_sizes), first_line(error))
 
     def _average_over_samples(self, columns: Sequence[Sequence[float]]) -> list[float]:
         return [_weighted_mean(each, self._batch_sizes) for each in columns]
@@ -209,6 +208,20 @@ class Scores:
             tensors = pairs[0] if len(pairs) == 1 else tuple(map(torch.cat, zip(*pairs, strict=True)))
             for metric in metrics.values():
                 metric.update(*tensors)
+
+
+def compute_metric(metric: Any, report: Callable[[ValueError], None] = lambda error: None) -> float:
+    """Compute a metric; nan if it is not defined for these samples, as R2 of a single one isn't.
+
+    Args:
+        metric: a metric of torchmetrics, updated with the samples.
+        report: is given the reason why it is not defined.
+    """
+    try:
+        return float(metric.compute())
+    except ValueError as error:
+        report(error)
+        return math.nan
 
 
 def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
