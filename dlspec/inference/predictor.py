@@ -41,6 +41,7 @@ from dlspec.inference.loading.loaded_run import LoadedRun, load_run
 from dlspec.inference.rows.python_inputs import iterate_data_chunks, list_file_names
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk, list_input_columns
+from dlspec.inference.rows.value_ranges import NumberCheck
 
 MIN_CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
 DEFAULT_OPTIONS = AnswerOptions()
@@ -64,6 +65,7 @@ class Predictor:
         self.run = run
         self.batches = BatchPredictor(run, batch_size, seed)
         self._token_targets = find_token_targets(run.data, run.inputs, run.preparation)
+        self._number_check = NumberCheck()
 
     def __repr__(self) -> str:
         """Name the run, what it takes and what it predicts."""
@@ -197,7 +199,10 @@ class Predictor:
         """
         answers = AnswerColumns(self.batches.targets, self.run.preparation, self._token_targets, options)
         for chunk in chunks:
-            yield self._predict_chunk(chunk, answers)
+            found = self._predict_chunk(chunk, answers)
+            if chunk.first_row == 0 and chunk.samples is None:
+                self._number_check.warn_once(self.run.require_preparation(), chunk.columns)
+            yield found
 
     def _predict_chunk(self, chunk: RowChunk, answers: AnswerColumns) -> AnswerChunk:
         encoded = self.encode_chunk(chunk)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.encoding.fields import FieldPlan
 from dlspec.data.encoding.fitted_table import FittedTable
-from dlspec.data.prepare.kinds.array_column import FittedArray
+from dlspec.data.prepare.kinds.array_column import FittedArray, find_range
 from dlspec.data.prepare.kinds.class_table import ClassTable
 from dlspec.data.prepare.kinds.class_target import FittedClasses
 from dlspec.data.prepare.kinds.kind import FittedColumn, fitted_from_json
@@ -36,8 +35,7 @@ def make_fitted_table(data: Dataset) -> FittedTable | None:
         return FittedTable.from_json(data.preprocessing)
     try:
         names = {each.name: data.column_names.get(each.name, (each.name,)) for each in data.fields}
-        columns = {_name_column(each, names): _fit_field(each, data.preprocessing.get(each.name))
-                   for each in data.fields}  # fmt: skip
+        columns = {_name_column(each, names): _fit_field(each, data) for each in data.fields}
         targets = {each.name: _fit_target(each, data) for each in data.targets if not _is_next_of_field(each)}
     except DataError:
         return None
@@ -56,11 +54,16 @@ def _is_next_of_field(target: Target) -> bool:
     return target.next_of not in ("", target.name)
 
 
-def _fit_field(field: Field, saved: Any) -> FittedColumn:
+def _fit_field(field: Field, data: Dataset) -> FittedColumn:
+    saved = data.preprocessing.get(field.name)
     fitted = None if saved is None else fitted_from_json(saved)
     if fitted is None or isinstance(fitted, Divided):
         divisor = 1.0 if fitted is None else fitted.by
-        return FittedArray(field.shape, field.layout, field.vocab_size, field.has_lengths, divisor)
+        bounds = None
+        if field.vocab_size is None and not data.is_described and field.name in data.train.tensors:
+            bounds = find_range(data.train.tensors[field.name].numpy())
+        bounds = None if bounds is None else (bounds[0] * divisor, bounds[1] * divisor)
+        return FittedArray(field.shape, field.layout, field.vocab_size, field.has_lengths, divisor, bounds)
     if fitted.shape != field.shape:
         raise DataError(field.name, f"the field '{field.name}' has another shape than its preparation")
     return fitted

@@ -27,6 +27,7 @@ from dlspec.inference.rows.input_settings import make_input_settings
 from dlspec.inference.rows.input_sources import find_inputs
 from dlspec.inference.rows.row_chunk import RowChunk
 from dlspec.inference.rows.row_encoding import encode_chunk
+from dlspec.inference.rows.value_ranges import describe_unlike_numbers
 
 MAX_REASONS = 20  # of rows that are left out, in a message
 CHUNK_ROWS = 50_000  # read at a time
@@ -134,7 +135,8 @@ def _encode(run: LoadedRun, table: Table, problems: Mapping[int, str], path: str
     if not len(encoded.kept):
         raise UserError(f"no row can be evaluated; {reasons[0] if reasons else 'there are none'}")
     split = replace(align_split(encoded.split, run.data), rows=encoded.kept + 1)
-    notes = tuple(describe_notes(encoded.notes))
+    unlike = describe_unlike_numbers(fitted, table.columns)
+    notes = (*describe_notes(encoded.notes), *([unlike] if unlike else []))
     return EvaluationData(split, None, path, table.take(encoded.kept), len(bad), reasons, notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +85,13 @@ def check_rows(case: str, run, predictor: Predictor) -> None:
     assert not answers.problems
     assert list(answers.columns)[1:] and len(answers) == len(run.data.test)
     assert predictor.names == list(predictor.predict(take_rows(rows, chosen[:2])).columns)[1:]
+
+
+@pytest.fixture(autouse=True)
+def _no_warning_of_numbers(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Rows like those of the training are not said to be of another scale."""
+    yield
+    assert not [each.getMessage() for each in caplog.records if "those of the training" in each.getMessage()]
 
 
 @pytest.fixture

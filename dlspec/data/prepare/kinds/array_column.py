@@ -11,42 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.prepare.kinds.cells import read_numbers
-from dlspec.data.prepare.kinds.kind import Encoded, FittedColumn, register_saved
+from dlspec.data.prepare.kinds.kind import Encoded, FittedShape, register_saved
 from dlspec.data.prepare.kinds.number_lists import Floats, count_steps, read_number_lists
 from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
-from dlspec.layouts import LAYOUTS, Layout, format_shape
+from dlspec.layouts import LAYOUTS, format_shape
 
 MAX_NUMBERS = 2**28  # of one row
 MAX_TOKEN = 2**31  # the largest number of different tokens
 MAX_RANK = 8
 EMPTY = "the cell is empty"
+MAX_RANGE_NUMBERS = 1_000_000  # that a range is found from: more take time and change little
+RANGE_MARGIN = 0.005  # of the numbers on each side lie outside of the range: outliers say little
 
 
 @register_saved("array")
 @dataclass(frozen=True)
-class FittedArray(FittedColumn):
+class FittedArray(FittedShape):
     """An array of fixed shape in each row: numbers (N, ...) float32, or tokens and classes (N, ...) int64.
 
     Rows may be arrays, lists, or texts such as `1 2 3`. With lengths, a row may have fewer steps than the shape.
     """
 
-    shape_of_row: tuple[int, ...]
-    layout_of_row: Layout
-    tokens: int | None = None  # number of different tokens or classes; None for numbers
-    has_lengths: bool = False
     divisor: float = 1.0  # of numbers
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.shape_of_row
-
-    @property
-    def layout(self) -> Layout:
-        return self.layout_of_row
-
-    @property
-    def vocab_size(self) -> int | None:
-        return self.tokens
+    range: tuple[float, float] | None = None  # of nearly all training numbers, before they are divided; None: not known
 
     def apply(self, column: NDArray[Any]) -> Encoded:
         """Encode arrays (N, ...), lists (N,) or texts (N,)."""
@@ -122,21 +109,41 @@ class FittedArray(FittedColumn):
         return np.asarray(values, np.float64) * self.divisor
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        saved = {
             "kind": self.kind, "shape": list(self.shape), "layout": self.layout, "tokens": self.tokens,
             "has_lengths": self.has_lengths, "divisor": self.divisor,
         }  # fmt: skip
+        return saved if self.range is None else {**saved, "range": list(self.range)}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> FittedArray:
         """Rebuild from the result of `to_json`; DataError if that is damaged."""
-        values = SavedValues(saved, ("shape", "layout", "tokens", "has_lengths", "divisor"))
+        optional = ("range",) if "range" in saved else ()  # older versions did not save it
+        values = SavedValues(saved, ("shape", "layout", "tokens", "has_lengths", "divisor", *optional))
         shape, divisor = read_shape(values.values["shape"]), values.get_number("divisor")
         tokens = None if values.values["tokens"] is None else values.get_integer("tokens", 1, MAX_TOKEN)
         has_lengths, layout = values.get_flag("has_lengths"), values.get_choice("layout", LAYOUTS)
         if divisor == 0 or (has_lengths and not shape) or (tokens is not None and divisor != 1):
             raise make_saved_error("an array with lengths needs steps, and only numbers are divided, by other than 0")
-        return cls(shape, next(each for each in LAYOUTS if each == layout), tokens, has_lengths, divisor)
+        kept, bounds = next(each for each in LAYOUTS if each == layout), _read_range(values) if optional else None
+        return cls(shape, kept, tokens, has_lengths, divisor, bounds)
+
+
+def _read_range(values: SavedValues) -> tuple[float, float]:
+    bounds = values.get_numbers("range", 2)
+    if len(bounds) != 2 or bounds[0] >= bounds[1]:
+        raise make_saved_error("a range must have two numbers, the smaller one first")
+    return bounds[0], bounds[1]
+
+
+def find_range(values: NDArray[Any]) -> tuple[float, float] | None:
+    """Find the range of all numbers but the outermost ones; None if they are all equal or not finite."""
+    numbers = values.reshape(-1)
+    numbers = numbers[:: max(1, len(numbers) // MAX_RANGE_NUMBERS)].astype(np.float64)
+    if not len(numbers):
+        return None
+    low, high = np.quantile(numbers, [RANGE_MARGIN, 1 - RANGE_MARGIN]).tolist()
+    return (low, high) if np.isfinite([low, high]).all() and low < high else None
 
 
 def read_shape(saved: object) -> tuple[int, ...]:

@@ -97,6 +97,28 @@ class FittedColumn(ABC):
         raise NotImplementedError(f"{type(self).__name__} is not a target")
 
 
+@dataclass(frozen=True)
+class FittedShape(FittedColumn):
+    """A fitted column whose rows are arrays of one shape, of numbers or tokens."""
+
+    shape_of_row: tuple[int, ...]
+    layout_of_row: Layout
+    tokens: int | None = None  # number of different tokens or classes; None for numbers
+    has_lengths: bool = False  # whether a row may have fewer steps than the shape
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.shape_of_row
+
+    @property
+    def layout(self) -> Layout:
+        return self.layout_of_row
+
+    @property
+    def vocab_size(self) -> int | None:
+        return self.tokens
+
+
 class ColumnKind(BaseModel, ABC):
     """Settings of one kind of column."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, ClassVar, TypeVar, get_args
 
@@ -19,7 +19,7 @@ from dlspec.data.prepare.kinds.kind import (
     TARGET_KINDS,
     ColumnKind,
     Encoded,
-    FittedColumn,
+    FittedShape,
     Role,
     Rows,
     load_kinds,
@@ -44,7 +44,7 @@ class UserKind(ColumnKind):
 
     @override
     def fit(self, column: NDArray[Any], training: Rows, *, read: CellFormat = PLAIN, name: str = "") -> FittedUserKind:
-        unfitted = FittedUserKind(type(self), self.model_dump(mode="json"), (), "features", False, None)
+        unfitted = FittedUserKind((), "features", user_kind=type(self), settings=self.model_dump(mode="json"))
         arrays, problems = unfitted.read_cells(column[training])
         known = [each for each in arrays if each is not None]
         if not known:
@@ -53,7 +53,7 @@ class UserKind(ColumnKind):
         shape, has_lengths = _find_shape(known, self.layout)
         layout = self.layout or guess_layout(shape)
         vocab_size = int(max(each.max(initial=0) for each in known)) + 1 if layout == "tokens" else None
-        return FittedUserKind(type(self), unfitted.settings, shape, layout, has_lengths, vocab_size)
+        return replace(unfitted, shape_of_row=shape, layout_of_row=layout, tokens=vocab_size, has_lengths=has_lengths)
 
 
 def _find_shape(arrays: list[NDArray[Any]], layout: Layout | None) -> tuple[tuple[int, ...], bool]:
@@ -129,27 +129,11 @@ def _list_settings(reader: Callable[..., Any]) -> dict[str, Any]:
 
 @register_saved("column")
 @dataclass(frozen=True)
-class FittedUserKind(FittedColumn):
+class FittedUserKind(FittedShape):
     """A column of a kind of the user's own."""
 
-    user_kind: type[UserKind]
-    settings: Mapping[str, Any]
-    shape_of_row: tuple[int, ...]
-    layout_of_row: Layout
-    has_lengths: bool
-    num_tokens: int | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.shape_of_row
-
-    @property
-    def layout(self) -> Layout:
-        return self.layout_of_row
-
-    @property
-    def vocab_size(self) -> int | None:
-        return self.num_tokens
+    user_kind: type[UserKind] = field(kw_only=True)
+    settings: Mapping[str, Any] = field(kw_only=True)
 
     def read_cells(self, column: NDArray[Any]) -> tuple[list[NDArray[Any] | None], dict[int, str]]:
         """Read the cells as arrays; None where one is missing, or wrong with the reason."""
@@ -185,8 +169,8 @@ class FittedUserKind(FittedColumn):
         is_alike = array.shape[1:] == self.shape[1:] and array.ndim and len(array) if self.has_lengths else False
         if array.shape != self.shape and not is_alike:
             return f"shape {format_shape(array.shape)}, expected {format_shape(self.shape)}"
-        if self.num_tokens is not None and not ((array >= 0) & (array < self.num_tokens)).all():
-            return f"tokens must be from 0 to {self.num_tokens - 1}"
+        if self.tokens is not None and not ((array >= 0) & (array < self.tokens)).all():
+            return f"tokens must be from 0 to {self.tokens - 1}"
         return ""
 
     def invert(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -199,7 +183,7 @@ class FittedUserKind(FittedColumn):
     def to_json(self) -> dict[str, Any]:
         saved = {"kind": self.kind, "name": self.user_kind.name, "settings": dict(self.settings)}
         rest = {"shape": list(self.shape), "layout": self.layout, "has_lengths": self.has_lengths}
-        return {**saved, **rest, "num_tokens": self.num_tokens}
+        return {**saved, **rest, "num_tokens": self.tokens}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> FittedUserKind:
@@ -221,7 +205,8 @@ class FittedUserKind(FittedColumn):
             raise make_saved_error(f"shape has more than {MAX_SIZE:,} numbers")
         tokens = None if values.values["num_tokens"] is None else values.get_integer("num_tokens", 1, 2**31)
         kept: Layout = next(each for each in LAYOUTS if each == layout)
-        return cls(kind, _read_settings(kind, values), tuple(shape), kept, values.get_flag("has_lengths"), tokens)
+        has_lengths, settings = values.get_flag("has_lengths"), _read_settings(kind, values)
+        return cls(tuple(shape), kept, tokens, has_lengths, user_kind=kind, settings=settings)
 
 
 def _read_settings(kind: type[UserKind], values: SavedValues) -> dict[str, Any]:
