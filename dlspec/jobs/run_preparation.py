@@ -151,7 +151,8 @@ class Preparation:
         """
         opened = opened or self.open()
         spec, data, problems = opened.spec, opened.data, opened.spec.problems.make_empty_copy()
-        fields = match_inputs(spec.graph.inputs, data, problems)
+        takes_tokens = bool(spec.graph.nodes) and spec.graph.nodes[0].part.type == "Embedding"
+        fields = match_inputs(spec.graph.inputs, data, problems, takes_tokens=takes_tokens)
         device = _choose_run_device(spec, problems)
         raise_problems(problems, self.make_source_map)
         data = add_token_targets(spec, data, fields.values())

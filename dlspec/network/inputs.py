@@ -13,8 +13,12 @@ from dlspec.language.problems import Problems
 if TYPE_CHECKING:
     from dlspec.language.parse.model_inputs import ModelInput
 
+MAX_DROPPED = 20  # columns in a fix
 
-def match_inputs(inputs: Sequence[ModelInput], data: Dataset, problems: Problems) -> dict[str, Field]:
+
+def match_inputs(
+    inputs: Sequence[ModelInput], data: Dataset, problems: Problems, *, takes_tokens: bool = False
+) -> dict[str, Field]:
     """Find the field for each of the model's inputs.
 
     Inputs and fields match by name; if there is only one of each, the names may differ. A target with one class per
@@ -24,12 +28,13 @@ def match_inputs(inputs: Sequence[ModelInput], data: Dataset, problems: Problems
         inputs: The inputs that the model declares; without any, the only field is used.
         data: The data.
         problems: Collects inputs without a field, and declared facts that the data contradict.
+        takes_tokens: Whether the model begins with a layer that takes tokens, for the fix of a problem.
 
     Returns:
         The matched fields by the model's names.
     """
     if not inputs:
-        return _match_only_field(data, problems)
+        return _match_only_field(data, problems, takes_tokens)
     found: dict[str, Field] = {}
     for each in inputs:
         matched = data.field(each.name)
@@ -43,14 +48,16 @@ def match_inputs(inputs: Sequence[ModelInput], data: Dataset, problems: Problems
     return found
 
 
-def _match_only_field(data: Dataset, problems: Problems) -> dict[str, Field]:
+def _match_only_field(data: Dataset, problems: Problems, takes_tokens: bool) -> dict[str, Field]:
     if len(data.fields) > 1:
         names = ", ".join(each.name for each in data.fields)
         found = f"{data.name} has {len(data.fields)} fields ({names}), and the model does not declare its inputs"
         fix = f"write inputs: [{names}] in the model, or only those that it needs"
-        columns = data.list_columns(data.fields[-1].name)
-        if columns:
-            fix += f"; or leave the others out: {format_argument('data.drop', list(columns))}"
+        kept = next((each for each in data.fields if takes_tokens and each.layout == "tokens"), data.fields[0])
+        columns = [name for each in data.fields if each != kept for name in data.list_columns(each.name)]
+        if 0 < len(columns) <= MAX_DROPPED:
+            drop = format_argument("data.drop", columns)
+            fix += f"; or keep only '{kept.name}': {drop}"
         problems.add(Code.AMBIGUOUS, ("model",), found, fix)
     return {each.name: each for each in data.fields[:1]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,3 +65,19 @@ REFUSED: list[tuple[dict[str, Any], Dataset, list[tuple[str, str, str]]]] = [
 @pytest.mark.parametrize(("inputs", "opened", "told"), REFUSED)
 def test_refused(inputs: dict[str, Any], opened: Dataset, told: list[tuple[str, str, str]]) -> None:
     assert matched(inputs, opened)[1] == told
+
+
+@pytest.mark.parametrize(("takes_tokens", "advice"), [
+    (True, "keep only 'review': 'data.drop=[age,title]'"), (False, "keep only 'features': 'data.drop=[review,title]'")
+])  # fmt: skip
+def test_the_columns_to_leave_out_are_those_that_the_model_does_not_take(takes_tokens: bool, advice: str) -> None:
+    fields = (
+        Field("features", (1,), "features"),
+        Field("review", (5,), "tokens", 9),
+        Field("title", (5,), "tokens", 9),
+    )
+    saved = {"columns": {}, "fields": {"features": {"columns": ["age"]}, "review": {"columns": ["review"]},
+                                       "title": {"columns": ["title"]}}}  # fmt: skip
+    problems = Problems()
+    match_inputs([], replace(data(*fields), preprocessing=saved), problems, takes_tokens=takes_tokens)
+    assert problems.found[0].fix.endswith(f"; or {advice}")
