@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.data.dataset import Target
+from dlspec.errors import join_first
 from dlspec.inference.evaluation.bootstrap import Indices, Interval
 
 MAX_GROUPS = 50  # the rows of rarer values are one group
 MIN_ROWS = 10  # of a group, for results that say something
+MAX_NAMES = 5  # of groups in a note
 OTHER, MISSING = "other", ""  # names of the group of rarer values, and of missing cells: no cell is ""
 
 
@@ -74,3 +77,25 @@ def evaluate_groups(
         at_most: how many groups there may be
     """
     return [Group(value, len(rows), evaluate(rows), joined) for value, rows, joined in find_groups(cells, at_most)]
+
+
+def describe_one_sided_groups(
+    column: str, cells: NDArray[Any], targets: Sequence[Target], truth: Mapping[str, NDArray[Any]]
+) -> Iterator[str]:
+    """Yield a line for each target of two classes of which groups, but small ones, have no positive row: F1 is 0 there.
+
+    Args:
+        column: the column that the results are divided by
+        cells: its cells, one for each row
+        targets: the targets
+        truth: by target, the true class of each row
+    """
+    for target in targets:
+        if len(target.classes) != 2 or target.shape:
+            continue
+        groups = [(value, truth[target.name][rows]) for value, rows, _ in find_groups(cells) if len(rows) >= MIN_ROWS]
+        empty = [value or "(missing)" for value, classes in groups if not (classes == 1).any()]
+        if empty:
+            names = join_first(empty, MAX_NAMES)
+            found = f"no row with {column} {names} has the {target.name} {target.classes[1]}"
+            yield f"{found}: metrics such as f1_score are 0 there, and say nothing"

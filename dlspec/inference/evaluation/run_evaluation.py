@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from dlspec.inference.evaluation.evaluation_data import (
 from dlspec.inference.evaluation.evaluation_pass import BootstrapPlan, Evaluator, ReportBatch, evaluate_samples
 from dlspec.inference.evaluation.evaluation_results import ChosenThreshold, EvaluationResults
 from dlspec.inference.evaluation.evaluation_table import format_evaluation
-from dlspec.inference.evaluation.group_results import Group, evaluate_groups
+from dlspec.inference.evaluation.group_results import Group, describe_one_sided_groups, evaluate_groups
 from dlspec.inference.evaluation.positives_collector import PositivesCollector
 from dlspec.inference.evaluation.target_results import ResultsCollector, list_errors
 from dlspec.inference.loading.loaded_run import LoadedRun
@@ -86,7 +86,7 @@ def evaluate_run(
     return Evaluation(
         run, data, metrics, _describe_targets(run, data, results, thresholds), plan, len(data.split), by,
         () if cells is None else _evaluate_groups(evaluator, data.split, cells, plan), thresholds,
-        (*data.notes, *limit_note, *threshold_note),
+        (*data.notes, *limit_note, *threshold_note, *_note_groups(run, data, by, cells)),
     )  # fmt: skip
 
 
@@ -122,6 +122,13 @@ def _evaluate_groups(evaluator: Evaluator, split: Split, cells: NDArray[Any], pl
     return tuple(
         evaluate_groups(cells, lambda rows: evaluate_samples(evaluator, split.take(torch.from_numpy(rows)), plan))
     )
+
+
+def _note_groups(run: LoadedRun, data: EvaluationData, by: str | None, cells: NDArray[Any] | None) -> Iterator[str]:
+    if by is None or cells is None:
+        return iter(())
+    truth = {name: each.cpu().numpy() for name, each in data.split.targets.items()}
+    return describe_one_sided_groups(by, cells, run.data.targets, truth)
 
 
 def _choose_thresholds(

@@ -14,7 +14,13 @@ from PIL import Image
 from dlspec.data.dataset import Target
 from dlspec.data.tables.table import TEXT
 from dlspec.inference.evaluation.bootstrap import Interval
-from dlspec.inference.evaluation.group_results import MISSING, OTHER, evaluate_groups, find_groups
+from dlspec.inference.evaluation.group_results import (
+    MISSING,
+    OTHER,
+    describe_one_sided_groups,
+    evaluate_groups,
+    find_groups,
+)
 from dlspec.inference.evaluation.target_results import ClassResults, NumberResults, TargetRows
 from dlspec.inference.evaluation.worst_errors import WorstErrors
 from dlspec.plots.image_plots import make_class_colors
@@ -45,6 +51,16 @@ def test_groups_of_numbers_and_lists() -> None:
     lists = np.empty(2, object)
     lists[:] = [["a", "b"], None]
     assert [value for value, _, _ in find_groups(lists)] == ["a|b", MISSING]
+
+
+def test_groups_without_a_positive_row_are_named() -> None:
+    cells = np.array((["a", "b", "b", "c", None] * 10) + ["rare"], TEXT)
+    target, truth = Target("label", "classes", (), ("ham", "spam")), np.array([0, 0, 1, 1, 0] * 10 + [0])
+    lines = list(describe_one_sided_groups("size", cells, [target], {"label": truth}))
+    assert lines == [
+        "no row with size a, (missing) has the label spam: metrics such as f1_score are 0 there, and say nothing"
+    ]
+    assert not list(describe_one_sided_groups("size", cells, [target], {"label": np.ones(51, np.int64)}))
 
 
 def test_the_worst_errors_are_kept_in_order() -> None:
