@@ -1,8 +1,7 @@
-"""Problems, their codes and locations, and the exceptions that a user may catch.
+"""Problems, their codes and locations, and how values are printed in their texts.
 
-A `Problem` is one thing wrong in a spec: its `Code`, its path and location, what was found, and the fix. A `SpecError`
-contains all problems that were found; the command line prints it and exits with code 2, without a traceback. A
-`Finding` is a problem without path and location: checks return it to the caller, who knows them.
+A `Problem` is one thing wrong in a spec: its `Code`, its path and location, what was found, and the fix. A `Finding` is
+a problem without path and location: checks return it to the caller, who knows them.
 
 Code branches on a problem's `Code`, never on its text: texts are for people and may be reworded.
 """
@@ -11,11 +10,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -148,44 +145,6 @@ UNKNOWN_PART_CODES: Mapping[str, Code] = {
 }
 
 
-class UserError(Exception):
-    """An error in the user's input. Its text can be shown as is; the command line prints it and exits with code 2."""
-
-
-class DataError(UserError):
-    """A data set that can't be opened with its settings.
-
-    Args:
-        key: the setting of `data` that causes the error, '' for the data set as a whole.
-        message: what is wrong.
-        code: the kind of the problem.
-        note: lines below the message, such as further bad rows.
-    """
-
-    def __init__(self, key: str, message: str, code: Code = Code.BAD_DATA, note: str = "") -> None:
-        super().__init__("\n    ".join([message, *note.splitlines()]))
-        self.key = key
-        self.finding = Finding(code, message, note=note)
-
-
-class InvalidSetting(ValueError):
-    """A value that a validator of a section refuses, with the setting that causes it and the kind of problem.
-
-    Args:
-        path: the keys from the validated value to the setting, () for the value itself.
-        message: what is wrong.
-        code: the kind of the problem.
-    """
-
-    def __init__(self, path: KeyPath, message: str, code: Code = Code.WRONG_VALUE) -> None:
-        super().__init__(message)
-        self.path, self.code = path, code
-
-
-class TrainingFailed(RuntimeError):
-    """Training failed although the spec is valid. The text is one line for the user."""
-
-
 @dataclass(frozen=True)
 class SourceLocation:
     """Where something is written: a file's line and column, or an argument of the command line."""
@@ -280,126 +239,10 @@ def shorten_middle(text: str, max_length: int = 600) -> str:
     return text if len(text) <= max_length else f"{text[: max_length // 2]} ... {text[-max_length // 4 :]}"
 
 
-# Codes of problems that have one cause if they have the same text: a name or value that is used in several places.
-_ONE_CAUSE = frozenset(
-    {
-        Code.UNKNOWN_OUTPUT,
-        Code.UNKNOWN_PARAM,
-        Code.UNKNOWN_REFERENCE,
-        Code.UNKNOWN_FIELD,
-        Code.UNKNOWN_LAYER,
-        Code.MISSING_FACT,
-        Code.OUTPUT_ABSENT,
-    }
-)
-MAX_SHOWN_PROBLEMS = 50  # a SpecError counts further problems without printing them
-
-
-MAX_SHOWN_PLACES = 12  # where a problem that is printed once occurs again
-
-
-def format_problems(problems: Sequence[Problem]) -> list[str]:
-    """Return the lines of the first problems. One that occurs in several places or copies is printed once."""
-    groups: dict[Hashable, list[Problem]] = {}
-    for problem in problems:
-        groups.setdefault(_find_cause(problem), []).append(problem)
-    lines: list[str] = []
-    for first, *others in islice(groups.values(), MAX_SHOWN_PROBLEMS):
-        lines += first.format_lines()
-        if others:
-            lines.append(replace_control_characters(f"    the same {_format_places(first, others)}"))
-    hidden = sum(map(len, islice(groups.values(), MAX_SHOWN_PROBLEMS, None)))
-    return [*lines, f"... and {hidden:,} more"] if hidden else lines
-
-
-def _find_cause(problem: Problem) -> Hashable:
-    """Return what problems with one cause share: a name that is missing, or the place of a repeated entry."""
-    if problem.code in _ONE_CAUSE:
-        return problem.code, problem.found
-    if problem.location is None or not problem.location.line:
-        return id(problem)
-    path = problem.path.partition(" (")[0]  # without the copy
-    return problem.code, problem.location, path, re.sub(r"\d+", "#", problem.found)
-
-
-def _format_places(first: Problem, others: Sequence[Problem]) -> str:
-    """Say where a problem occurs again: in copies of an entry, or elsewhere in the files."""
-    if all(each.location == first.location for each in others):
-        return f"in {len(others)} more {'copies' if len(others) > 1 else 'copy'}"
-    places = (str(each.location) if each.location and each.location.line else each.path for each in others)
-    return f"at {join_first(list(dict.fromkeys(places)), MAX_SHOWN_PLACES)}"
-
-
 def join_first(words: Sequence[str], max_words: int) -> str:
     """Join the first words with commas, and count the others: `a, b and 3 more`."""
     more = f" and {len(words) - max_words} more" if len(words) > max_words else ""
     return f"{', '.join(words[:max_words])}{more}"
-
-
-class SpecError(UserError):
-    """All problems that were found in a spec.
-
-    Args:
-        problems: the problems, in the order in which they are printed.
-        outcome: what happened instead, at the end of the message.
-    """
-
-    def __init__(self, problems: Sequence[Problem], outcome: str = "nothing was run") -> None:
-        self.problems = tuple(problems)
-        self.outcome = outcome
-        super().__init__(self.format_message())
-
-    def format_message(self) -> str:
-        """Return the whole message: the lines of the first problems, and the number of all."""
-        count = len(self.problems)
-        lines = format_problems(self.problems)
-        return "\n".join([*lines, f"{count} problem{'s' if count != 1 else ''}; {self.outcome}."])
-
-
-def find_closest(name: str, choices: Iterable[str]) -> str:
-    """Find the choice that a misspelled name probably means; return '' if there is none.
-
-    Case is ignored: 'Relu' means 'ReLU', not 'RNNCell'. Two swapped letters are found in names of any length ('mpl'
-    means 'mlp'), a prefix that only one choice has ('F1' means 'F1Score'), and names with a module ('nn.GRU').
-    """
-    return _find_closest_cached(name, tuple(choices))
-
-
-@lru_cache(maxsize=2_000)  # the same typo may occur a thousand times in a spec
-def _find_closest_cached(name: str, choices: tuple[str, ...]) -> str:
-    lowered = {choice.lower(): choice for choice in choices}
-    found = [
-        each for each in (*_swap_adjacent_letters(name.lower()), name.lower().rpartition(".")[2]) if each in lowered
-    ]
-    found = found or get_close_matches(name.lower(), lowered, n=1, cutoff=0.7)
-    if not found and len(name) > 1:
-        longer = [choice for choice in lowered if choice.startswith(name.lower())]
-        found = longer if len(longer) == 1 else []
-    return lowered[found[0]] if found else ""
-
-
-def _swap_adjacent_letters(word: str) -> list[str]:
-    """Return all variants of a word in which two adjacent letters are swapped."""
-    return [word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(min(len(word), 100) - 1)]
-
-
-def suggest(name: str, choices: Iterable[str], max_names: int = 12) -> str:
-    """Suggest a similar name ("did you mean 'ReLU'?"), or list the available ones if none is similar.
-
-    Args:
-        name: the name that was not found.
-        choices: the available names.
-        max_names: how many of them to list.
-
-    Returns:
-        The fix of a problem, '' without choices.
-    """
-    names = sorted(choices)
-    guess = find_closest(name, names)
-    if guess:
-        return f"did you mean '{guess}'?"
-    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
-    return f"available: {', '.join(names[:max_names])}{more}" if names else ""
 
 
 def join_with_or(words: Sequence[str]) -> str:
