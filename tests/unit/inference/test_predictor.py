@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 import dlspec
+from dlspec.errors import UserError
 from dlspec.inference.answers.batch_prediction import BatchPredictor
 from dlspec.inference.answers.row_predictions import Predictions
 from dlspec.jobs.python_spec import prepare_spec
@@ -352,3 +354,19 @@ def test_links_in_a_run_are_not_followed(churn: dlspec.Predictor, folder: Path, 
     (tmp_path / "run" / "checkpoints" / "last.safetensors").unlink()
     with pytest.raises(dlspec.UserError, match=r"no weights of this run: .* has no best\.safetensors"):
         dlspec.predictor(tmp_path / "run")
+
+
+def test_the_runs_own_setting_says_where_to_compute(churn: dlspec.Predictor, folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(churn.run.folder, run)
+    spec = (run / "spec.yaml").read_text(encoding="utf-8")
+    assert "\n  device: " in spec
+    (run / "spec.yaml").write_text(re.sub(r"\n  device: .*", "\n  device: cuda:77", spec), encoding="utf-8")
+    with pytest.raises(UserError, match=r"^the run's trainer.device: no device 'cuda:77' on .*; write device=cpu$"):
+        dlspec.predictor(run)
+    with pytest.raises(UserError, match=r"^device: no device 'gpu' on this machine"):
+        dlspec.predictor(run, device="gpu")
+    chosen = dlspec.predictor(run, device="cpu")
+    assert chosen.run.device == torch.device("cpu")
+    assert are_equal(chosen.predict(folder / "rows.csv"), churn.predict(folder / "rows.csv"))
+    assert next(dlspec.load(run).parameters()).device == torch.device("cpu")  # the bare network needs no GPU
