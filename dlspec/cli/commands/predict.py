@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlspec.cli.console_output import print_message
+from dlspec.cli.generation_arguments import GENERATION_WORDS, read_generation_options
 from dlspec.cli.prediction_progress import PredictionProgress
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
 from dlspec.data.dataset import Split
@@ -20,9 +21,10 @@ from dlspec.inference.rows.input_settings import make_input_settings
 from dlspec.inference.rows.input_sources import find_inputs
 from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
 
+WRITING_WORDS = [word for word in GENERATION_WORDS if word != "stop"]  # a text of a target has its own end
 WORDS = (
     "run", "input", "output", "checkpoint", "split", "columns", "probabilities", "keep", "threshold", "device",
-    "batch_size", "imports",
+    "batch_size", "imports", *WRITING_WORDS,
 )  # fmt: skip
 EXAMPLE = "python -m dlspec predict run=latest input=new.csv output=predictions.csv"
 
@@ -56,6 +58,9 @@ def _check_source(source: Sequence[str] | None, split: SplitName | None, argumen
     if (source is None) == (split is None):
         found = "input and split together; leave one of them out" if source is not None else "no input is given"
         raise UserError(f"{found}; write for example {EXAMPLE}")
+    chosen = [word for word in WRITING_WORDS if word in arguments.words]
+    if split is not None and chosen:
+        raise UserError(f"{chosen[0]} has no effect on split={split}; leave it out")
     if split is not None and arguments.data:
         raise UserError(f"data.{next(iter(arguments.data))} has no effect on split={split}; leave it out")
 
@@ -112,7 +117,7 @@ def _predict_files(
     progress = PredictionProgress()
     chunks = progress.watch(iterate_row_chunks(inputs, settings, model.chunk_rows))
     with open_prediction_file(output) as writer:
-        for answers in model.predict_chunks(chunks, options):
+        for answers in model.predict_chunks(chunks, options, read_generation_options(arguments)):
             writer.write(answers.columns, answers.problems)
             progress.add(answers)
             if writer.is_closed:
