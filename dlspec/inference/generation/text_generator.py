@@ -52,15 +52,15 @@ class TextGenerator:
         is_written: bool,
         keep_steps: bool = True,
     ) -> None:
-        self.run, self._encode_row, self.is_written = run, encode_row, is_written
+        self.run, self.encode_row, self.is_written = run, encode_row, is_written
         self.network = TokenNetwork(run, target)
         self._decoder = _make_text_decoder(run, target, self.is_written)
-        self._contexts = ContextFactory(self.network, keep_steps=keep_steps)
+        self.contexts = ContextFactory(self.network, keep_steps=keep_steps)
 
     @property
     def problem(self) -> str:
         """Why the whole window is computed again for each token; "" if only the new token is."""
-        return self._contexts.problem
+        return self.contexts.problem
 
     @property
     def prompt_column(self) -> str:
@@ -97,9 +97,9 @@ class TextGenerator:
         Raises:
             UserError: if the prompt can't be read, or an option does not fit.
         """
-        limits, encoded = self.limit_tokens(options), self._encode_prompt(prompt)
+        limits, encoded = self.limit_tokens(options), self.encode_prompt(prompt)
         given = [] if self.is_written else encoded.tokens[0].tolist()
-        pieces = self._decode_pieces(given, self._iterate_ids(encoded, options, limits))
+        pieces = self._decode_pieces(given, self.iterate_ids(encoded, options, limits))
         return cut_at_stops(pieces, options.stop)
 
     def write_batch(
@@ -126,15 +126,22 @@ class TextGenerator:
         limits, empty = self.limit_tokens(options), torch.zeros(len(rows), 0, dtype=torch.int64)
         if options.beams > 1:
             singles = [{name: each[at : at + 1] for name, each in others.items()} for at in range(len(rows))]
-            written = [search_beams(self._contexts.make_context(each), empty[:1], options.beams, limits)
+            written = [search_beams(self.contexts.make_context(each), empty[:1], options.beams, limits)
                        for each in singles]  # fmt: skip
         else:
-            context, sampler = self._contexts.make_context(others), TokenSampler(options, rows)
+            context, sampler = self.contexts.make_context(others), TokenSampler(options, rows)
             written = list(torch.stack(list(iterate_tokens(context, empty, sampler, limits)), 1))
         return torch.stack([pad(each, (0, self.network.length - len(each))) for each in written])
 
-    def _iterate_ids(self, prompt: Prompt, options: GenerationOptions, limits: TokenLimits) -> Iterator[int]:
-        context = self._contexts.make_context(prompt.others)
+    def iterate_ids(self, prompt: Prompt, options: GenerationOptions, limits: TokenLimits) -> Iterator[int]:
+        """Yield the tokens after a prompt.
+
+        Args:
+            prompt: the encoded prompt
+            options: how tokens are chosen
+            limits: which tokens, and how many
+        """
+        context = self.contexts.make_context(prompt.others)
         if options.beams > 1:
             yield from search_beams(context, prompt.tokens, options.beams, limits).tolist()
             return
@@ -142,10 +149,11 @@ class TextGenerator:
         for chosen in iterate_tokens(context, prompt.tokens, sampler, limits):
             yield int(chosen)
 
-    def _encode_prompt(self, prompt: str) -> Prompt:
+    def encode_prompt(self, prompt: str) -> Prompt:
+        """Encode a prompt; UserError if it can't be read."""
         if not prompt and not self.network.reads_target:
             raise UserError("the prompt is empty, and the network needs a first token; write for example prompt=The")
-        encoded = self._encode_row({self.prompt_column: prompt} if prompt else {self.prompt_column: None})
+        encoded = self.encode_row({self.prompt_column: prompt} if prompt else {self.prompt_column: None})
         split, network = encoded.split, self.network
         others = {name: split.input(name) for name in self.run.inputs if name not in network.own_inputs}
         if self.is_written:

@@ -94,12 +94,12 @@ def shake(predictor: dlspec.Predictor) -> None:
 
 
 def generate_ids(generator: TextGenerator, prompt: str, options: GenerationOptions) -> list[int]:
-    return list(generator._iterate_ids(generator._encode_prompt(prompt), options, generator.limit_tokens(options)))
+    return list(generator.iterate_ids(generator.encode_prompt(prompt), options, generator.limit_tokens(options)))
 
 
 def without_kept_steps(generator: TextGenerator) -> TextGenerator:
     return TextGenerator(
-        generator.run, generator.network.target, generator._encode_row,
+        generator.run, generator.network.target, generator.encode_row,
         is_written=generator.is_written, keep_steps=False,
     )  # fmt: skip
 
