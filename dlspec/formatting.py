@@ -18,7 +18,7 @@ COMMANDS = {
     "summary": "show layers, parameters, multiply-adds and memory; --depth N groups layers, --graph FILE.svg draws",
     "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml",
     "predict": "predict new rows: run=FOLDER|latest input=FILE output=FILE; columns=[...] probabilities=true",
-    "generate": "generate text with a finished run: run=FOLDER|latest prompt='Once upon'; temperature=0.8 top_k=40",
+    "generate": "generate text with a finished run: run=FOLDER|latest prompt='The first'; temperature=0.8 top_k=40",
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
     "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER;"
     " or write the page of one run, run.html: run=FOLDER",

@@ -14,7 +14,7 @@ from dlspec.jobs.error_reporting import EXIT_OK
 
 WORDS = ("run", "prompt", *GENERATION_WORDS, "checkpoint", "device", "imports")
 STANDARD_INPUT = "-"
-EXAMPLE = "python -m dlspec generate run=latest prompt='Once upon a time'"
+EXAMPLE = "python -m dlspec generate run=latest prompt='The first time'"
 
 
 def main(argv: Sequence[str]) -> int:

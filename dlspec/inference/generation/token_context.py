@@ -79,7 +79,7 @@ class TokenNetwork:
 class TokenContext(ABC):
     """A text that grows token by token.
 
-    When the window of the network is full, it goes on with the second half of it: the first half is forgotten.
+    When the window of the network is full, it continues with the second half of it: the first half is forgotten.
 
     Args:
         network: the network

@@ -18,7 +18,7 @@ class TokenLimits:
 
     max_length: int
     end: int | None = None  # the token that ends a text
-    forbidden: Collection[int] = ()  # tokens that are no text, such as padding
+    forbidden: Collection[int] = ()  # tokens without a text, such as padding
 
 
 def iterate_tokens(
@@ -30,7 +30,7 @@ def iterate_tokens(
         context: the texts, still empty
         prompt: their first tokens (N, T)
         sampler: chooses the tokens
-        limits: which tokens, and how many. A text that has ended goes on with its end token
+        limits: which tokens, and how many. After the end of a text, its end token is repeated
     """
     new, is_ended = prompt, torch.zeros(len(prompt), dtype=torch.bool)
     for _ in range(limits.max_length):

@@ -68,7 +68,13 @@ def select_rows(state: Any, rows: Tensor) -> Any:
 
 
 def make_step_causal_mask(new: int, total: int, device: torch.device) -> Tensor | None:
-    """Make a mask (new, total) that is true where the last `new` of `total` steps may look; None if everywhere."""
+    """Make a mask (new, total) that is true where the last steps may look; None if they may look everywhere.
+
+    Args:
+        new: the number of the last steps
+        total: the number of all steps
+        device: the device of the mask
+    """
     if new == 1:
         return None
     return torch.ones(new, total, dtype=torch.bool, device=device).tril(total - new)
