@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Split
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError, format_value
 from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, PredictedRows
@@ -142,7 +143,7 @@ class Predictor:
             encoded = self.encode_chunk(chunk)
             for position, reason in encoded.problems.items():
                 raise UserError(f"{chunk.locate(position)}: {reason}")
-            tensors.append({name: encoded.split.input(name) for name in self.run.inputs})
+            tensors.append({name: read_rows(encoded.split.input(name)) for name in self.run.inputs})
         return {name: torch.cat([each[name] for each in tensors]) for name in self.run.inputs}
 
     def generate(

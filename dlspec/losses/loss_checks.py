@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Dataset, Target
+from dlspec.data.lazy_array import read_rows_to_check
 from dlspec.errors import Code, join_with_or
 from dlspec.language.problems import Problems
 from dlspec.language.spec_versions import PADDING
@@ -105,7 +106,7 @@ def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) ->
     elif target is not None and target.kind == "numbers" and expected == "probabilities":
         _check_probabilities(match, target, data, problems)
     elif target is not None and target.kind == "numbers" and expected in ("unit", "signs"):
-        values = data.train.get_loss_target(target.name)
+        values = read_rows_to_check(data.train.get_loss_target(target.name))
         if _has_allowed_values(values, expected):
             return
         numbers, fix = _EXPECTED_NUMBERS[expected]
@@ -123,7 +124,7 @@ MAX_SUM_ERROR = 1e-3  # of the probabilities of a sample
 
 def _check_probabilities(match: LossMatch, target: Target, data: Dataset, problems: Problems) -> None:
     """Check that each sample's numbers, (K) or (K, ...), are the probabilities of K classes."""
-    values, path = data.train.get_loss_target(target.name), match.term.where("target")
+    values, path = read_rows_to_check(data.train.get_loss_target(target.name)), match.term.where("target")
     fix = "use MSELoss, or BCEWithLogitsLoss if a sample may have several classes"
     sums = values.sum(1)
     if values.min() < 0 or (sums - 1).abs().max() > MAX_SUM_ERROR:

@@ -28,8 +28,9 @@ WEIGHT_SUFFIX = " weights"  # with a space, so that no field has this name
 class EncodedRows:
     """Encoded rows, by field and target."""
 
-    fields: dict[str, NDArray[Any]] = field(default_factory=dict)  # with `NAME_lengths` and sample weights
-    targets: dict[str, NDArray[Any]] = field(default_factory=dict)
+    # Arrays, or a `LazyArray` of samples that are read batch by batch. With `NAME_lengths` and sample weights.
+    fields: dict[str, Any] = field(default_factory=dict)
+    targets: dict[str, Any] = field(default_factory=dict)
     problems: dict[int, list[str]] = field(default_factory=dict)  # by row of the table: why cells can't be read
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)  # (what, column): how often
 

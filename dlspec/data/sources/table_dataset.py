@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from dlspec.data.dataset import Dataset, Split, Target, make_field_name
 from dlspec.data.encoding.encoded_rows import WEIGHT_SUFFIX, EncodedRows, encode_rows
@@ -20,6 +19,7 @@ from dlspec.data.encoding.table_notes import (
     describe_splits,
     describe_table,
 )
+from dlspec.data.lazy_array import make_values
 from dlspec.data.prepare.kinds.cells import find_missing, is_number
 from dlspec.data.prepare.kinds.class_target import FittedClasses
 from dlspec.data.prepare.kinds.kind import IGNORED, FittedColumn
@@ -224,8 +224,8 @@ def _make_bad_rows_error(rows: TableRows, problems: Mapping[int, Sequence[str]])
 
 def _make_split(encoded: EncodedRows) -> Split:
     return Split(
-        {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in encoded.fields.items()},
-        {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in encoded.targets.items()},
+        {name: make_values(values) for name, values in encoded.fields.items()},
+        {name: make_values(values) for name, values in encoded.targets.items()},
     )
 
 

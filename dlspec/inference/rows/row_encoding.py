@@ -15,6 +15,7 @@ from dlspec.data.dataset import Split
 from dlspec.data.encoding.encoded_rows import EncodedRows, encode_rows
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.encoding.stacked_columns import stack_columns
+from dlspec.data.lazy_array import Values, make_values, select_rows
 from dlspec.data.prepare.kinds.cells import list_cells
 from dlspec.errors import Code, DataError, replace_control_characters, shorten_middle, suggest
 from dlspec.inference.rows.row_chunk import RowChunk
@@ -105,8 +106,11 @@ def _stack(columns: Columns, members: tuple[str, ...]) -> NDArray[Any]:
 
 
 def _make_split(encoded: EncodedRows, is_kept: NDArray[np.bool_] | None = None) -> Split:
-    def convert(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
-        kept = arrays if is_kept is None else {name: values[is_kept] for name, values in arrays.items()}
-        return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in kept.items()}
+    def convert(arrays: Mapping[str, Any]) -> dict[str, Values]:
+        made = {name: make_values(values) for name, values in arrays.items()}
+        if is_kept is None:
+            return made
+        kept = torch.from_numpy(np.flatnonzero(is_kept))
+        return {name: select_rows(values, kept) for name, values in made.items()}
 
     return Split(convert(encoded.fields), convert(encoded.targets))

@@ -34,7 +34,9 @@ IGNORED = -100  # the class of a step or sample without one: PyTorch's `ignore_i
 class Encoded:
     """A column as the network takes it."""
 
-    values: NDArray[Any]  # (N, W) float32 features, (N,) int64 classes, (N, T) int64 tokens, ...
+    # An array: (N, W) float32 features, (N,) int64 classes, (N, T) int64 tokens, ...; or a `LazyArray` of samples that
+    # are read batch by batch, for a field of its own or a target.
+    values: Any
     lengths: NDArray[np.int64] | None = None  # (N,) steps of each row that are not padding
     problems: Mapping[int, str] = field(default_factory=dict)  # why a cell can't be read, by row
     # How often: `unknown` (a category or word that training did not have), `missing` (where training had no gaps),
