@@ -26,6 +26,8 @@ DEFAULT_LIMITS: Mapping[str, int] = {
     "layers": 10_000,  # of a network, with blocks and repeats expanded
     "formula_length": 500,  # characters
     "formula_depth": 50,  # nested brackets and operations
+    "image_pixels": 100_000_000,  # of one image: a file of some kilobytes can contain any number of equal ones
+    "image_bytes": 500_000_000,  # of the file of one image
     "formula_size": 10_000,  # list items or characters in the result of a formula
 }
 GIGABYTE = 10**9
