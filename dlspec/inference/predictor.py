@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from dlspec.data.dataset import Split
 from dlspec.data.lazy_array import read_rows
+from dlspec.data.prepare.kinds.image import FittedImage
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError, format_value
 from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, PredictedRows
@@ -46,6 +48,7 @@ from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk, list_input_columns
 
 MIN_CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
+MAX_CHUNK_NUMBERS = 2**26  # of the images of a chunk, which are in memory at once
 DEFAULT_OPTIONS = AnswerOptions()
 
 
@@ -91,7 +94,10 @@ class Predictor:
     @property
     def chunk_rows(self) -> int:
         """How many rows are encoded at a time: whole batches."""
-        return self.batches.batch_size * -(-MIN_CHUNK_ROWS // self.batches.batch_size)
+        images = [each for each in self.run.require_preparation().inputs.values() if isinstance(each, FittedImage)]
+        numbers = sum(prod(each.store or each.size) * each.shape[0] for each in images)
+        rows = min(MIN_CHUNK_ROWS, max(1, MAX_CHUNK_NUMBERS // max(numbers, 1)))
+        return self.batches.batch_size * -(-rows // self.batches.batch_size)
 
     # ---- rows in Python --------------------------------------------------------------------------------------------
 
@@ -108,8 +114,8 @@ class Predictor:
 
         Args:
             data: a list of mappings, a frame of pandas, polars or pyarrow, a mapping of columns or arrays, one array
-                for a run with one input, or files: a path, a list of paths, a glob, or a folder. Columns that the run
-                does not need are ignored
+                for a run with one input, images (Pillow's, bytes or arrays), or files: a path, a list of paths, a
+                glob, or a folder. Columns that the run does not need are ignored
             probabilities: whether to return the probability of each class
             threshold: of two classes, the probability from which on the positive one is predicted; None for 0.5
             columns: the output columns, in their order, also columns of the input; None for all output columns
@@ -263,7 +269,7 @@ class Predictor:
         found = self._predict_split(encoded, chunk.first_row, answers, generation)
         spread, is_file_a_row = (
             spread_answers(found, encoded.kept, len(chunk)),
-            self.run.spec.data.source_name == "files",
+            chunk.is_file_a_row or self.run.spec.data.source_name == "files",
         )
         columns = add_own_columns(self.run.require_preparation(), chunk, answers.options, spread, is_file_a_row)
         chosen = choose_columns(columns, answers.options.columns, chunk.columns)

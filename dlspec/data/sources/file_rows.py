@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from dlspec.data.tables.table import ReadNotes, Table
 
 TABLE_OPTIONS = ("format", "delimiter", "quote", "header", "skip", "comment")  # how rows are written in a file
-TEXT = "text"
+TEXT, IMAGE = "text", "image"  # columns of what a file contains
 
 
 @data_source("files")
 class FileSource(TableSettings):
-    """A row for each file: `{name}` in the path catches a column, and `text` is the content of the file.
+    """A row for each file: `{name}` in the path catches a column, and `text` or `image` is the content of the file.
 
     What the path catches is an input only where `columns` names it. A caught column that says train, val or test is the
     split.
@@ -65,12 +65,14 @@ class FileSource(TableSettings):
         )
 
     def _list_files(self, pattern: str) -> tuple[Table, ReadNotes]:
-        from dlspec.data.tables.file_pattern import list_files
+        from dlspec.data.tables.file_pattern import list_files, make_absolute
         from dlspec.data.tables.file_texts import read_file_texts
 
         table, notes = list_files(pattern)
         if TEXT in {*self.columns, *self.list_targets()} and TEXT not in table.columns:
             table = read_file_texts(table, self.encoding)
+        if IMAGE in {*self.columns, *self.list_targets()} and IMAGE not in table.columns:
+            table = table.with_column(IMAGE, make_absolute(table.files))
         return table, notes
 
     def choose_split(self, rows: TableRows) -> FileSource:

@@ -107,6 +107,7 @@ class ColumnKind(BaseModel, ABC):
 
     name: ClassVar[str] = ""
     role: ClassVar[Role] = "features"
+    reads_files: ClassVar[bool] = False  # whether cells are files, which are read when a batch needs them
 
     @abstractmethod
     def fit(self, column: NDArray[Any], training: Rows, *, read: CellFormat = PLAIN, name: str = "") -> FittedColumn:
@@ -160,7 +161,7 @@ def load_kinds() -> None:
     import_module("dlspec.data.prepare.kinds.all_kinds")
 
 
-NOT_YET = {"image": "images come later", "audio": "audio comes later", "mask": "masks come later"}
+NOT_YET = {"audio": "audio comes later"}
 COLUMN_KINDS, TARGET_KINDS = KindRegistry("column kind"), KindRegistry("target kind")
 # How to rebuild a fitted column from its JSON, by its `kind`.
 SAVED_KINDS: dict[str, Callable[[Mapping[str, Any]], FittedColumn]] = {}
