@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.data.images.pillow_files import check_end, get_orientation, load_image, open_image
+from dlspec.data.images.pillow_files import check_end, find_format, get_orientation, load_image, open_image
 from dlspec.errors import Code, DataError
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def decode_mask(source: bytes | Image, *, is_colour: bool) -> NDArray[Any]:
     Raises:
         DataError: with the reason, if it can't be decoded, or pixels of a JPEG are not exact.
     """
-    if isinstance(source, bytes) and open_image(source).format == "JPEG":
+    if isinstance(source, bytes) and find_format(source) == "JPEG":
         found = "a mask can't be a JPEG, which changes pixels a little"
         raise DataError("", f"{found}; save masks as PNG", Code.BAD_DATA)
     image = load_image(source) if isinstance(source, bytes) else source

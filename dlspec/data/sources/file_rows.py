@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,8 @@ class FileSource(TableSettings):
     split.
     """
 
+    reads_texts: ClassVar[bool] = True  # whether `columns` is by default the text of the files
+
     path: str | None = Field(None, description="the files: reviews/{part}/{label}/{number}.txt; {name} is a column")
 
     @model_validator(mode="after")
@@ -35,6 +37,12 @@ class FileSource(TableSettings):
         for key in TABLE_OPTIONS:
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise InvalidSetting((key,), f"{key} has no effect on files, which are rows by themselves", Code.UNUSED)
+        return self
+
+    @model_validator(mode="after")
+    def _read_texts_by_default(self) -> FileSource:
+        if not self.columns and self.reads_texts:
+            object.__setattr__(self, "columns", {TEXT: TEXT})
         return self
 
     def open(self) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -27,6 +27,8 @@ class ImageFolder(FileSource):
 
     `path` is the folder of the class folders, `cats/1.jpg`, or of split folders with these, `train/cats/1.jpg`.
     """
+
+    reads_texts: ClassVar[bool] = False
 
     path: str | None = Field(None, description="the folder of class folders, or of train, val and test with these")
     size: int | list[int] | None = Field(None, description="[height, width], or one number; null: as the files")
