@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.images.image_array import FileArray
 from dlspec.data.images.image_cells import ImageCell, make_image_cells
+from dlspec.data.images.image_decoding import ImageFacts
 from dlspec.data.images.image_paths import find_image_files, list_braces
 from dlspec.data.images.pillow_files import has_image_ending
 from dlspec.data.prepare.kinds.cells import list_cells
@@ -109,9 +110,7 @@ def describe_images(name: str, column: NDArray[Any]) -> Iterator[str]:
     facts = [cell.facts for cell in column if cell is not None and cell.facts is not None]
     if not facts:
         return
-    colours = Counter(each.colours for each in facts)
-    shown = ", ".join(f"{count:,} {colour}" for colour, count in colours.most_common(MAX_LISTED))
-    line = f"{name}: read {len(facts):,} images: {shown}; {format_sizes([(each.height, each.width) for each in facts])}"
+    line = f"{name}: read {len(facts):,} images: {_count_colours(facts)}; {_describe_sizes(facts)}"
     turned = sum(each.is_turned for each in facts)
     clear = sum(each.has_alpha for each in facts)
     animated = sum(each.is_animated for each in facts)
@@ -121,8 +120,20 @@ def describe_images(name: str, column: NDArray[Any]) -> Iterator[str]:
     yield line
 
 
-def format_sizes(sizes: Sequence[tuple[int, int]]) -> str:
-    """Format the sizes of images, height x width: the smallest and the largest."""
+def describe_image_values(column: NDArray[Any]) -> str:
+    """Describe the sizes and colours of a column of images: `28 x 28 to 640 x 480; 612 RGB, 388 grey`."""
+    facts = [cell.facts for cell in column if cell is not None and cell.facts is not None]
+    return f"{_describe_sizes(facts)}; {_count_colours(facts)}" if facts else ""
+
+
+def _count_colours(facts: Sequence[ImageFacts]) -> str:
+    colours = Counter(each.colours for each in facts)
+    return ", ".join(f"{count:,} {colour}" for colour, count in colours.most_common(MAX_LISTED))
+
+
+def _describe_sizes(facts: Sequence[ImageFacts]) -> str:
+    """Describe the sizes of images, height x width: the smallest and the largest."""
+    sizes = {(each.height, each.width) for each in facts}
     low, high = (pick(sizes, key=lambda size: (size[0] * size[1], size)) for pick in (min, max))
     smallest = f"{low[0]:,} x {low[1]:,}"
     return smallest if low == high else f"{smallest} to {high[0]:,} x {high[1]:,}"

@@ -59,10 +59,11 @@ def read_image_file(path: str, max_bytes: int | None = None) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise DataError("", _explain_missing(path, error), Code.FILE_UNREADABLE) from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise DataError("", f"'{path}' is a folder, pipe or device", Code.FILE_UNREADABLE)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise DataError("", f"'{path}' is a folder, pipe or device", Code.FILE_UNREADABLE)
         if found.st_size > get_limit("image_bytes"):
             reason = f"the file has {found.st_size:,} bytes, more than {get_limit('image_bytes'):,}"
             raise DataError("", f"{reason}: {explain_raising_limit('image_bytes')}", Code.TOO_LARGE)

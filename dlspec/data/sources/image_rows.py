@@ -16,7 +16,7 @@ from dlspec.data.encoding.image_columns import (
     list_fitted_images,
     make_folder_finder,
 )
-from dlspec.data.encoding.name_patterns import match_names, match_one
+from dlspec.data.encoding.name_patterns import match_one
 from dlspec.data.images.image_cells import examine_images
 from dlspec.data.prepare.kinds.image import ImageSettings
 from dlspec.data.prepare.kinds.image_settings import SizedKind
@@ -68,8 +68,8 @@ def _find_input_patterns(rows: TableRows, settings: TableSettings, targets: Mapp
     if rows.needs_naming:
         return patterns
     named = {each for name in settings.columns for each in match_one(name, list(columns))}
-    dropped = set(match_names("drop", settings.drop, list(columns)))
-    only = set(match_names("only", settings.only, list(columns))) if settings.only else set(columns)
+    dropped = {each for name in settings.drop for each in match_one(name, list(columns))}
+    only = {each for name in settings.only for each in match_one(name, list(columns))} if settings.only else columns
     used = {*named, *dropped, *targets, *settings.list_groups(), settings.id, settings.weight, settings.split}
     candidates = [name for name in columns if name in only and name not in used]
     find_folder = make_folder_finder(rows.table.files, rows.table.file_of_row)
