@@ -57,6 +57,7 @@ class Target:
     labels: tuple[str, ...] = ()
     # Key of each sample's weight (N,) in `Split.tensors`: its factor in the loss and in metrics; "" without weights.
     weights: str = ""
+    has_ignored: bool = False  # whether the class of a pixel may be -100: such pixels count in no loss and metric
     unscaled_setting: str = ""  # the argument that makes this a target of numbers in their unit; "" if there is none
 
     @property

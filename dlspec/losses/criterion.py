@@ -24,7 +24,12 @@ from dlspec.losses.loss_call import LossCall, LossSetup, OutputSelector, make_lo
 from dlspec.losses.loss_checks import check_match
 from dlspec.losses.loss_matching import LossMatch, match_losses
 from dlspec.losses.loss_rules import identity
-from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors, make_shape_converters
+from dlspec.losses.loss_shapes import (
+    KnownPixelMaskBuilder,
+    PaddingMaskBuilder,
+    TargetTensors,
+    make_shape_converters,
+)
 from dlspec.losses.loss_weights import WeightFunction, make_weight_function
 from dlspec.losses.predictions import MetricTensors, Prediction, make_prediction
 from dlspec.losses.sample_weights import make_weighted_call
@@ -262,6 +267,12 @@ def _make_padding_mask_builder(
     return PaddingMaskBuilder(names.index(f"{lengths.field}_lengths"), lengths.changes, time_dim)
 
 
+def _make_pixel_mask_builder(match: LossMatch, index: int) -> KnownPixelMaskBuilder | None:
+    """Mask the pixels without a class; None where all pixels have one."""
+    is_needed = isinstance(match.target, Target) and match.target.has_ignored
+    return KnownPixelMaskBuilder(index, (), 1) if is_needed else None
+
+
 def _build_and_try_term(
     match: LossMatch, network: Network, names: Sequence[str], problems: Problems
 ) -> CriterionTerm | None:
@@ -287,9 +298,10 @@ def _make_loss_setup(match: LossMatch, network: Network, names: Sequence[str]) -
     }
     index = names.index(match.target.name) if isinstance(match.target, Target) else -1
     make_padding = partial(_make_padding_mask_builder, names=names)
+    padding = make_padding(_find_output_lengths(match), _find_step_dim(match))
     return LossSetup(
         match, output_selectors, make_shape_converters(match, index), index,
-        make_padding(_find_output_lengths(match), _find_step_dim(match)),
+        _make_pixel_mask_builder(match, index) if padding is None else padding,
         make_padding(_find_target_lengths(match), 1), match.term.settings,
         names.index(match.target.weights) if isinstance(match.target, Target) and match.target.weights else -1,
     )  # fmt: skip

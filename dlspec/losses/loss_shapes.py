@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,18 @@ class PaddingMaskBuilder:
         return make_step_mask(change_lengths(targets[self.index], self.changes), output.shape[self.time_dim])
 
 
+@dataclass(frozen=True)
+class KnownPixelMaskBuilder(PaddingMaskBuilder):
+    """Which pixels of a target have a class; the others, of class -100, are treated as padding.
+
+    `index` is the position of the target itself among the batch's targets.
+    """
+
+    def build_step_mask(self, output: Tensor, targets: TargetTensors) -> Tensor:
+        """Make a mask (N, H, W) that is false for ignored pixels."""
+        return targets[self.index] >= 0
+
+
 def make_shape_converters(match: LossMatch, target_index: int) -> ShapeConverters:
     """Choose the conversions for a loss; `target_index` is the position of its target among the batch's targets."""
     value, target, rule = match.main.value, match.target, match.rule
@@ -62,7 +74,22 @@ def make_shape_converters(match: LossMatch, target_index: int) -> ShapeConverter
         )
     if not target.shape:
         return _make_converters_for_class_per_sample(value, rule, target_index)
-    return _make_converters_for_class_per_step(value, rule, target_index)
+    converters = _make_converters_for_class_per_step(value, rule, target_index)
+    return (
+        replace(converters, target=_clamp_classes(converters.target, target_index))
+        if target.has_ignored
+        else converters
+    )
+
+
+def _clamp_classes(convert: TargetFunction, target_index: int) -> TargetFunction:
+    """Give ignored pixels the class 0, which every loss accepts. Their losses are masked."""
+
+    def convert_known_classes(output: Tensor, targets: TargetTensors) -> Tensor:
+        classes = targets[target_index].clamp(min=0)
+        return convert(output, (*targets[:target_index], classes, *targets[target_index + 1 :]))
+
+    return convert_known_classes
 
 
 def _make_converters_for_class_per_sample(

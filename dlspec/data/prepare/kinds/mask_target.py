@@ -119,19 +119,20 @@ def parse_code(cell: str) -> tuple[int, bool]:
 
 
 def _make_pixel_classes(
-    class_of_code: Mapping[int, int], other: int | None = None, *, is_colour: bool = False
+    class_of_code: Mapping[int, int], other: int | None = None, *, is_colour: bool = False, has_more: bool = True
 ) -> PixelClasses:
-    """Make the classes of pixels; the number 255 is ignored unless it is a class.
+    """Make the classes of pixels; the number 255 is ignored unless it is a class, or does not occur.
 
     Args:
         class_of_code: the class of each number or colour, -100 for one that is ignored
         other: the class of all others; None if there are none
         is_colour: whether these are colours
+        has_more: whether masks may have other numbers than these
     """
     from dlspec.data.images.image_array import PixelClasses
 
     found = dict(class_of_code)
-    if not is_colour and other is None:
+    if has_more and not is_colour and other is None:
         found.setdefault(IGNORED_NUMBER, IGNORED)
     codes = sorted(found)
     return PixelClasses(tuple(codes), tuple(found[code] for code in codes), other, is_colour)
@@ -152,7 +153,9 @@ def _find_classes(cells: NDArray[Any], name: str) -> tuple[tuple[str, ...], Pixe
     if len(classes) < 2:
         found_text = f"every pixel of the masks of '{name}' is {classes[0]}"
         raise DataError("target", f"{found_text}; expected at least two classes")
-    return tuple(map(str, classes)), _make_pixel_classes({code: at for at, code in enumerate(classes)})
+    class_of_code = {code: at for at, code in enumerate(classes)}
+    class_of_code |= dict.fromkeys(found - set(classes), IGNORED)
+    return tuple(map(str, classes)), _make_pixel_classes(class_of_code, has_more=False)
 
 
 def _list_numbers(cell: ImageCell) -> set[int]:
@@ -186,6 +189,11 @@ class FittedMask(FittedColumn):
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self.names
+
+    @property
+    def has_ignored(self) -> bool:
+        """Whether a pixel may have no class."""
+        return self.resize == "fit" or IGNORED in (*self.pixels.classes, self.pixels.other)
 
     def apply(self, column: NDArray[Any]) -> Encoded:
         cells = as_image_cells(column)
