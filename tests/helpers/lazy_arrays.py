@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from dlspec.data.images.image_cache import CacheableArray
 from dlspec.data.lazy_array import Digest, LazyArray, MapTasks
 from dlspec.errors import DataError
 
@@ -24,7 +27,7 @@ class Unit(nn.Module):
         return ((values.float() / 255 if values.dtype == torch.uint8 else values) - 0.5) / 0.25
 
 
-class FileArray(LazyArray):
+class FileArray(CacheableArray):
     """Images that are read one by one, as if each were a file.
 
     Args:
@@ -42,10 +45,11 @@ class FileArray(LazyArray):
 
     def gather(self, rows: Tensor, map_tasks: MapTasks = map) -> Tensor:
         """Read each row by itself."""
-        images = list(map_tasks(self._read_file, rows.tolist()))
+        images = list(map_tasks(self.read_row, rows.tolist()))
         return torch.stack(images) if images else self._pixels[:0]
 
-    def _read_file(self, row: int) -> Tensor:
+    def read_row(self, row: int) -> Tensor:
+        """Read a file."""
         time.sleep(self._seconds)
         if row == self._bad_row:
             raise DataError("path", f"image_{row}.png: truncated")
@@ -60,3 +64,27 @@ class FileArray(LazyArray):
     def update_hash(self, digest: Digest) -> None:
         """Add the pixels."""
         digest.update(self._pixels.numpy().tobytes())
+
+    @property
+    def recipe(self) -> str:
+        """How files are read."""
+        return "as they are"
+
+    @property
+    def content_keys(self) -> Sequence[bytes]:
+        """The hash of each row's pixels."""
+        return [hashlib.blake2b(each.numpy().tobytes(), digest_size=16).digest() for each in self._pixels]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of an image."""
+        return tuple(self._pixels.shape[1:])
+
+    @property
+    def row_dtype(self) -> torch.dtype:
+        """Type of the pixels."""
+        return self._pixels.dtype
+
+    def select(self, rows: slice | Tensor) -> LazyArray:
+        """Select some files; their reads are counted by themselves."""
+        return FileArray(self._pixels[rows], self._bad_row, self._seconds)

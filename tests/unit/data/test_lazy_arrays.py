@@ -151,9 +151,9 @@ def test_files_of_a_batch_are_decoded_at_the_same_time() -> None:
     barrier = threading.Barrier(3, timeout=20)
 
     class Waiting(FileArray):
-        def _read_file(self, row: int) -> Tensor:
+        def read_row(self, row: int) -> Tensor:
             barrier.wait()
-            return super()._read_file(row)
+            return super().read_row(row)
 
     batches = BatchLoader(Split({"image": Waiting(make_pixels(3))}), ("image",), (), BatchPlan(3, workers=3), CPU)
     assert len(list(batches.iterate_in_order())) == 1  # a single thread would wait for ever
