@@ -62,8 +62,9 @@ def compute_data_key(spec: Spec) -> str:
 
 
 def describe_data(spec: Spec) -> dict[str, Any]:
-    """Return the data source's name and settings, with defaults."""
-    return {"type": spec.data.source_name, **spec.data.model_dump(mode="json")}
+    """Return the data source's name and settings that decide which data it reads, with defaults."""
+    settings = spec.data.model_dump(mode="json", exclude=set(spec.data.reading_keys))
+    return {"type": spec.data.source_name, **settings}
 
 
 def _part_with_defaults(part: CheckedPart) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlspec.data.images.image_cache import CacheableArray
 from dlspec.data.images.image_cells import ImageCell, map_in_threads
 from dlspec.data.images.image_decoding import CHANNELS_OF_MODE, Mode, decode_image, decode_mask
 from dlspec.data.images.resizing import Resize, Size, crop_center, resize_image, resize_mask
-from dlspec.data.lazy_array import Digest, InMemoryArray, LazyArray, MapTasks
+from dlspec.data.lazy_array import Digest, InMemoryArray, MapTasks
 from dlspec.errors import Code, DataError
 
 READ_FORMAT = 1  # of what files are read to: a new number where equal files give other values
@@ -152,7 +153,7 @@ class PrepareMasks(nn.Module):
         return classes.masked_fill(classes == IGNORED_BYTE, IGNORED)
 
 
-class FileArray(LazyArray):
+class FileArray(CacheableArray):
     """Images or masks in files.
 
     Args:
@@ -177,6 +178,16 @@ class FileArray(LazyArray):
     def recipe(self) -> str:
         """How files are read, as text: files of equal content and recipe give equal values."""
         return f"{READ_FORMAT} {self.form!r}"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row as it is kept."""
+        return self.form.shape
+
+    @property
+    def row_dtype(self) -> torch.dtype:
+        """Type of the rows as they are kept."""
+        return self.form.dtype
 
     def gather(self, rows: Tensor, map_tasks: MapTasks = map) -> Tensor:
         """Read some rows: compact values (n, C, H, W) or (n, H, W)."""

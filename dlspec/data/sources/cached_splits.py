@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dlspec.data.dataset import Split
 from dlspec.data.images.image_cache import CacheSetting, cache_arrays
 from dlspec.data.lazy_array import LazyArray, Values
+from dlspec.errors import Code, DataError
 
 FIELDS, TARGETS = "fields", "targets"
 
@@ -23,11 +24,13 @@ def cache_splits(splits: Sequence[Split], setting: CacheSetting, data: str) -> t
         The same splits, whose rows are kept as they are read, and lines for the user.
 
     Raises:
-        DataError: if the memory or the disk has no room for them, and the setting asks for it.
+        DataError: if there is nothing to keep, or no room for it where the setting asks for it.
     """
     groups = {(FIELDS, name): _collect([each.tensors for each in splits], name) for name in splits[0].tensors}
     groups |= {(TARGETS, name): _collect([each.targets for each in splits], name) for name in splits[0].targets}
     lazy = {key: arrays for key, arrays in groups.items() if len(arrays) == len(splits)}
+    if not lazy and setting != "auto":
+        raise DataError("cache", "cache has no effect: the data have no images in files; remove cache", Code.UNUSED)
     cached, notes = cache_arrays(lazy, setting, data)
     if not cached:
         return splits, notes

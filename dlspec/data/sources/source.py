@@ -39,6 +39,8 @@ class DataSource(BaseModel, ABC):
     stated: ClassVar[tuple[str, ...]] = ("num_classes", "vocab_size", "shape", "length")
     # Whether `open` uses `target` itself, to find the column, rather than choosing among the targets of its data.
     selects_target: ClassVar[bool] = False
+    # Settings that say how the data are read, not which data: jobs that differ in nothing else are the same job.
+    reading_keys: ClassVar[tuple[str, ...]] = ()
 
     split_seed: int = Field(0, ge=0, description="seed of the split: the same seed gives the same split")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the samples used for validation")

@@ -25,6 +25,7 @@ from dlspec.data.prepare.kinds.cells import find_missing, is_number
 from dlspec.data.prepare.kinds.class_target import FittedClasses
 from dlspec.data.prepare.kinds.kind import IGNORED, FittedColumn
 from dlspec.data.prepare.kinds.setting_lines import format_columns_line
+from dlspec.data.sources.cached_splits import cache_splits
 from dlspec.data.sources.table_planning import PlannedTable, make_cell_format, plan_table
 from dlspec.data.sources.table_record import describe_choice, hash_content, resolve_settings
 from dlspec.data.sources.table_rows import TableRows, drop_rows
@@ -108,11 +109,12 @@ def encode_plan(plan: PlannedTable, name: str) -> EncodedTable:
     )
     if settings.bucket is not None and not any(each.has_lengths for each in fields):
         raise DataError("bucket", "no input has samples of different length; remove bucket", Code.UNUSED)
-    train, validation, test = map(_make_split, encoded)
+    splits, cache_notes = _cache_splits(plan, list(map(_make_split, encoded)), name)
+    train, validation, test = splits
     dataset = Dataset(
         name, fields, targets, train, validation, test,
         preprocessing={**fitted.to_json(), **describe_choice(plan), "content": hash_content(plan)},
-        reconstructed_field=plan.reconstructed, notes=notes, resolved=resolve_settings(plan),
+        reconstructed_field=plan.reconstructed, notes=(*notes, *cache_notes), resolved=resolve_settings(plan),
         buckets=settings.bucket is not None,
     )  # fmt: skip
     return EncodedTable(dataset, plan.rows.table, parts)
@@ -243,6 +245,13 @@ def _make_split(encoded: EncodedRows) -> Split:
         {name: make_values(values) for name, values in encoded.fields.items()},
         {name: make_values(values) for name, values in encoded.targets.items()},
     )
+
+
+def _cache_splits(plan: PlannedTable, splits: Sequence[Split], name: str) -> tuple[Sequence[Split], tuple[str, ...]]:
+    """Keep decoded images, but not for an outline, which has two rows."""
+    path = getattr(plan.settings, "path", None)
+    shown = path if isinstance(path, str) else name
+    return (splits, ()) if plan.settings.is_outline else cache_splits(splits, plan.settings.cache, shown)
 
 
 def _make_target(name: str, target: FittedColumn, train: EncodedRows, lengths_of: Mapping[str, str]) -> Target:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dlspec.config.composition import start_hydra
 from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan
 from dlspec.data.dataset import Split
 from dlspec.data.images import image_cache
@@ -30,6 +31,9 @@ from dlspec.data.images.row_stores import FileStore, MemoryStore
 from dlspec.data.lazy_array import LazyArray
 from dlspec.data.sources.cached_splits import cache_splits
 from dlspec.errors import DataError
+from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
+from dlspec.jobs.job_hash import compute_job_hash
+from dlspec.sweeps.hydra.plugins import register
 from helpers.command_line import CommandResult
 from helpers.lazy_arrays import FileArray, make_pixels
 
@@ -321,3 +325,25 @@ def test_the_command_shows_and_clears(dlspec: Callable[..., CommandResult], cach
     assert [each.name for each in cache_folder.iterdir()] == ["notes.txt"]
     assert dlspec("cache", "clear").out == f"no decoded images in '{cache_folder}'\n"
     assert dlspec("cache", "--clear").code == 2
+
+
+# ---- the setting -----------------------------------------------------------------------------------------------------
+
+
+def test_a_cache_without_images_is_refused(dlspec: Callable[..., CommandResult], work: Path) -> None:
+    (work / "rows.csv").write_text("a,b\n" + "1,yes\n2,no\n3,yes\n4,no\n" * 10)
+    said = dlspec("validate", "model=mlp", "data=table", "data.path=rows.csv", "data.target=b", "data.cache=disc")
+    assert "'cache' must be auto, memory, disk or False, got 'disc'" in said.err
+    said = dlspec("inspect", "data=table", "data.path=rows.csv", "data.target=b", "data.cache=disk")
+    assert said.code == 2
+    assert "cache has no effect: the data have no images in files; remove cache" in said.err
+
+
+def test_the_cache_is_not_part_of_a_job() -> None:
+    words = ["model=cnn", "data=images", "data.path=pets", "data.size=8"]
+    register()
+    hashes = [
+        compute_job_hash(make_preparation(compose_or_raise([*words, *more], start_hydra())).read())
+        for more in ([], ["data.cache=false"], ["data.size=9"])
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
