@@ -112,20 +112,22 @@ class CacheContent:
     """The rows of one field or target of all splits, which are kept together."""
 
     arrays: Sequence[CacheableArray]  # one for each split
-    keys: Sequence[bytes]  # the different hashes of their files, sorted
+    keys: bytes  # the different hashes of their files, sorted, one after another
     places: Sequence[Tensor]  # by array: of each row its place among the keys
 
     @property
     def layout(self) -> CacheLayout:
         """The layout of their file."""
         first = self.arrays[0]
-        return CacheLayout(len(self.keys), tuple(first.row_shape), str(first.row_dtype).removeprefix("torch."))
+        return CacheLayout(
+            len(self.keys) // KEY_BYTES, tuple(first.row_shape), str(first.row_dtype).removeprefix("torch.")
+        )
 
     @property
     def name(self) -> str:
         """Name of their file: a hash of the content of all files and of how they are read."""
         digest = blake2b(f"{CACHE_FORMAT} {self.arrays[0].recipe} {self.layout!r} ".encode(), digest_size=16)
-        digest.update(b"".join(self.keys))
+        digest.update(self.keys)
         return digest.hexdigest()
 
     @property
@@ -140,12 +142,10 @@ class CacheContent:
 
 def make_cache_content(arrays: Sequence[CacheableArray]) -> CacheContent:
     """Collect what is cached together. Files of equal content have one place, whichever splits they are in."""
-    hashes = [b"".join(key.ljust(KEY_BYTES, b"\0") for key in array.content_keys) for array in arrays]
-    keys = np.frombuffer(b"".join(hashes), f"S{KEY_BYTES}")
-    different, places = np.unique(keys, return_inverse=True)
-    whole = different.tobytes()
+    hashes = b"".join(key.ljust(KEY_BYTES, b"\0") for array in arrays for key in array.content_keys)
+    keys, places = np.unique(np.frombuffer(hashes, f"S{KEY_BYTES}"), return_inverse=True)
     parts = torch.split(torch.from_numpy(places.reshape(-1)), [len(each) for each in arrays])
-    return CacheContent(arrays, [whole[start : start + KEY_BYTES] for start in range(0, len(whole), KEY_BYTES)], parts)
+    return CacheContent(arrays, keys.tobytes(), parts)
 
 
 Arrays = Sequence[LazyArray]  # the rows of one field or target: an array for each split
@@ -196,7 +196,7 @@ def _find_cacheable(arrays: Arrays) -> list[CacheableArray]:
 
 def _make_memory_store(content: CacheContent) -> RowStore:
     first = content.arrays[0]
-    return MemoryStore(len(content.keys), tuple(first.row_shape), first.row_dtype)
+    return MemoryStore(content.layout.rows, tuple(first.row_shape), first.row_dtype)
 
 
 class _NoRoom(Exception):

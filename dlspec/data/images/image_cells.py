@@ -22,6 +22,7 @@ from dlspec.data.images.image_decoding import (
 )
 from dlspec.data.images.pillow_files import read_image_file
 from dlspec.errors import DataError
+from dlspec.progress_lines import follow_progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -226,7 +227,14 @@ def examine_images(cells: Sequence[ImageCell | None], *, whole_files: bool) -> N
 
 
 def map_in_threads(task: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Yield the result of a task for each item, in order, from as many threads as there are cores."""
+    """Yield the result of a task for each image, in order, from as many threads as there are cores.
+
+    If that takes longer than two seconds, a line says how far it is.
+    """
+    yield from follow_progress(_map_in_threads(task, items), len(items), "reading images")
+
+
+def _map_in_threads(task: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     parts = [items[start : start + FILES_OF_A_TASK] for start in range(0, len(items), FILES_OF_A_TASK)]
     threads = min(len(parts), os.cpu_count() or 1)
     if threads < 2:
