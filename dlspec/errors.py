@@ -72,6 +72,7 @@ class Code(StrEnum):
     UNKNOWN_INIT = "unknown-init"
     UNKNOWN_AVERAGE = "unknown-average"
     UNKNOWN_DATA = "unknown-data"
+    UNKNOWN_AUGMENTATION = "unknown-augmentation"
     UNKNOWN_DEVICE = "unknown-device"  # no device has this name, or this machine lacks it
     # References, `${...}`
     REFERENCE_SYNTAX = "reference-syntax"  # not closed, or nested
@@ -145,6 +146,7 @@ UNKNOWN_PART_CODES: Mapping[str, Code] = {
     "average": Code.UNKNOWN_AVERAGE,
     "data": Code.UNKNOWN_DATA,
     "data set": Code.UNKNOWN_DATA,
+    "augmentation": Code.UNKNOWN_AUGMENTATION,
 }
 
 
@@ -160,11 +162,14 @@ class DataError(UserError):
         message: what is wrong.
         code: the kind of the problem.
         note: lines below the message, such as further bad rows.
+        inner_path: the keys from the setting to the value within it that causes the error.
     """
 
-    def __init__(self, key: str, message: str, code: Code = Code.BAD_DATA, note: str = "") -> None:
+    def __init__(
+        self, key: str, message: str, code: Code = Code.BAD_DATA, note: str = "", inner_path: KeyPath = ()
+    ) -> None:
         super().__init__("\n    ".join([message, *note.splitlines()]))
-        self.key = key
+        self.key, self.inner_path = key, inner_path
         self.finding = Finding(code, message, note=note)
 
 

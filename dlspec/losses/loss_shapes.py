@@ -162,14 +162,21 @@ def _make_mask_reshaper(output_info: TensorInfo) -> TensorFunction:
 
 
 def _make_target_function(transform: TensorFunction, target_index: int, *, flattens: bool = False) -> TargetFunction:
+    if transform is identity and flattens:
+        return lambda _, targets: targets[target_index].flatten()
     if transform is identity:
-        return lambda _, targets: targets[target_index].flatten() if flattens else targets[target_index]
+        return lambda output, targets: _match_type(targets[target_index], output)
 
     def convert_target(output: Tensor, targets: TargetTensors) -> Tensor:
         target = targets[target_index].flatten() if flattens else targets[target_index]
         return transform(target).to(output.dtype)  # BCELoss refuses another type: float64 with `precision: 64`
 
     return convert_target
+
+
+def _match_type(target: Tensor, output: Tensor) -> Tensor:
+    """Convert probabilities of classes to the output's type; numbers of classes stay integers."""
+    return target.to(output.dtype) if target.is_floating_point() else target
 
 
 def _make_class_encoder(rule: LossRule, count: int) -> TensorFunction:
@@ -187,7 +194,9 @@ def _make_squeeze(dim: int) -> TensorFunction:
 
 
 def to_float(classes: Tensor) -> Tensor:
-    """Convert classes to the default float type."""
+    """Convert classes 0 and 1 to the default float type; of mixed classes (N, 2), take the probability of class 1."""
+    if classes.is_floating_point() and classes.dim() == 2:
+        return classes[:, 1]
     return classes.to(torch.get_default_dtype())
 
 
@@ -197,4 +206,6 @@ def _to_signs(classes: Tensor) -> Tensor:
 
 
 def _one_hot(classes: Tensor, count: int) -> Tensor:
+    if classes.is_floating_point():  # mixed classes, (N, K) already
+        return classes
     return functional.one_hot(classes, count).to(torch.get_default_dtype())

@@ -76,6 +76,8 @@ def _make_class_weighting(setup: LossSetup, loss: Any) -> WeightFunction:
 
     def weigh(targets: TargetTensors) -> Tensor:
         classes = targets[index]  # (N,), (N, T) or (N, H, W)
+        if classes.is_floating_point():  # mixed classes (N, K): the loss averages over the samples
+            return torch.ones(len(classes), dtype=_choose_dtype(classes), device=classes.device)
         weights = classes != ignored_class
         if isinstance(padding, KnownPixelMaskBuilder):
             weights = weights & (classes >= 0)
