@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -59,6 +59,10 @@ class DataSource(BaseModel, ABC):
     )
     target: str | None = Field(
         None, description="what to predict: a target, or a field to reconstruct; null: all targets of the data"
+    )
+
+    augment: Any = Field(
+        [], description="random changes of training images: a list of augmentations, or a list for each image field"
     )
 
     @abstractmethod
@@ -136,9 +140,18 @@ def open_data(source: DataSource) -> Dataset:
     dataset = source.open()
     if not source.selects_target:
         dataset = _select_target(dataset, source.target)
+    if source.augment:
+        dataset = _add_augmentation(dataset, source.augment)
     for key in source.stated:
         _check_stated_fact(key, getattr(source, key), dataset.facts.get(key), dataset.name)
     return dataset
+
+
+def _add_augmentation(dataset: Dataset, augment: Any) -> Dataset:
+    """Add the random changes of training images; DataError if one does not fit the data."""
+    from dlspec.data.augment.dataset_augmentation import augment_dataset
+
+    return augment_dataset(dataset, augment)
 
 
 def _select_target(dataset: Dataset, target: str | None) -> Dataset:

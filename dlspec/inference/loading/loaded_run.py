@@ -174,7 +174,10 @@ def _prepare_saved_spec(run_folder: Path, imports: Sequence[str], data: DataInpu
     preparing = prepare_spec(spec, data, is_resumed=True)
     trainer = preparing.tree.get("trainer")
     settings = {**trainer, "device": device} if isinstance(trainer, Mapping) else trainer
-    return replace(preparing, tree={**preparing.tree, "trainer": settings})
+    section = preparing.tree.get("data")
+    if isinstance(section, Mapping):  # only training batches are augmented
+        section = {key: each for key, each in section.items() if key != "augment"}
+    return replace(preparing, tree={**preparing.tree, "trainer": settings, "data": section})
 
 
 def _describe_data(run_folder: Path, weights_file: Path, metadata: Mapping[str, str]) -> Dataset | None:
