@@ -16,7 +16,8 @@ COMMANDS = {
     "resume": "resume a run from its newest checkpoint, or a sweep: run=FOLDER|latest, sweep=FOLDER",
     "validate": "check a spec without opening data; lists the checks that need the data",
     "summary": "show layers, parameters, multiply-adds and memory; --depth N groups layers, --graph FILE.svg draws",
-    "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml",
+    "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml,"
+    " --picture FILE.png draws an augmented batch",
     "predict": "predict new rows: run=FOLDER|latest input=FILE output=FILE; columns=[...] probabilities=true",
     "generate": "generate text with a finished run: run=FOLDER|latest prompt='The first'; temperature=0.8 top_k=40",
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
