@@ -24,7 +24,7 @@ class AddedSetting:
 # A new setting of a spec gets a line here, unless its default changes the results of older specs.
 ADDED_SETTINGS: tuple[AddedSetting, ...] = (
     AddedSetting("trainer.sampling", None, "0.2.0"),
-    AddedSetting("data.augment", [], "0.2.0"),
+    AddedSetting("data.augment", None, "0.2.0"),
 )
 
 

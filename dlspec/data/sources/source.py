@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dlspec.errors import Code, DataError, suggest
 from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
@@ -61,8 +61,8 @@ class DataSource(BaseModel, ABC):
         None, description="what to predict: a target, or a field to reconstruct; null: all targets of the data"
     )
 
-    augment: Any = Field(
-        [], description="random changes of training images: a list of augmentations, or a list for each image field"
+    augment: Annotated[Any, AfterValidator(lambda value: value or None)] = Field(
+        None, description="random changes of training images: a list of augmentations, or a list for each image field"
     )
 
     @abstractmethod
