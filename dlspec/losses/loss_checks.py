@@ -89,7 +89,9 @@ def _check_mixing(match: LossMatch, data: Dataset, problems: Problems) -> None:
     for mixing in list_mixings(data):
         found = explain_unmixed(match, mixing.name)
         if found:
-            problems.add(Code.UNSUPPORTED, mixing.part.path, found, f"remove {mixing.name}")
+            is_class = match.rule.classes and isinstance(match.target, Target) and not match.target.shape
+            fix = f"use CrossEntropyLoss, or remove {mixing.name}" if is_class else f"remove {mixing.name}"
+            problems.add(Code.UNSUPPORTED, mixing.part.path, found, fix)
 
 
 def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:

@@ -18,7 +18,7 @@ from dlspec.language.problems import Problems
 from dlspec.parts.schema import Schema
 
 ALL_FIELDS = ""  # the key of a list that was written for every image field
-MAX_AUGMENTATIONS = 100  # of one field; a longer list is a mistake, and would take seconds a batch
+MAX_AUGMENTATIONS = 100  # of one field; a longer list would take seconds a batch
 RANGES = frozenset({"degrees", "ratio", "scale", "shear"})  # settings that may be [from, to]
 EXAMPLE = "[RandomHorizontalFlip, RandomAffine: {degrees: 10}]"
 
@@ -159,7 +159,8 @@ def _try_to_build(term: AugmentationTerm, problems: Problems) -> None:
         named = (each for each in term.settings if re.search(rf"\b{re.escape(each)}\b", reason))
         setting = next(named, next(iter(term.settings), ""))
         path = term.part.path_of(setting)
-        problems.add(Code.WRONG_VALUE, path, f"{term.name} can't be made", f"kornia says: {reason}", at_value=True)
+        found = f"{term.name} does not accept these settings"
+        problems.add(Code.WRONG_VALUE, path, found, f"kornia says: {reason}", at_value=True)
 
 
 def _check_order(terms: Sequence[AugmentationTerm], problems: Problems) -> None:

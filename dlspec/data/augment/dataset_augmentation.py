@@ -32,7 +32,7 @@ def augment_dataset(dataset: Dataset, raw: Any) -> Dataset:
 
     Args:
         dataset: the data.
-        raw: the setting `augment`, as written and without mistakes that can be seen without the data.
+        raw: the setting `augment`, as written, and checked as far as that needs no data.
 
     Raises:
         DataError: if an augmentation does not fit the data.
@@ -126,7 +126,7 @@ class _FieldTrial:
             made, wanted = format_shape(images.shape[1:]), format_shape(self.field.shape)
             found = f"the augmentations make images {made}, and the network is built for {wanted}"
             resizing = [each for each, _ in terms if "size" in each.settings]
-            fix = f"write {(resizing or [term])[0].name}: {{size: {list(self.field.shape[1:])}, ...}}"
+            fix = f"write {(resizing or [term])[0].name}: {{size: {list(self.field.shape[1:])}}}"
             raise AugmentationError((resizing or [term])[0].inner_path, f"{found}: {fix}", Code.SHAPE_MISMATCH)
 
     def _apply(self, term: AugmentationTerm, module: Any, images: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def _make_sequence(modules: Sequence[Any], resample: str) -> Any:
 
 @contextmanager
 def seed_draws(seed: int) -> Iterator[None]:
-    """Seed PyTorch's generator on the CPU within the `with` block; afterwards it goes on as before."""
+    """Seed PyTorch's generator on the CPU within the `with` block; afterwards it continues as before."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed the GPU's generator too
         yield

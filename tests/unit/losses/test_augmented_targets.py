@@ -89,7 +89,8 @@ def test_losses_that_take_no_mixed_targets(target: Any, layers: list[Any], loss:
     with pytest.raises(SpecError) as caught:
         make_criterion(make_data(target, [mixing]), layers, loss)
     (problem,) = caught.value.problems
-    assert (problem.code, problem.path, problem.fix) == (Code.UNSUPPORTED, "data.augment.0", f"remove {mixing}")
+    assert (problem.code, problem.path) == (Code.UNSUPPORTED, "data.augment.0")
+    assert f"remove {mixing}" in problem.fix
 
 
 def test_cutmix_moves_masks_with_their_boxes() -> None:
