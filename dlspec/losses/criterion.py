@@ -78,10 +78,14 @@ class Criterion(nn.Module):
     Args:
         terms: The loss terms. If more than one predicts the same target, metrics use the output of the first.
         target_names: The names of a split's tensors that `targets` contains, in order.
+        augments_targets: Whether training batches have other targets than the split, which may weigh less or more.
     """
 
-    def __init__(self, terms: Sequence[CriterionTerm], target_names: Sequence[str]) -> None:
+    def __init__(
+        self, terms: Sequence[CriterionTerm], target_names: Sequence[str], *, augments_targets: bool = False
+    ) -> None:
         super().__init__()
+        self._augments_targets = augments_targets
         self.terms: Sequence[CriterionTerm] = nn.ModuleList(terms)  # type: ignore[assignment]  # moves their class weights
         self.target_names = tuple(target_names)
         # The names of the terms if there are multiple, else empty.
@@ -137,8 +141,7 @@ class Criterion(nn.Module):
             batch as `forward` returns it, without gradients.
         """
         values = [
-            each.compare(output, targets) * weight if each.add_up is None else each.add_up(output, targets)
-            for each, weight in zip(self.terms, batch_weights, strict=True)
+            self._add_up(each, output, targets, weight) for each, weight in zip(self.terms, batch_weights, strict=True)
         ]
         sums = torch.stack([each.to(update_weights.dtype) for each in values])
         factors = sums.new_tensor(self.factors)
@@ -146,6 +149,17 @@ class Criterion(nn.Module):
         total = (factors * means).sum()
         loss = torch.stack([total, *means]) if self.term_names else total
         return (factors * sums / update_weights).sum(), loss
+
+    def _add_up(self, term: CriterionTerm, output: Any, targets: TargetTensors, weight: Tensor) -> Tensor:
+        """Compute the mean of a term over a batch times the batch's weight."""
+        if term.add_up is None or term.weigh is None:
+            return term.compare(output, targets) * weight
+        summed = term.add_up(output, targets)
+        if not self._augments_targets:
+            return summed
+        # The weights of an update's batches are summed up before these are augmented.
+        own_weight = term.weigh(targets).sum()
+        return summed * (weight / own_weight.clamp(min=torch.finfo(own_weight.dtype).tiny))
 
     def describe_own_losses(self) -> tuple[str, ...]:
         """Describe for each of the user's own losses how its numbers for batches are combined, a line each."""
@@ -220,7 +234,9 @@ def make_criterion(
     names = _list_target_names(matches)
     built = [_build_and_try_term(each, network, names, problems) for each in matches]
     terms_built = [each for each in built if each is not None]
-    return Criterion(terms_built, names) if len(terms_built) == len(built) else None
+    if len(terms_built) < len(built):
+        return None
+    return Criterion(terms_built, names, augments_targets=data.augmentation is not None)
 
 
 def _list_target_names(matches: Sequence[LossMatch]) -> list[str]:

@@ -165,6 +165,23 @@ def test_means_of_batches_combine_to_that_of_all(classes: int, outputs: int, los
     torch.testing.assert_close(sum(parts), criterion(output, (mask,)).double(), check_dtype=False)
 
 
+def test_accumulated_batches_count_as_if_no_pixel_was_ignored() -> None:
+    data = make_data(draw_classes(3, (ROWS, SIZE, SIZE)), FLIPPED_BY_ROTATION)
+    criterion, mask = make_criterion(data, [{"Conv2d": {"out_channels": 3, "kernel_size": 1}}]), augment_targets(data)
+    output = torch.randn(len(mask), 3, SIZE, SIZE)
+    parts, pieces = [], (slice(0, 5), slice(5, len(mask)))
+    for rows in pieces:
+        known_before = torch.tensor([float((rows.stop - rows.start) * SIZE * SIZE)], dtype=torch.float64)
+        whole = torch.tensor([float(len(mask) * SIZE * SIZE)], dtype=torch.float64)
+        part, loss = criterion.accumulate(output[rows], (mask[rows],), known_before, whole)
+        torch.testing.assert_close(loss, criterion(output[rows], (mask[rows],)), check_dtype=False)
+        parts.append(part)
+    shares = [(rows.stop - rows.start) / len(mask) for rows in pieces]
+    means = [criterion(output[rows], (mask[rows],)) for rows in pieces]
+    expected = sum(share * mean for share, mean in zip(shares, means, strict=True))
+    torch.testing.assert_close(sum(parts), expected, check_dtype=False)
+
+
 def test_a_mask_of_flipped_images_has_no_ignored_pixels() -> None:
     data = make_data(draw_classes(2, (ROWS, SIZE, SIZE)), ["RandomHorizontalFlip"])
     criterion = make_criterion(data, [{"Conv2d": {"out_channels": 1, "kernel_size": 1}}])
