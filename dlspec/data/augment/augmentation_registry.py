@@ -70,7 +70,8 @@ _SUGGESTIONS: Mapping[str, str] = {
 }  # fmt: skip
 
 _PROBABILITY = Constraint(at_least=0, at_most=1)
-_POSITIVE_SIZE = Constraint(at_least=1)
+# Larger numbers than any image needs would take hours or all of the memory.
+_SIZE = Constraint(at_least=1, at_most=2**14)
 _SAMPLER_PADDING = Constraint(hint=Literal["zeros", "border", "reflection", "fill"], default="zeros")
 _BORDERS = Constraint(hint=Literal["constant", "reflect", "replicate", "circular"])
 _CONSTRAINTS: Mapping[str, Constraint] = {
@@ -78,8 +79,11 @@ _CONSTRAINTS: Mapping[str, Constraint] = {
     "p_batch": _PROBABILITY,
     "alpha": Constraint(above=0, is_finite=True),
     "RandomElasticTransform.alpha": Constraint(is_finite=True),
-    "size": _POSITIVE_SIZE,
-    "kernel_size": _POSITIVE_SIZE,
+    "size": _SIZE,
+    "kernel_size": Constraint(at_least=1, at_most=255),
+    "grid_size": Constraint(at_least=1, at_most=256),
+    "number_of_drops": Constraint(at_least=0, at_most=10_000),
+    "RandAugment.n": Constraint(at_least=1, at_most=100),
     "resample": Constraint(hint=Literal["bilinear", "nearest", "bicubic"], default="bilinear"),
     "RandomMotionBlur.resample": Constraint(hint=Literal["bilinear", "nearest", "bicubic"], default="nearest"),
     "border_type": _BORDERS,
@@ -90,7 +94,7 @@ _CONSTRAINTS: Mapping[str, Constraint] = {
     "RandomThinPlateSpline.padding_mode": Constraint(hint=Literal["zeros", "border", "reflection"], default="zeros"),
     "RandomElasticTransform.padding_mode": Constraint(hint=Literal["zeros", "border", "reflection"]),
     "RandomCrop.padding_mode": _BORDERS,
-    "RandomCrop.padding": Constraint(at_least=0),
+    "RandomCrop.padding": Constraint(at_least=0, at_most=2**14),
     "cropping_mode": Constraint(hint=Literal["slice", "resample"]),
     "AutoAugment.policy": Constraint(hint=Literal["imagenet", "cifar10", "svhn"]),
     "sampling_method": Constraint(hint=Literal["basic", "area_preserving"]),

@@ -16,7 +16,7 @@ from dlspec.data.augment.augmentation_settings import (
     AugmentationTerms,
     read_augmentations,
 )
-from dlspec.data.augment.batch_augmentation import BatchAugmentation, find_owner, is_map, list_image_fields
+from dlspec.data.augment.batch_augmentation import BatchAugmentation, find_owner, list_image_fields
 from dlspec.data.augment.field_augmentation import FieldAugmentation, seed_draws, to_computed_type, to_unit_floats
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.errors import Code, DataError, KeyPath, suggest
@@ -109,8 +109,8 @@ class _FieldTrial:
     def __init__(self, dataset: Dataset, field: Field, images: Sequence[Field]) -> None:
         self.dataset, self.field = dataset, field
         self.samples = to_computed_type(to_unit_floats(_read_stored(dataset.train.tensors[field.name])))
-        owned = [each for each in dataset.targets if find_owner(each.name, each, images) == field.name]
-        self.has_masks = any(is_map(each) for each in owned)
+        owned = [each.name for each in dataset.targets if find_owner(each.name, each, images) == field.name]
+        self.maps = {name: _read_stored(dataset.train.targets[name]) for name in owned}
 
     def check(self, terms: Sequence[tuple[AugmentationTerm, nn.Module]]) -> None:
         """Apply one augmentation after the other, to every sample whatever its probability."""
@@ -118,6 +118,7 @@ class _FieldTrial:
         stored_shape = images.shape
         if not len(images):
             return
+        self._check_stored_sizes(terms[0][0])
         for term, module in terms:
             self._check_range(term)
             images = self._apply(term, module, images)
@@ -136,7 +137,7 @@ class _FieldTrial:
                 if isinstance(params, dict):
                     params["batch_prob"] = torch.ones_like(params["batch_prob"])
                 changed: Tensor = module(images, params=params)
-                if self.has_masks:
+                if self.maps:
                     FieldAugmentation("", [module]).augment(images, [images[:, 0].long()], [], 0)
         except NotImplementedError:
             found = f"{term.name} can't move the masks of '{self.field.name}': remove it, or use RandomAffine"
@@ -150,6 +151,16 @@ class _FieldTrial:
             found = f"{term.name} changes the size of images from {sizes}, so all of a batch need it: write p: 1"
             raise AugmentationError(term.inner_path, found, Code.SHAPE_MISMATCH)
         return changed
+
+    def _check_stored_sizes(self, term: AugmentationTerm) -> None:
+        """Refuse masks and target images that are kept at another size than their images."""
+        for name, values in self.maps.items():
+            if values.shape[-2:] != self.samples.shape[-2:]:
+                sizes = [format_shape(each.shape[-2:]) for each in (self.samples, values)]
+                found = f"'{self.field.name}' is kept at {sizes[0]} and its target '{name}' at {sizes[1]}"
+                raise AugmentationError(
+                    term.inner_path, f"{found}: write the same `store` for both", Code.SHAPE_MISMATCH
+                )
 
     def _check_range(self, term: AugmentationTerm) -> None:
         """Refuse changes of colors that would cut off values below 0 or above 1."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+from dataclasses import replace
 from typing import Any
 
 import kornia.augmentation
@@ -10,7 +12,7 @@ import kornia.augmentation.auto
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.augment.augmentation_registry import augmentation_registry, fills_pixels
@@ -18,8 +20,8 @@ from dlspec.data.augment.augmentation_settings import read_augmentations
 from dlspec.data.augment.dataset_augmentation import augment_dataset
 from dlspec.data.augment.field_augmentation import FieldAugmentation, make_draw_seed
 from dlspec.data.augment.mixing import CutMix, MixUp
-from dlspec.data.dataset import Dataset
-from dlspec.data.lazy_array import read_rows
+from dlspec.data.dataset import Dataset, Split
+from dlspec.data.lazy_array import InMemoryArray, read_rows
 from dlspec.errors import Code, DataError
 from dlspec.language.problems import Problems
 
@@ -355,3 +357,27 @@ def test_masks_that_an_augmentation_can_not_move() -> None:
         augment_dataset(dataset, ["RandomThinPlateSpline"])
     assert not augment_dataset(dataset, ["RandomHorizontalFlip", "RandomInvert"]).target.has_ignored
     assert augment_dataset(dataset, [{"RandomAffine": 10}]).target.has_ignored
+
+
+def test_a_mask_that_is_kept_at_another_size_is_refused() -> None:
+    masks = np.arange(12)[:, None, None] % 3 * np.ones((12, 16, 16), np.int64)
+    dataset = dataset_from_arrays({"image": make_images(12), "target": masks}, validation=0, test=0)
+    kept = InMemoryArray(make_images(12, size=20), nn.AdaptiveAvgPool2d(16))
+    larger = replace(dataset, train=Split({"image": kept}, dataset.train.targets))
+    with pytest.raises(DataError, match="write the same `store` for both"):
+        augment_dataset(larger, ["RandomHorizontalFlip"])
+
+
+def test_images_that_are_kept_larger_can_be_cropped() -> None:
+    dataset = dataset_from_arrays({"image": make_images(12), "target": np.arange(12) % 3}, validation=0, test=0)
+    kept = InMemoryArray(make_images(12, size=20), nn.AdaptiveAvgPool2d(16))
+    larger = replace(dataset, train=Split({"image": kept}, dataset.train.targets))
+    assert augment_dataset(larger, [{"RandomCrop": {"size": [16, 16]}}, "RandomHorizontalFlip"]).augmentation
+    with pytest.raises(DataError, match=r"make images \(3, 18, 18\)"):
+        augment_dataset(larger, [{"RandomCrop": {"size": [18, 18]}}])
+
+
+def test_an_augmented_data_set_can_be_sent_to_another_process() -> None:
+    dataset = augment_dataset(make_pairs(), [{"RandomAffine": 10}, {"ColorJitter": {"hue": 0.1}}, "CutMix"])
+    expected, found = augment_batch(dataset), augment_batch(pickle.loads(pickle.dumps(dataset)))
+    assert torch.equal(expected[0]["left"], found[0]["left"])
