@@ -44,7 +44,8 @@ from dlspec.inference.rows.python_inputs import iterate_data_chunks, list_file_n
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk, list_input_columns
 
-MIN_CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
+CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
+MAX_CHUNK_NUMBERS = 2**22  # of the inputs, unless one batch has more; 32 MB in double precision
 DEFAULT_OPTIONS = AnswerOptions()
 
 
@@ -90,7 +91,9 @@ class Predictor:
     @property
     def chunk_rows(self) -> int:
         """How many rows are encoded at a time: whole batches."""
-        return self.batches.batch_size * -(-MIN_CHUNK_ROWS // self.batches.batch_size)
+        size, zeros = self.batches.batch_size, self.run.data.train
+        numbers = size * sum(zeros.input(name)[0].numel() for name in self.run.inputs)
+        return size * max(1, min(-(-CHUNK_ROWS // size), MAX_CHUNK_NUMBERS // max(numbers, 1)))
 
     # ---- rows in Python --------------------------------------------------------------------------------------------
 
