@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from dlspec.data.dataset import Split
 from dlspec.data.lazy_array import read_rows
-from dlspec.data.prepare.kinds.image import FittedImage
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError, format_value
 from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, PredictedRows
@@ -47,8 +45,8 @@ from dlspec.inference.rows.python_inputs import iterate_data_chunks, list_file_n
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk, list_input_columns
 
-MIN_CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
-MAX_CHUNK_NUMBERS = 2**26  # of the images of a chunk, which are in memory at once
+CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
+MAX_CHUNK_NUMBERS = 2**22  # of the inputs, unless one batch has more; 32 MB in double precision
 DEFAULT_OPTIONS = AnswerOptions()
 
 
@@ -94,10 +92,9 @@ class Predictor:
     @property
     def chunk_rows(self) -> int:
         """How many rows are encoded at a time: whole batches."""
-        images = [each for each in self.run.require_preparation().inputs.values() if isinstance(each, FittedImage)]
-        numbers = sum(prod(each.store or each.size) * each.shape[0] for each in images)
-        rows = min(MIN_CHUNK_ROWS, max(1, MAX_CHUNK_NUMBERS // max(numbers, 1)))
-        return self.batches.batch_size * -(-rows // self.batches.batch_size)
+        size, zeros = self.batches.batch_size, self.run.data.train
+        numbers = size * sum(zeros.input(name)[0].numel() for name in self.run.inputs)
+        return size * max(1, min(-(-CHUNK_ROWS // size), MAX_CHUNK_NUMBERS // max(numbers, 1)))
 
     # ---- rows in Python --------------------------------------------------------------------------------------------
 

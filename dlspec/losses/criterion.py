@@ -175,8 +175,12 @@ class Criterion(nn.Module):
 
     def predict(self, output: Any) -> Any:
         """Convert the network's output to probabilities or numbers: one tensor, or a dict by target's name."""
-        found = {each.target.name: each.predict(pick(output)) for pick, each in self._predictions}
+        found = self.predict_targets(output)
         return next(iter(found.values())) if len(found) == 1 else found
+
+    def predict_targets(self, output: Any) -> dict[str, Tensor]:
+        """Convert the network's output to probabilities or numbers, by target's name."""
+        return {each.target.name: each.predict(pick(output)) for pick, each in self._predictions}
 
     def make_metric_pairs(self, output: Any, targets: TargetTensors) -> tuple[MetricTensors, ...]:
         """Return predictions, true values and where they have them weights, for each predicted target."""

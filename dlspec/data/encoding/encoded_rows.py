@@ -20,7 +20,7 @@ from dlspec.errors import Code, DataError
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
 Columns = Mapping[str, NDArray[Any]]
-Rows = NDArray[np.int64]
+Rows = NDArray[np.int64] | range  # a range of consecutive rows is encoded without a copy of their cells
 WEIGHT_SUFFIX = " weights"  # with a space, so that no field has this name
 
 
@@ -50,7 +50,7 @@ def encode_rows(fitted: FittedTable, columns: Columns, rows: Rows, *, with_targe
     if with_targets:
         weights = _read_weights(fitted.weight, columns, rows, encoded)
         for name, target in fitted.targets.items():
-            _encode_target(name, target, columns[name][rows], rows, weights, encoded)
+            _encode_target(name, target, _take_rows(columns[name], rows), rows, weights, encoded)
     return encoded
 
 
@@ -64,8 +64,12 @@ def apply_column(fitted: FittedColumn, name: str, columns: Columns, rows: Rows) 
         rows: the rows to encode
     """
     if isinstance(fitted, FittedGroupedNumber):
-        return fitted.apply(columns[name][rows], columns[fitted.per][rows])
-    return fitted.apply(columns[name][rows])
+        return fitted.apply(_take_rows(columns[name], rows), _take_rows(columns[fitted.per], rows))
+    return fitted.apply(_take_rows(columns[name], rows))
+
+
+def _take_rows(column: NDArray[Any], rows: Rows) -> NDArray[Any]:
+    return column[rows.start : rows.stop] if isinstance(rows, range) else column[rows]
 
 
 def _note(encoded: EncodedRows, name: str, found: Encoded, rows: Rows) -> None:
@@ -105,7 +109,7 @@ def _encode_tokens(
     for position, name in enumerate(plan.columns):
         column = fitted[name]
         assert isinstance(column, FittedCategory)  # `plan_fields` chose this form
-        found = column.encode_tokens(columns[name][rows])
+        found = column.encode_tokens(_take_rows(columns[name], rows))
         values[:, position] = found.values[:, 0] + first
         first += column.vocab_size
         _note(encoded, name, found, rows)
@@ -153,7 +157,7 @@ def _read_weights(name: str, columns: Columns, rows: Rows, encoded: EncodedRows)
 
     if not name:
         return None
-    cells = read_numbers(columns[name][rows])
+    cells = read_numbers(_take_rows(columns[name], rows))
     wrong = {**cells.wrong, **dict.fromkeys(np.flatnonzero(cells.missing).tolist(), "the weight is missing")}
     wrong |= dict.fromkeys(np.flatnonzero(cells.values < 0).tolist(), "a weight must be at least 0")
     _note(encoded, name, Encoded(cells.values, problems=wrong), rows)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dlspec.data.dataset import Target, shift_right
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.prepare.decoding import TextDecoder, make_decoder
 from dlspec.data.prepare.kinds.text_target import END, FittedTextTarget
 from dlspec.errors import UserError, format_value
@@ -155,11 +156,11 @@ class TextGenerator:
             raise UserError("the prompt is empty, and the network needs a first token; write for example prompt=The")
         encoded = self.encode_row({self.prompt_column: prompt} if prompt else {self.prompt_column: None})
         split, network = encoded.split, self.network
-        others = {name: split.input(name) for name in self.run.inputs if name not in network.own_inputs}
+        others = {name: read_rows(split.input(name)) for name in self.run.inputs if name not in network.own_inputs}
         if self.is_written:
             return Prompt(torch.zeros(1, 0, dtype=torch.int64), others)
         steps = int(split.tensors[network.own_inputs[1]][0]) - network.reads_target
-        tokens = split.get_loss_target(network.growing)[:1, :steps]
+        tokens = read_rows(split.get_loss_target(network.growing))[:1, :steps]
         return Prompt(tokens, others)
 
     def _decode_pieces(self, given: list[int], ids: Iterator[int]) -> Iterator[str]:

@@ -69,7 +69,8 @@ def encode_chunk(fitted: FittedTable, chunk: RowChunk, *, with_targets: bool = F
     columns = complete_columns(fitted, chunk.columns, find_folder, with_targets=with_targets)
     rows = np.arange(len(chunk))
     rows = rows[np.isin(rows, list(chunk.problems), invert=True)] if chunk.problems else rows
-    encoded = encode_rows(fitted, columns, rows, with_targets=with_targets)
+    taken = rows if chunk.problems else range(len(chunk))
+    encoded = encode_rows(fitted, columns, taken, with_targets=with_targets)
     _read_images(encoded, rows, with_targets=with_targets)
     if not encoded.problems:
         return EncodedChunk(_make_split(encoded), rows, chunk.problems, encoded.notes)

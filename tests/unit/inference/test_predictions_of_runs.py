@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from dlspec.inference.loading.loaded_run import load_run
 from dlspec.inference.predictor import Predictor
@@ -36,7 +38,9 @@ def check_run(model: str, case: str, folder: Path) -> bool:
     predictor = Predictor(loaded)
     found = [batch.values for batch in predictor.batches.iterate_batches(run.data.test)]
     others = [batch.values for batch in Predictor(loaded, 5).batches.iterate_batches(run.data.test)]
+    joined = [batch.values for batch in predictor.batches.predict_split(run.data.test)]
     assert len(found) == len(run.batches) > 1 and found[0]
+    assert_equal(join_batches(joined), join_batches(found))
     if run.batches[0] and "" not in run.batches[0]:
         if model not in DRAWING:
             for one, expected in zip(found, run.batches, strict=True):
@@ -46,6 +50,13 @@ def check_run(model: str, case: str, folder: Path) -> bool:
         assert all(are_close(rows[name], expected_rows[name]) for name in rows)
     check_rows(case, run, predictor)
     return True
+
+
+def assert_equal(found: Mapping[str, Sequence[Tensor]], expected: Mapping[str, Sequence[Tensor]]) -> None:
+    """Check that the rows of each target are equal to the last bit."""
+    assert found.keys() == expected.keys()
+    for name, rows in found.items():
+        assert all(torch.equal(one, other) for one, other in zip(rows, expected[name], strict=True))
 
 
 def check_rows(case: str, run, predictor: Predictor) -> None:
