@@ -16,12 +16,15 @@ COMMANDS = {
     "resume": "resume a run from its newest checkpoint, or a sweep: run=FOLDER|latest, sweep=FOLDER",
     "validate": "check a spec without opening data; lists the checks that need the data",
     "summary": "show layers, parameters, multiply-adds and memory; --depth N groups layers, --graph FILE.svg draws",
-    "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml",
+    "inspect": "read data without training: columns, kinds and why, splits, what to check; --json, --write FILE.yaml,"
+    " --picture FILE.png draws an augmented batch",
     "predict": "predict new rows: run=FOLDER|latest input=FILE output=FILE; columns=[...] probabilities=true",
+    "generate": "generate text with a finished run: run=FOLDER|latest prompt='The first'; temperature=0.8 top_k=40",
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
     "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER;"
     " or write the page of one run, run.html: run=FOLDER",
     "evaluate": "metrics of a finished run with intervals: run=FOLDER|latest; split=test, data.path=NEW.csv, by=COLUMN",
+    "cache": "show the cache of decoded images: data, size, last use; cache clear removes it; --json",
     "compare": "show how runs differ in spec, environment and results: compare FOLDER FOLDER",
 }
 
@@ -36,6 +39,14 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def format_age(seconds: float) -> str:
+    """Format an age in one rounded unit: `12 s`, `5 min`, `7 h`, `3 days`."""
+    for name, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < most:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds / 86_400:.0f} days"
 
 
 def format_count(value: float) -> str:

@@ -20,12 +20,15 @@ DEFAULT_LIMITS: Mapping[str, int] = {
     "sample_bytes": 1_000_000_000,  # memory of a layer's output while shapes are inferred
     "summary_bytes": 10**13,  # of weights in a summary, which allocates no memory for them
     "weights_header_bytes": 20_000_000,  # of a safetensors file's header: parsing takes 15 times its size in memory
+    "cache_bytes": 50_000_000_000,  # of all files with decoded images in the cache
     "jobs": 100_000,  # of a sweep
     "epochs": 1_000_000,  # of a run; a number with a few zeros too many would train for ever
     "steps": 1_000_000_000,  # of a run, as planned: at a thousand steps a second they take 12 days
     "layers": 10_000,  # of a network, with blocks and repeats expanded
     "formula_length": 500,  # characters
     "formula_depth": 50,  # nested brackets and operations
+    "image_pixels": 100_000_000,  # of one image: a file of some kilobytes can contain any number of equal ones
+    "image_bytes": 500_000_000,  # of the file of one image
     "formula_size": 10_000,  # list items or characters in the result of a formula
 }
 GIGABYTE = 10**9

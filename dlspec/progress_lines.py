@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 SECONDS_BEFORE_FIRST = 2.0  # what is shorter shows nothing
 SECONDS_BETWEEN_LINES = 0.5  # on a terminal
 SECONDS_BETWEEN_LOG_LINES = 30.0  # elsewhere
 _CLEAR = "\r\033[K"
+T = TypeVar("T")
 
 
 def _is_terminal() -> bool:
@@ -53,3 +55,21 @@ class ProgressLine:
         """Remove the text from a terminal."""
         if self._is_shown:
             print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+
+def follow_progress(results: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Yield results, and show how far they are if they take longer than two seconds.
+
+    Args:
+        results: what is yielded
+        total: their number
+        what: what is done, such as "reading images"
+    """
+    line = ProgressLine()
+    try:
+        for count, each in enumerate(results, 1):
+            yield each
+            if line.is_due:
+                line.show(f"{what}: {count:,} of {total:,}")
+    finally:
+        line.close()

@@ -1,6 +1,7 @@
 """The class that every data source returns: named fields, targets, three splits, and the facts that a spec may use.
 
-Shapes do not include the batch dimension. All tensors are on the CPU; the trainer moves them.
+Shapes do not include the batch dimension. All tensors are on the CPU; the trainer moves them. Lazy arrays, such as
+images in files, are read batch by batch.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dlspec.data.lazy_array import Values, read_rows, select_rows
 from dlspec.data.split_indices import IntArray
 from dlspec.data.target_scale import TargetScale
 from dlspec.errors import Code, DataError
@@ -56,6 +58,7 @@ class Target:
     labels: tuple[str, ...] = ()
     # Key of each sample's weight (N,) in `Split.tensors`: its factor in the loss and in metrics; "" without weights.
     weights: str = ""
+    has_ignored: bool = False  # whether the class of a pixel may be -100: such pixels count in no loss and metric
     unscaled_setting: str = ""  # the argument that makes this a target of numbers in their unit; "" if there is none
 
     @property
@@ -78,10 +81,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Split:
-    """The samples of one split, as one tensor for each field and target. The first dimension counts the samples."""
+    """The samples of one split, as one tensor or lazy array for each field and target.
 
-    tensors: Mapping[str, Tensor]  # every field by name, with `NAME_lengths` (int64) for fields that have lengths
-    targets: Mapping[str, Tensor] = field(default_factory=dict)  # by name; empty for an autoencoder's data
+    The first dimension counts the samples.
+    """
+
+    tensors: Mapping[str, Values]  # every field by name, with `NAME_lengths` (int64) for fields that have lengths
+    targets: Mapping[str, Values] = field(default_factory=dict)  # by name; empty for an autoencoder's data
     rows: IntArray | None = None  # (N,) number of each sample's row in its source, from 1; None if not known
 
     def __len__(self) -> int:
@@ -89,29 +95,29 @@ class Split:
 
     @property
     def target(self) -> Tensor:
-        """The only target."""
+        """The only target, read as a whole."""
         (target,) = self.targets.values()
-        return target
+        return read_rows(target)
 
     def take(self, rows: slice | Tensor) -> Split:
-        """Return some samples: a slice, or those with these indices (int64)."""
+        """Return some samples: a slice, or those with these indices (int64). Nothing is read of lazy arrays."""
         taken = rows if isinstance(rows, slice) else rows.cpu().numpy()
         return Split(
-            {name: each[rows] for name, each in self.tensors.items()},
-            {name: each[rows] for name, each in self.targets.items()},
+            {name: select_rows(each, rows) for name, each in self.tensors.items()},
+            {name: select_rows(each, rows) for name, each in self.targets.items()},
             None if self.rows is None else self.rows[taken],
         )
 
-    def input(self, name: str) -> Tensor:
+    def input(self, name: str) -> Values:
         """Return the input of this name: a field, a field's lengths, or a target shifted right by one step.
 
         In a shifted target each step contains the token before it and the first step is 0 (teacher forcing).
         """
         found = self.tensors.get(name)
-        return shift_right(self.targets[name]) if found is None else found
+        return shift_right(read_rows(self.targets[name])) if found is None else found
 
-    def get_loss_target(self, name: str) -> Tensor:
-        """Return the tensor that a loss compares an output with: a target, a field or a field's lengths."""
+    def get_loss_target(self, name: str) -> Values:
+        """Return what a loss compares an output with: a target, a field or a field's lengths."""
         found = self.targets.get(name)
         return self.tensors[name] if found is None else found
 
@@ -119,6 +125,26 @@ class Split:
 def shift_right(tokens: Tensor) -> Tensor:
     """Shift tokens (N, T) right by one step: 0 becomes the first token and the last one is dropped."""
     return pad(tokens[:, :-1], (1, 0))
+
+
+class Augmentation(Protocol):
+    """Changes training batches at random."""
+
+    def __call__(
+        self, inputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], seed: int, epoch: int, batch: int
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Change a whole batch on the device of its tensors, by draws that depend on the numbers alone.
+
+        Args:
+            inputs: by name, in the order of the network's inputs; images as uint8 or numbers in [0, 1]
+            targets: by name, in the order of the losses' targets; masks as integers
+            seed: seed of the run
+            epoch: number of the epoch
+            batch: number of the batch in the epoch, from 0
+
+        Returns:
+            The new inputs and targets, by the same names.
+        """
 
 
 @dataclass(frozen=True)
@@ -142,6 +168,7 @@ class Dataset:
     is_described: bool = False  # whether the samples are zeros, in place of those of a run that was loaded
     # By field: the columns of a file that it is made of, where that is not one column of the field's name.
     column_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    augmentation: Augmentation | None = None  # changes training batches at random
 
     @property
     def target(self) -> Target:

@@ -20,11 +20,14 @@ class DataError(UserError):
         message: what is wrong.
         code: the kind of the problem.
         note: lines below the message, such as further bad rows.
+        inner_path: the keys from the setting to the value within it that causes the error.
     """
 
-    def __init__(self, key: str, message: str, code: Code = Code.BAD_DATA, note: str = "") -> None:
+    def __init__(
+        self, key: str, message: str, code: Code = Code.BAD_DATA, note: str = "", inner_path: KeyPath = ()
+    ) -> None:
         super().__init__("\n    ".join([message, *note.splitlines()]))
-        self.key = key
+        self.key, self.inner_path = key, inner_path
         self.finding = Finding(code, message, note=note)
 
 

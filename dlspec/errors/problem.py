@@ -69,6 +69,7 @@ class Code(StrEnum):
     UNKNOWN_INIT = "unknown-init"
     UNKNOWN_AVERAGE = "unknown-average"
     UNKNOWN_DATA = "unknown-data"
+    UNKNOWN_AUGMENTATION = "unknown-augmentation"
     UNKNOWN_DEVICE = "unknown-device"  # no device has this name, or this machine lacks it
     # References, `${...}`
     REFERENCE_SYNTAX = "reference-syntax"  # not closed, or nested
@@ -142,6 +143,7 @@ UNKNOWN_PART_CODES: Mapping[str, Code] = {
     "average": Code.UNKNOWN_AVERAGE,
     "data": Code.UNKNOWN_DATA,
     "data set": Code.UNKNOWN_DATA,
+    "augmentation": Code.UNKNOWN_AUGMENTATION,
 }
 
 

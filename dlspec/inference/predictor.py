@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Split
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError, format_value
 from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, PredictedRows
@@ -37,13 +38,16 @@ from dlspec.inference.answers.text_prediction import (
 from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES
 from dlspec.inference.evaluation.new_data import read_new_files, read_python_rows
 from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
+from dlspec.inference.generation.sampling import DEFAULT_TEMPERATURE, GREEDY, GenerationOptions
+from dlspec.inference.generation.text_generator import TextGenerator, choose_target
 from dlspec.inference.loading.loaded_run import LoadedRun, load_run
 from dlspec.inference.rows.python_inputs import iterate_data_chunks, list_file_names
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk, list_input_columns
 from dlspec.inference.rows.value_ranges import NumberCheck
 
-MIN_CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
+CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
+MAX_CHUNK_NUMBERS = 2**22  # of the inputs, unless one batch has more; 32 MB in double precision
 DEFAULT_OPTIONS = AnswerOptions()
 
 
@@ -90,7 +94,9 @@ class Predictor:
     @property
     def chunk_rows(self) -> int:
         """How many rows are encoded at a time: whole batches."""
-        return self.batches.batch_size * -(-MIN_CHUNK_ROWS // self.batches.batch_size)
+        size, zeros = self.batches.batch_size, self.run.data.train
+        numbers = size * sum(zeros.input(name)[0].numel() for name in self.run.inputs)
+        return size * max(1, min(-(-CHUNK_ROWS // size), MAX_CHUNK_NUMBERS // max(numbers, 1)))
 
     # ---- rows in Python --------------------------------------------------------------------------------------------
 
@@ -107,8 +113,8 @@ class Predictor:
 
         Args:
             data: a list of mappings, a frame of pandas, polars or pyarrow, a mapping of columns or arrays, one array
-                for a run with one input, or files: a path, a list of paths, a glob, or a folder. Columns that the run
-                does not need are ignored
+                for a run with one input, images (Pillow's, bytes or arrays), or files: a path, a list of paths, a
+                glob, or a folder. Columns that the run does not need are ignored
             probabilities: whether to return the probability of each class
             threshold: of two classes, the probability from which on the positive one is predicted; None for 0.5
             columns: the output columns, in their order, also columns of the input; None for all output columns
@@ -142,8 +148,56 @@ class Predictor:
             encoded = self.encode_chunk(chunk)
             for position, reason in encoded.problems.items():
                 raise UserError(f"{chunk.locate(position)}: {reason}")
-            tensors.append({name: encoded.split.input(name) for name in self.run.inputs})
+            tensors.append({name: read_rows(encoded.split.input(name)) for name in self.run.inputs})
         return {name: torch.cat([each[name] for each in tensors]) for name in self.run.inputs}
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        temperature: float = DEFAULT_TEMPERATURE,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        max_length: int | None = None,
+        stop: Sequence[str] = (),
+        beams: int = 1,
+    ) -> str | list[str]:
+        """Generate text: what follows a prompt, or what the network writes for it.
+
+        Args:
+            prompt: a text, or several
+            temperature: the logits are divided by it; 0 for the most probable token each time
+            top_k: how many of the most probable tokens may be chosen; None for all
+            top_p: only the most probable tokens that together have this probability may be chosen; None for all
+            seed: of the random numbers
+            max_length: the most tokens to generate; None for 200, or what the target of the run may have
+            stop: texts that end the generation; they are not part of the result
+            beams: with more than one, beam search: the most probable text of this many candidates
+
+        Returns:
+            The generated text without the prompt; a list of texts for a list of prompts.
+
+        Raises:
+            UserError: if the run does not predict tokens of text, or an argument does not fit.
+        """
+        options = GenerationOptions(temperature, top_k, top_p, seed, max_length, stop, beams)
+        if isinstance(prompt, str):
+            return "".join(self.text_generator.generate(prompt, options))
+        return ["".join(self.text_generator.generate(each, options)) for each in prompt]
+
+    @cached_property
+    def text_generator(self) -> TextGenerator:
+        """Generates text; UserError if the run does not predict one token after another."""
+        target = choose_target(self.run, self._token_targets)
+        return TextGenerator(self.run, target, self._encode_row, is_written=target.name in self._token_targets.written)
+
+    def _encode_row(self, row: Mapping[str, Any]) -> EncodedChunk:
+        (chunk,) = iterate_data_chunks(self.run, [row], 1)
+        encoded = self.encode_chunk(chunk)
+        for reason in encoded.problems.values():
+            raise UserError(reason)
+        return encoded
 
     def evaluate(
         self,
@@ -186,29 +240,37 @@ class Predictor:
     # ---- chunks of rows --------------------------------------------------------------------------------------------
 
     def predict_chunks(
-        self, chunks: Iterator[RowChunk], options: AnswerOptions = DEFAULT_OPTIONS
+        self,
+        chunks: Iterator[RowChunk],
+        options: AnswerOptions = DEFAULT_OPTIONS,
+        generation: GenerationOptions | None = None,
     ) -> Iterator[AnswerChunk]:
         """Predict chunks of rows one after another.
 
         Args:
             chunks: the rows
             options: what is written
+            generation: how the tokens of a text are chosen; None for the most probable ones
 
         Raises:
             UserError: if a column is missing, or an option does not fit the run.
         """
         answers = AnswerColumns(self.batches.targets, self.run.preparation, self._token_targets, options)
+        if generation is not None and len(self._token_targets.written) != 1:
+            found = "several texts" if self._token_targets.written else "no text"
+            fix = "leave temperature, top_k, top_p, beams, seed and max_length out"
+            raise UserError(f"the run writes {found}, whose tokens can't be chosen; {fix}")
         for chunk in chunks:
-            found = self._predict_chunk(chunk, answers)
+            answered = self._predict_chunk(chunk, answers, generation or GREEDY)
             if chunk.first_row == 0 and chunk.samples is None:
                 self._number_check.warn_once(self.run.require_preparation(), chunk.columns)
-            yield found
+            yield answered
 
-    def _predict_chunk(self, chunk: RowChunk, answers: AnswerColumns) -> AnswerChunk:
+    def _predict_chunk(self, chunk: RowChunk, answers: AnswerColumns, generation: GenerationOptions) -> AnswerChunk:
         encoded = self.encode_chunk(chunk)
-        found = self._predict_split(encoded, chunk.first_row, answers)
+        found = self._predict_split(encoded, chunk.first_row, answers, generation)
         spread = spread_answers(found, encoded.kept, len(chunk))
-        is_file_a_row = self.run.spec.data.source_name == "files"
+        is_file_a_row = chunk.is_file_a_row or self.run.spec.data.source_name == "files"
         columns = add_own_columns(self.run.preparation, chunk, answers.options, spread, is_file_a_row)
         chosen = choose_columns(columns, answers.options.columns, chunk.columns)
         return AnswerChunk(chosen, encoded.problems, encoded.notes)
@@ -234,12 +296,15 @@ class Predictor:
                    for name in self._token_targets.following}  # fmt: skip
         return replace(samples, tensors={**lengths, **samples.tensors})
 
-    def _predict_split(self, encoded: EncodedChunk, first_row: int, answers: AnswerColumns) -> Answers:
+    def _predict_split(
+        self, encoded: EncodedChunk, first_row: int, answers: AnswerColumns, generation: GenerationOptions = GREEDY
+    ) -> Answers:
         """Predict samples, and make their answers."""
         if not len(encoded.kept):
             return {name: np.zeros(0, object) for name in self._make_empty_answers(answers.options)}
         if self._token_targets.written:
-            return join_answers([answers.make_columns(each) for each in self._write_texts(encoded.split, first_row)])
+            texts = self._write_texts(encoded.split, first_row, generation)
+            return join_answers([answers.make_columns(each) for each in texts])
         lengths = find_lengths(encoded.split, self.batches.targets, self._token_targets)
         found = []
         for batch in self.batches.predict_split(encoded.split, first_row):
@@ -247,13 +312,22 @@ class Predictor:
             found.append(answers.make_columns(PredictedRows(batch.values, own)))
         return join_answers(found)
 
-    def _write_texts(self, split: Split, first_row: int) -> Iterator[PredictedRows]:
+    def _write_texts(self, split: Split, first_row: int, options: GenerationOptions) -> Iterator[PredictedRows]:
         """Yield the texts of each batch that the network writes, with its other predictions."""
-        positions = {name: self.run.inputs.index(name) for name in self._token_targets.written}
+        written = self._token_targets.written
         for inputs, rows in self.batches.iterate_inputs(split, first_row):
             predict = partial(self.batches.predict_inputs, rows=rows)
-            values, tokens = write_greedily(predict, inputs, positions, self._token_targets.written)
+            if len(written) > 1:
+                positions = {name: self.run.inputs.index(name) for name in written}
+                values, tokens = write_greedily(predict, inputs, positions, written)
+            else:
+                values, tokens = self._text_writer.write_batch(predict, inputs, rows, options)
             yield PredictedRows(values, tokens=tokens)
+
+    @cached_property
+    def _text_writer(self) -> TextGenerator:
+        (target,) = (each for each in self.run.data.targets if each.name in self._token_targets.written)
+        return TextGenerator(self.run, target, self._encode_row, is_written=True)
 
     def _make_empty_answers(self, options: AnswerOptions) -> Answers:
         """Make the output columns from two rows of zeros, to know their names."""

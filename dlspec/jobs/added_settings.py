@@ -22,7 +22,10 @@ class AddedSetting:
 
 
 # A new setting of a spec gets a line here, unless its default changes the results of older specs.
-ADDED_SETTINGS: tuple[AddedSetting, ...] = (AddedSetting("trainer.sampling", None, "0.2.0"),)
+ADDED_SETTINGS: tuple[AddedSetting, ...] = (
+    AddedSetting("trainer.sampling", None, "0.2.0"),
+    AddedSetting("data.augment", None, "0.2.0"),
+)
 
 
 def drop_added_defaults(tree: Mapping[str, Any], added: Sequence[AddedSetting]) -> Mapping[str, Any]:

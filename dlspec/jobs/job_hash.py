@@ -6,6 +6,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Dataset, Target
+from dlspec.data.lazy_array import LazyArray
 from dlspec.jobs.added_settings import ADDED_SETTINGS, drop_added_defaults
 from dlspec.jobs.environment import find_git_commit, find_package_version
 from dlspec.jobs.spec import CheckedPart, Spec
@@ -60,8 +62,9 @@ def compute_data_key(spec: Spec) -> str:
 
 
 def describe_data(spec: Spec) -> dict[str, Any]:
-    """Return the data source's name and settings, with defaults."""
-    return {"type": spec.data.source_name, **spec.data.model_dump(mode="json")}
+    """Return the data source's name and settings that decide which data it reads, with defaults."""
+    settings = spec.data.model_dump(mode="json", exclude=set(spec.data.reading_keys))
+    return {"type": spec.data.source_name, **settings}
 
 
 def _part_with_defaults(part: CheckedPart) -> dict[str, Any]:
@@ -86,7 +89,10 @@ def compute_data_checksum(data: Dataset) -> str:
     """
     crc, seen_pointers = 0, set()
     for split in (data.train, data.validation, data.test):
-        for name, tensor in sorted([*split.tensors.items(), *split.targets.items()]):
+        for name, tensor in sorted([*split.tensors.items(), *split.targets.items()], key=itemgetter(0)):
+            if isinstance(tensor, LazyArray):
+                crc = zlib.crc32(_hash_lazy_array(name, tensor), crc)
+                continue
             description = (name, str(tensor.dtype), tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
             crc = zlib.crc32(repr(description).encode(), crc)
             if tensor.untyped_storage().data_ptr() not in seen_pointers:
@@ -110,6 +116,13 @@ def compute_content_checksum(data: Dataset) -> str:
 
 def _write_scale(target: Target) -> Any:
     return None if target.scale is None else target.scale.to_json()
+
+
+def _hash_lazy_array(name: str, array: LazyArray) -> bytes:
+    """Hash what the files of a lazy array contain."""
+    digest = hashlib.sha256(repr((name, str(array.dtype), tuple(array.shape))).encode())
+    array.update_hash(digest)
+    return digest.digest()
 
 
 def _read_storage_bytes(tensor: Tensor) -> Any:

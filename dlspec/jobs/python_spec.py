@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from dlspec.config.composition import ComposedConfig, start_hydra
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import format_choice, parse_overrides, replaces_section
 from dlspec.data.arrays import dataset_from_arrays
+from dlspec.data.augment.augmentation_settings import read_augmentations
+from dlspec.data.augment.dataset_augmentation import augment_dataset
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
-from dlspec.errors import Code, Problem, SpecError, UserError, suggest
+from dlspec.errors import Code, DataError, Problem, SpecError, UserError, suggest
 from dlspec.formatting import format_hydra_value, format_override
 from dlspec.jobs.composed_spec import compose_or_raise
 from dlspec.jobs.rows_in_python import is_table_like, make_table_of_rows
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
+from dlspec.language.problems import Problems, format_path, raise_problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.limits import explain_raising_limit, get_limit
@@ -30,7 +34,7 @@ from dlspec.runs.file_names import SPEC_FILE
 
 KEYS_CHOSEN_BY_NAME = (*GROUPS, "run")  # given as a string, each of these names a file, a part or a run
 DATA_FIX = "pass arrays by name, {'x': ..., 'target': ...}, a frame, a list of rows, (X, y), or a data set's name"
-ARRAY_SETTINGS = ("validation", "test", "split_seed", "labels", "target")
+ARRAY_SETTINGS = ("validation", "test", "split_seed", "labels", "target", "augment")
 PYTHON_TYPES = ("arrays", "table")  # `data.type` of a run whose data were given in Python
 NO_VALUES: Mapping[str, Any] = {}
 SpecInput = Mapping[str, Any] | Sequence[str]
@@ -122,8 +126,8 @@ def load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple[
     if data is None or isinstance(data, str):
         return None, data
     if isinstance(data, Dataset):
-        _check_data_settings(settings, (), "a data set that was made in Python")
-        return data, None
+        _check_data_settings(settings, ("augment",), "a data set that was made in Python")
+        return augment_python_data(data, settings), None
     if is_table_like(data):
         return make_table_of_rows(data, settings), None
     if not isinstance(data, Mapping):
@@ -132,9 +136,30 @@ def load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple[
         return None, dict(data)
     if _has_arrays(data, settings):
         _check_data_settings(settings, ARRAY_SETTINGS, "arrays")
-        return dataset_from_arrays(data, **settings), None
+        split_settings = {key: value for key, value in settings.items() if key != "augment"}
+        return augment_python_data(dataset_from_arrays(data, **split_settings), settings), None
     _require_num_classes(data)
     return None, {"type": "random", "size": 16, **data}
+
+
+def augment_python_data(data: Dataset, settings: Mapping[str, Any]) -> Dataset:
+    """Add the augmentations of the setting `augment` to data that were given in Python.
+
+    Raises:
+        SpecError: if an augmentation is wrong, or does not fit the data.
+    """
+    augment = settings.get("augment")
+    if not augment:
+        return data
+    problems = Problems()
+    read_augmentations(augment, ("data", "augment"), problems)
+    raise_problems(problems, SourceMap)
+    try:
+        augmented = augment_dataset(data, augment)
+    except DataError as error:
+        path = format_path(("data", error.key, *error.inner_path))
+        raise SpecError([Problem(error.finding.code, path, str(error))]) from None
+    return replace(augmented, origin={**data.origin, "augment": augment})
 
 
 def is_python_data(data: DataInput) -> bool:

@@ -38,6 +38,8 @@ _START_KEYS = ("seed", "init", "weights", "model.init")
 # Settings of which an epoch has one value, as its results are sums over its batches.
 _EPOCH_KEYS = ("trainer.batch_size", "trainer.accumulate", "trainer.limit_batches", "loss", "metrics", "data")
 
+# Settings of the data that say how they are read, not which data: they change no result.
+READING_KEYS = frozenset({"data.cache"})
 CONTENTS_KEY = "data (contents)"
 
 
@@ -92,7 +94,8 @@ def find_content_change(snapshot: Snapshot | None, checksum: str, changes: Chang
     """
     if snapshot is None or snapshot.data_checksum in ("", checksum):
         return {}
-    is_explained = any(is_below(key.partition(" ")[0], "data") and not key.endswith("path") for key in changes)
+    others = changes.keys() - READING_KEYS
+    is_explained = any(is_below(key.partition(" ")[0], "data") and not key.endswith("path") for key in others)
     return {} if is_explained else {CONTENTS_KEY: (snapshot.data_checksum, checksum)}
 
 
@@ -230,7 +233,7 @@ def _check_epoch_is_finished(snapshot: Snapshot, folder: Path, changes: Changes,
     allow = " 'resume.allow=[trainer.epochs]'" if "trainer.epochs" in find_length_keys(now) else ""
     finish = f"finish that epoch first: resume with trainer.epochs={epoch}{allow}"
     for epoch_key in _EPOCH_KEYS:
-        keys = [key for key in changes if is_below(key.partition(" ")[0], epoch_key)]
+        keys = [key for key in changes.keys() - READING_KEYS if is_below(key.partition(" ")[0], epoch_key)]
         if keys:
             found = f"can only change between two epochs, and the newest checkpoint is within epoch {epoch}"
             has_new_contents = epoch_key == "data" and all(" " in key for key in keys)  # of the files themselves

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from dlspec.data.augment.augmentation_settings import read_augmentations
+from dlspec.data.augment.dataset_augmentation import augment_dataset
 from dlspec.data.dataset import Dataset
 from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.inspection.table_inspection import inspect_table
@@ -46,6 +48,7 @@ def make_table_of_rows(data: Any, settings: Mapping[str, Any]) -> Dataset:
     source = _read_settings(_choose_settings(data, settings))
     with _locate_data_errors():
         dataset = make_table_dataset(source, TableRows(table_from_python(data)), "table")
+        dataset = augment_dataset(dataset, source.augment)
     return replace(dataset, origin={"type": "table", **source.model_dump(mode="json", exclude_defaults=True)})
 
 
@@ -84,6 +87,8 @@ def _read_settings(written: Mapping[str, Any]) -> TableSettings:
         ])  # fmt: skip
     problems = Problems()
     source = read_section(_PythonRows, dict(written), ("data",), problems)
+    if source is not None:
+        read_augmentations(source.augment, ("data", "augment"), problems)
     raise_problems(problems, SourceMap)
     assert source is not None  # otherwise a problem was raised
     return source

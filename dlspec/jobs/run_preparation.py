@@ -137,7 +137,7 @@ class Preparation:
             yield
         except DataError as error:
             problems = Problems()
-            path = ("data", error.key) if error.key else ("data",)
+            path = ("data", error.key, *error.inner_path) if error.key else ("data",)
             problems.add_finding(path, error.finding, at_value=True)
             raise_problems(problems, self.make_source_map)
             raise

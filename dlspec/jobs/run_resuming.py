@@ -17,6 +17,7 @@ from dlspec.jobs.job_hash import compute_data_checksum, describe_code_version
 from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.resumed_settings import (
     CONTENTS_KEY,
+    READING_KEYS,
     Changes,
     find_all_changes,
     find_differences,
@@ -40,8 +41,11 @@ from dlspec.runs.lock import lock_run_folder
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, read_newest_checkpoint, rename_newer_checkpoints
 
 # Settings that may change when a run is resumed: they don't affect what was trained before.
-_CHANGEABLE_KEYS = frozenset(
-    f"trainer.{key}" for key in OUTPUT_KEYS | MACHINE_KEYS | {"epochs", "max_steps", "test", "on_nan", "debug"}
+_CHANGEABLE_KEYS = (
+    frozenset(
+        f"trainer.{key}" for key in OUTPUT_KEYS | MACHINE_KEYS | {"epochs", "max_steps", "test", "on_nan", "debug"}
+    )
+    | READING_KEYS
 )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from dlspec.data.augment.augmentation_settings import read_augmentations
 from dlspec.data.sources import SOURCES, DataSource
 from dlspec.errors import Code, KeyPath, format_value
 from dlspec.jobs.layer_reading import check_model_names, read_layers, settle_layers
@@ -209,7 +210,10 @@ class _SpecReader:
                 )
         if len(self.problems) > before:
             return None
-        return read_section(source, dict(part.settings), part.settings_path, self.problems)
+        settings = read_section(source, dict(part.settings), part.settings_path, self.problems)
+        if settings is not None and settings.augment:
+            read_augmentations(settings.augment, (*part.settings_path, "augment"), self.problems)
+        return settings
 
     def _read_optimizer(self, raw: Any) -> CheckedPart | None:
         return self._read_part("optimizer", remove_keys(raw, "groups"), OPTIMIZERS, is_required=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Dataset, Target
+from dlspec.data.lazy_array import read_rows
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.losses.loss_matching import LossMatch
@@ -65,7 +66,7 @@ def _has_single_output(match: LossMatch) -> bool:
 
 
 def _compute_weights(match: LossMatch, target: Target, data: Dataset) -> tuple[str, list[float]]:
-    values, rows = data.train.targets[target.name], _get_row_weights(target, data)
+    values, rows = read_rows(data.train.targets[target.name]), _get_row_weights(target, data)
     if target.labels:
         positive = (values * rows[:, None]).sum(0).clamp(min=1)
         return "pos_weight", _to_list((rows.sum() - positive).clamp(min=1) / positive)
@@ -77,7 +78,7 @@ def _compute_weights(match: LossMatch, target: Target, data: Dataset) -> tuple[s
 
 def _get_row_weights(target: Target, data: Dataset) -> Tensor:
     if target.weights:
-        return data.train.tensors[target.weights].double()
+        return read_rows(data.train.tensors[target.weights]).double()
     return torch.ones(len(data.train), dtype=torch.float64)
 
 

@@ -24,7 +24,12 @@ from dlspec.losses.loss_call import LossCall, LossSetup, OutputSelector, make_lo
 from dlspec.losses.loss_checks import check_match
 from dlspec.losses.loss_matching import LossMatch, match_losses
 from dlspec.losses.loss_rules import identity
-from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors, make_shape_converters
+from dlspec.losses.loss_shapes import (
+    KnownPixelMaskBuilder,
+    PaddingMaskBuilder,
+    TargetTensors,
+    make_shape_converters,
+)
 from dlspec.losses.loss_weights import WeightFunction, make_weight_function
 from dlspec.losses.predictions import MetricTensors, Prediction, make_prediction
 from dlspec.losses.sample_weights import make_weighted_call
@@ -73,10 +78,14 @@ class Criterion(nn.Module):
     Args:
         terms: The loss terms. If more than one predicts the same target, metrics use the output of the first.
         target_names: The names of a split's tensors that `targets` contains, in order.
+        augments_targets: Whether training batches have other targets than the split, which may weigh less or more.
     """
 
-    def __init__(self, terms: Sequence[CriterionTerm], target_names: Sequence[str]) -> None:
+    def __init__(
+        self, terms: Sequence[CriterionTerm], target_names: Sequence[str], *, augments_targets: bool = False
+    ) -> None:
         super().__init__()
+        self._augments_targets = augments_targets
         self.terms: Sequence[CriterionTerm] = nn.ModuleList(terms)  # type: ignore[assignment]  # moves their class weights
         self.target_names = tuple(target_names)
         # The names of the terms if there are multiple, else empty.
@@ -132,8 +141,7 @@ class Criterion(nn.Module):
             batch as `forward` returns it, without gradients.
         """
         values = [
-            each.compare(output, targets) * weight if each.add_up is None else each.add_up(output, targets)
-            for each, weight in zip(self.terms, batch_weights, strict=True)
+            self._add_up(each, output, targets, weight) for each, weight in zip(self.terms, batch_weights, strict=True)
         ]
         sums = torch.stack([each.to(update_weights.dtype) for each in values])
         factors = sums.new_tensor(self.factors)
@@ -141,6 +149,17 @@ class Criterion(nn.Module):
         total = (factors * means).sum()
         loss = torch.stack([total, *means]) if self.term_names else total
         return (factors * sums / update_weights).sum(), loss
+
+    def _add_up(self, term: CriterionTerm, output: Any, targets: TargetTensors, weight: Tensor) -> Tensor:
+        """Compute the mean of a term over a batch times the batch's weight."""
+        if term.add_up is None or term.weigh is None:
+            return term.compare(output, targets) * weight
+        summed = term.add_up(output, targets)
+        if not self._augments_targets:
+            return summed
+        # The weights of an update's batches are summed up before these are augmented.
+        own_weight = term.weigh(targets).sum()
+        return summed * (weight / own_weight.clamp(min=torch.finfo(own_weight.dtype).tiny))
 
     def describe_own_losses(self) -> tuple[str, ...]:
         """Describe for each of the user's own losses how its numbers for batches are combined, a line each."""
@@ -156,8 +175,12 @@ class Criterion(nn.Module):
 
     def predict(self, output: Any) -> Any:
         """Convert the network's output to probabilities or numbers: one tensor, or a dict by target's name."""
-        found = {each.target.name: each.predict(pick(output)) for pick, each in self._predictions}
+        found = self.predict_targets(output)
         return next(iter(found.values())) if len(found) == 1 else found
+
+    def predict_targets(self, output: Any) -> dict[str, Tensor]:
+        """Convert the network's output to probabilities or numbers, by target's name."""
+        return {each.target.name: each.predict(pick(output)) for pick, each in self._predictions}
 
     def make_metric_pairs(self, output: Any, targets: TargetTensors) -> tuple[MetricTensors, ...]:
         """Return predictions, true values and where they have them weights, for each predicted target."""
@@ -215,7 +238,9 @@ def make_criterion(
     names = _list_target_names(matches)
     built = [_build_and_try_term(each, network, names, problems) for each in matches]
     terms_built = [each for each in built if each is not None]
-    return Criterion(terms_built, names) if len(terms_built) == len(built) else None
+    if len(terms_built) < len(built):
+        return None
+    return Criterion(terms_built, names, augments_targets=data.augmentation is not None)
 
 
 def _list_target_names(matches: Sequence[LossMatch]) -> list[str]:
@@ -262,6 +287,12 @@ def _make_padding_mask_builder(
     return PaddingMaskBuilder(names.index(f"{lengths.field}_lengths"), lengths.changes, time_dim)
 
 
+def _make_pixel_mask_builder(match: LossMatch, index: int) -> KnownPixelMaskBuilder | None:
+    """Mask the pixels without a class; None where all pixels have one."""
+    is_needed = isinstance(match.target, Target) and match.target.has_ignored
+    return KnownPixelMaskBuilder(index, (), 1) if is_needed else None
+
+
 def _build_and_try_term(
     match: LossMatch, network: Network, names: Sequence[str], problems: Problems
 ) -> CriterionTerm | None:
@@ -287,9 +318,10 @@ def _make_loss_setup(match: LossMatch, network: Network, names: Sequence[str]) -
     }
     index = names.index(match.target.name) if isinstance(match.target, Target) else -1
     make_padding = partial(_make_padding_mask_builder, names=names)
+    padding = make_padding(_find_output_lengths(match), _find_step_dim(match))
     return LossSetup(
         match, output_selectors, make_shape_converters(match, index), index,
-        make_padding(_find_output_lengths(match), _find_step_dim(match)),
+        _make_pixel_mask_builder(match, index) if padding is None else padding,
         make_padding(_find_target_lengths(match), 1), match.term.settings,
         names.index(match.target.weights) if isinstance(match.target, Target) and match.target.weights else -1,
     )  # fmt: skip

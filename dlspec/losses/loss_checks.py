@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Dataset, Target
+from dlspec.data.lazy_array import read_rows_to_check
 from dlspec.errors import Code, join_with_or
 from dlspec.language.problems import Problems
 from dlspec.language.spec_versions import PADDING
 from dlspec.layouts import TensorInfo, format_shape
+from dlspec.losses.ignored_pixels import explain_counted_pixels
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_rules import SOFTMAX_LAYERS
+from dlspec.losses.mixed_targets import explain_unmixed, list_mixings
 from dlspec.losses.sample_weights import explain_unweighted
 
 
@@ -28,6 +31,8 @@ def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
     problem_count = len(problems)
     checks = (
         _check_sample_weights,
+        _check_ignored_pixels,
+        _check_mixing,
         _check_target,
         _check_target_values,
         _check_last_layers,
@@ -71,6 +76,24 @@ def _check_sample_weights(match: LossMatch, data: Dataset, problems: Problems) -
             problems.add(Code.UNSUPPORTED, match.term.path, found, fix)
 
 
+def _check_ignored_pixels(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    """Report a loss that can't leave out the pixels of a mask that are to be ignored."""
+    if isinstance(match.target, Target) and match.target.has_ignored:
+        found = explain_counted_pixels(match)
+        if found:
+            problems.add(Code.UNSUPPORTED, match.term.path, found, "use CrossEntropyLoss")
+
+
+def _check_mixing(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    """Report a target of mixed samples that the loss can't compare."""
+    for mixing in list_mixings(data):
+        found = explain_unmixed(match, mixing.name)
+        if found:
+            is_class = match.rule.classes and isinstance(match.target, Target) and not match.target.shape
+            fix = f"use CrossEntropyLoss, or remove {mixing.name}" if is_class else f"remove {mixing.name}"
+            problems.add(Code.UNSUPPORTED, mixing.part.path, found, fix)
+
+
 def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:
     rule, loss, target, path = match.rule, match.term.type, match.target, match.term.where("target")
     if not isinstance(target, Target):
@@ -105,7 +128,7 @@ def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) ->
     elif target is not None and target.kind == "numbers" and expected == "probabilities":
         _check_probabilities(match, target, data, problems)
     elif target is not None and target.kind == "numbers" and expected in ("unit", "signs"):
-        values = data.train.get_loss_target(target.name)
+        values = read_rows_to_check(data.train.get_loss_target(target.name))
         if _has_allowed_values(values, expected):
             return
         numbers, fix = _EXPECTED_NUMBERS[expected]
@@ -123,7 +146,7 @@ MAX_SUM_ERROR = 1e-3  # of the probabilities of a sample
 
 def _check_probabilities(match: LossMatch, target: Target, data: Dataset, problems: Problems) -> None:
     """Check that each sample's numbers, (K) or (K, ...), are the probabilities of K classes."""
-    values, path = data.train.get_loss_target(target.name), match.term.where("target")
+    values, path = read_rows_to_check(data.train.get_loss_target(target.name)), match.term.where("target")
     fix = "use MSELoss, or BCEWithLogitsLoss if a sample may have several classes"
     sums = values.sum(1)
     if values.min() < 0 or (sums - 1).abs().max() > MAX_SUM_ERROR:

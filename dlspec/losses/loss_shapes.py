@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,18 @@ class PaddingMaskBuilder:
         return make_step_mask(change_lengths(targets[self.index], self.changes), output.shape[self.time_dim])
 
 
+@dataclass(frozen=True)
+class KnownPixelMaskBuilder(PaddingMaskBuilder):
+    """Which pixels of a target have a class; the others, of class -100, are treated as padding.
+
+    `index` is the position of the target itself among the batch's targets.
+    """
+
+    def build_step_mask(self, output: Tensor, targets: TargetTensors) -> Tensor:
+        """Make a mask (N, H, W) that is false for ignored pixels."""
+        return targets[self.index] >= 0
+
+
 def make_shape_converters(match: LossMatch, target_index: int) -> ShapeConverters:
     """Choose the conversions for a loss; `target_index` is the position of its target among the batch's targets."""
     value, target, rule = match.main.value, match.target, match.rule
@@ -62,7 +74,22 @@ def make_shape_converters(match: LossMatch, target_index: int) -> ShapeConverter
         )
     if not target.shape:
         return _make_converters_for_class_per_sample(value, rule, target_index)
-    return _make_converters_for_class_per_step(value, rule, target_index)
+    converters = _make_converters_for_class_per_step(value, rule, target_index)
+    return (
+        replace(converters, target=_clamp_classes(converters.target, target_index))
+        if target.has_ignored
+        else converters
+    )
+
+
+def _clamp_classes(convert: TargetFunction, target_index: int) -> TargetFunction:
+    """Give ignored pixels the class 0, which every loss accepts. Their losses are masked."""
+
+    def convert_known_classes(output: Tensor, targets: TargetTensors) -> Tensor:
+        classes = targets[target_index].clamp(min=0)
+        return convert(output, (*targets[:target_index], classes, *targets[target_index + 1 :]))
+
+    return convert_known_classes
 
 
 def _make_converters_for_class_per_sample(
@@ -135,14 +162,21 @@ def _make_mask_reshaper(output_info: TensorInfo) -> TensorFunction:
 
 
 def _make_target_function(transform: TensorFunction, target_index: int, *, flattens: bool = False) -> TargetFunction:
+    if transform is identity and flattens:
+        return lambda _, targets: targets[target_index].flatten()
     if transform is identity:
-        return lambda _, targets: targets[target_index].flatten() if flattens else targets[target_index]
+        return lambda output, targets: _match_type(targets[target_index], output)
 
     def convert_target(output: Tensor, targets: TargetTensors) -> Tensor:
         target = targets[target_index].flatten() if flattens else targets[target_index]
         return transform(target).to(output.dtype)  # BCELoss refuses another type: float64 with `precision: 64`
 
     return convert_target
+
+
+def _match_type(target: Tensor, output: Tensor) -> Tensor:
+    """Convert probabilities of classes to the output's type; numbers of classes stay integers."""
+    return target.to(output.dtype) if target.is_floating_point() else target
 
 
 def _make_class_encoder(rule: LossRule, count: int) -> TensorFunction:
@@ -160,7 +194,9 @@ def _make_squeeze(dim: int) -> TensorFunction:
 
 
 def to_float(classes: Tensor) -> Tensor:
-    """Convert classes to the default float type."""
+    """Convert classes 0 and 1 to the default float type; of mixed classes (N, 2), take the probability of class 1."""
+    if classes.is_floating_point() and classes.dim() == 2:
+        return classes[:, 1]
     return classes.to(torch.get_default_dtype())
 
 
@@ -170,4 +206,6 @@ def _to_signs(classes: Tensor) -> Tensor:
 
 
 def _one_hot(classes: Tensor, count: int) -> Tensor:
+    if classes.is_floating_point():  # mixed classes, (N, K) already
+        return classes
     return functional.one_hot(classes, count).to(torch.get_default_dtype())

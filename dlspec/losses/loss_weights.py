@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlspec.data.batches.sequence_lengths import change_lengths
 from dlspec.data.dataset import Target
 from dlspec.losses.loss_call import LossSetup
-from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors
+from dlspec.losses.loss_shapes import KnownPixelMaskBuilder, PaddingMaskBuilder, TargetTensors
 from dlspec.parts.layers.padding import make_step_mask
 
 WeightFunction = Callable[[TargetTensors], Tensor]
@@ -33,10 +33,20 @@ def make_weight_function(setup: LossSetup, loss: nn.Module) -> WeightFunction | 
         return None
     if match.rule.is_cross_entropy and isinstance(match.target, Target) and _has_unequal_class_weights(loss):
         return _make_class_weighting(setup, loss)
+    if isinstance(setup.padding, KnownPixelMaskBuilder):
+        return _make_known_pixel_weighting(setup.index)
     if setup.padding is None:
         return None
     steps = match.main.value.shape[setup.padding.time_dim - 1]
     return _make_real_step_weighting(setup.padding, steps, _find_weight_of_constant_target(setup, loss))
+
+
+def _make_known_pixel_weighting(index: int) -> WeightFunction:
+    def count_pixels(targets: TargetTensors) -> Tensor:
+        known = targets[index] >= 0
+        return known.to(_choose_dtype(known)).reshape(len(known), -1).sum(1)
+
+    return count_pixels
 
 
 def _find_weight_of_constant_target(setup: LossSetup, loss: nn.Module) -> float:
@@ -66,8 +76,12 @@ def _make_class_weighting(setup: LossSetup, loss: Any) -> WeightFunction:
 
     def weigh(targets: TargetTensors) -> Tensor:
         classes = targets[index]  # (N,), (N, T) or (N, H, W)
+        if classes.is_floating_point():  # mixed classes (N, K): the loss averages over the samples
+            return torch.ones(len(classes), dtype=_choose_dtype(classes), device=classes.device)
         weights = classes != ignored_class
-        if padding is not None:
+        if isinstance(padding, KnownPixelMaskBuilder):
+            weights = weights & (classes >= 0)
+        elif padding is not None:
             weights = weights & make_step_mask(
                 change_lengths(targets[padding.index], padding.changes), classes.shape[1]
             )

@@ -86,13 +86,18 @@ def _make_class_prediction(
         return found.reshape(*output.movedim(dim, -1).shape[:-1], *found.shape[1:]) if target.shape else found
 
     def make_metric_pair(output: Tensor, targets: TargetTensors) -> MetricTensors:
-        found, truth = probabilities(output), targets[target_index].flatten()
+        found, truth = probabilities(output), _choose_larger_share(targets[target_index]).flatten()
         if padding is None:
             return found, truth
         is_real = padding.build_step_mask(output, targets).flatten()
         return found[is_real], truth[is_real]
 
     return Prediction(replace(target, shape=()), predict_targets, make_metric_pair)
+
+
+def _choose_larger_share(classes: Tensor) -> Tensor:
+    """Choose one class for each mixed sample, (N, K), the one with the larger share; other classes stay."""
+    return classes.argmax(dim=1) if classes.is_floating_point() else classes
 
 
 def _make_probability_function(target: Target, output_info: TensorInfo, predict: TensorFunction) -> TensorFunction:
@@ -129,7 +134,7 @@ def _make_number_prediction(
             is_real = padding.build_step_mask(output, targets)
             found, truth = found.movedim(time, 1)[is_real], truth.movedim(time, 1)[is_real]
         if target.labels:
-            return found, truth.long()
+            return found, truth.round().long()  # of mixed labels, those with the larger share
         return (found, truth) if is_row else (found.flatten(), truth.flatten())
 
     return Prediction(

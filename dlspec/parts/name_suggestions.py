@@ -130,7 +130,6 @@ SETTING_SUGGESTIONS: Mapping[str, tuple[str, ...]] = {
 
 # Data sources that are designed but not there yet, and what to use instead.
 SOURCES_NOT_YET = {
-    "images": "type: files reads texts; folders of images come later",
     "audio": "folders of sounds come later",
     "series": "windows of a time series come later; type: table with `time` splits rows by time",
     "huggingface": "data sets of the Hub come later; save one as Parquet or JSON lines, and read it by type: table",

@@ -70,9 +70,12 @@ def _read_type_hints(init: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
+_LIBRARIES = ("torch", "torchmetrics", "kornia", "dlspec", "builtins")  # whose parts have constraints here
+
+
 def is_written_by_user(source: Callable[..., Any]) -> bool:
     """Whether a constructor is a user's own, so that PyTorch's meaning of an argument's name does not apply to it."""
-    return getattr(source, "__module__", "").partition(".")[0] not in ("torch", "torchmetrics", "dlspec", "builtins")
+    return getattr(source, "__module__", "").partition(".")[0] not in _LIBRARIES
 
 
 def _find_no_constraint(part: str, setting: str) -> Constraint:

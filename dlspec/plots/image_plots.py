@@ -35,7 +35,7 @@ def draw_images(target: Target, predicted: Tensor, truth: Tensor, note: str, *, 
     errors = (predicted - truth).square().flatten(1).mean(1).tolist()
     row_names = ("original", "reconstruction") if is_input else ("true", "predicted")
     low, high = _value_range(truth)
-    rows = {row_name: _to_colors(each, low, high) for row_name, each in zip(row_names, (truth, predicted), strict=True)}
+    rows = {row_name: to_colors(each, low, high) for row_name, each in zip(row_names, (truth, predicted), strict=True)}
     page = _draw_image_grid(rows, [f"{error:#.2g}" for error in errors], BOTTOM_MARGIN)
     page.draw_title(f"{target.name}: {row_names[0]} and {row_names[1]}", f"{note}; mean squared error below each image")
     return page
@@ -56,12 +56,12 @@ def draw_class_maps(target: Target, predicted: Tensor, truth: Tensor, images: Te
     columns = _count_legend_columns(names, len(truth))
     lines = -(-min(len(names), MAX_LEGEND_ENTRIES) // columns)
     image_row = (
-        {} if images is None else {"image": torch.cat([_to_colors(each[None], *_value_range(each)) for each in images])}
+        {} if images is None else {"image": torch.cat([to_colors(each[None], *_value_range(each)) for each in images])}
     )
     rows = {**image_row, "true": colors[truth], "predicted": colors[predicted]}
     accuracies = (predicted == truth).flatten(1).float().mean(1).tolist()
     page = _draw_image_grid(rows, [f"{accuracy:.1%}" for accuracy in accuracies], BOTTOM_MARGIN + 0.2 * lines + 0.2)
-    _draw_legend(page, names, colors[occurring], lines)
+    draw_legend(page, names, colors[occurring], lines)
     page.draw_title(f"{target.name}: true and predicted", f"{note}; fraction of correct pixels below each map")
     return page
 
@@ -105,18 +105,35 @@ def _value_range(images: Tensor) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def _to_colors(images: Tensor, low: float, high: float) -> Tensor:
-    """Convert gray or RGB images (N, C, H, W) to colors (N, H, W, 3), with `low` as black and `high` as white."""
+def to_colors(images: Tensor, low: float, high: float) -> Tensor:
+    """Convert gray or RGB images to colors.
+
+    Args:
+        images: the images, (N, 1, H, W) or (N, 3, H, W).
+        low: the number that is black.
+        high: the number that is white.
+
+    Returns:
+        The colors, (N, H, W, 3) from 0 to 1.
+    """
     return ((images - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1).movedim(1, -1).float()
 
 
-def _draw_legend(page: Page, names: Sequence[str], colors: Tensor, lines: int) -> None:
-    """Draw a legend at the page's lower left, in columns of at most `lines` lines."""
+def draw_legend(page: Page, names: Sequence[str], colors: Tensor, lines: int, left: float = LEFT_MARGIN) -> None:
+    """Draw a legend at the page's lower left, in columns of at most `lines` lines.
+
+    Args:
+        page: the page.
+        names: the names of the classes.
+        colors: their colors, (N, 3) from 0 to 1.
+        lines: most lines in a column.
+        left: distance from the page's left side in inches.
+    """
     hex_colors = ["#" + "".join(f"{round(255 * part):02x}" for part in color) for color in colors.tolist()]
     entries = list(zip(names, hex_colors, strict=True))
     if len(names) > MAX_LEGEND_ENTRIES:
         entries[MAX_LEGEND_ENTRIES - 1 :] = [(f"and {len(names) - MAX_LEGEND_ENTRIES + 1} more", WHITE)]
-    left, label_offset = LEFT_MARGIN, 0.24
+    label_offset = 0.24
     for start in range(0, len(entries), lines):
         column = entries[start : start + lines]
         for line, (name, hex_color) in enumerate(column):

@@ -10,6 +10,7 @@ from torch import Tensor
 from dlspec.compat.torch_layers import is_batch_norm
 from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size
 from dlspec.data.dataset import Split
+from dlspec.data.lazy_array import read_rows
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.components import Model, TrainingData, find_sampled_target
 
@@ -41,11 +42,12 @@ class BatchFactory:
             min_batch_size=2 if has_batch_norm else 1,
             sampled_classes=self._find_sampled_classes(),
             buckets=self._data.dataset.buckets,
+            augmentation=self._data.dataset.augmentation,
         )
 
     def _find_sampled_classes(self) -> Tensor | None:
         name = find_sampled_target(self._data.dataset) if self._settings.sampling else None
-        return None if name is None else self._data.dataset.train.targets[name]
+        return None if name is None else read_rows(self._data.dataset.train.targets[name])
 
     def make_evaluation_batches(self, split: Split) -> BatchLoader:
         """Make the batches of a split that is only evaluated. They are larger, unless `eval_batch_size` is set."""

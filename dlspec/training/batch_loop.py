@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dlspec.data.batches.batch_loader import Batch, BatchLoader
+from dlspec.data.batches.batch_loader import BatchLoader
+from dlspec.data.batches.prefetching import Batch
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.frozen_parameters import FrozenParameters
 from dlspec.training.callbacks.callback import Callback

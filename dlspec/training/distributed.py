@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dlspec.data.batches.batch_loader import Batch
+from dlspec.data.batches.prefetching import Batch
 from dlspec.training.runtime.interruption import Interruption
 
 

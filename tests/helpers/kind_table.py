@@ -73,6 +73,10 @@ GAPS = text_column("a", "b", None, "a", "b", "a", "b", None)
 LABELS = text_column("a|b", "b", "c", "a", "a|c", "b", "c|b", "a")
 TAGS = list_column(["O", "B", "I"], ["O"], ["B"], ["B", "I"], ["O", "O"], ["O"], ["B", "I", "O"], ["O"])
 
+IMAGES = list_column(*(np.arange(24, dtype=np.uint8).reshape(4, 6) * (row + 1) for row in range(8)))
+COLOURS = list_column(*(np.arange(72, dtype=np.uint8).reshape(4, 6, 3) * (row + 1) for row in range(8)))
+MASKS = list_column(*((np.arange(24, dtype=np.uint8).reshape(4, 6) + row) % 3 for row in range(8)))
+
 BIG = ("1e30", "-1e30", "0", None)
 NEW_TEXTS = ("a very much longer text than any of the others, with new words " * 9, None)
 NEW_LISTS = ([100.0, 200.0, -300.0], None)
@@ -112,6 +116,13 @@ KIND_ROWS: dict[str, KindRow] = {
     "numbers of an image": KindRow({"numbers": {"shape": [2, 2, 2]}}, PIXELS, (np.full(8, 1e6),)),
     "numbers divided": KindRow({"numbers": {"like": "p*", "divide": 16}}, MATRIX, (["1e9", "2"], ["7", "7"])),
     "numbers as text": KindRow("numbers", text_column(*(f"{row} 2, {row * row}" for row in range(8))), ("9 9 9", None)),
+    "image": KindRow("image", IMAGES, (np.full((4, 6), 255, np.uint8), None)),
+    "image standard": KindRow({"image": {"scale": "standard", "size": [3, 5], "store": [4, 6]}}, IMAGES,
+                              (np.full((4, 6), 255, np.uint8), b"no image")),
+    "image imagenet": KindRow({"image": {"scale": "imagenet", "size": 8, "resize": "fit"}}, COLOURS,
+                              (np.full((4, 6, 3), 255, np.uint8),)),
+    "image mean and std": KindRow({"image": {"scale": {"mean": 0.5, "std": [2.0, 1, 1, 1]}, "mode": "rgba"}}, COLOURS,
+                                  (np.full((4, 6, 3), 255, np.uint8), None)),
     "class": KindRow("class", CLASSES, ("yes", "no"), is_target=True),
     "class of numbers": KindRow({"class": {"missing": "ignore"}}, DIGITS, ("10", "3"), is_target=True),
     "class listed": KindRow({"class": {"classes": ["b", "a"], "missing": "drop"}}, GAPS, ("a", "b", None),
@@ -128,5 +139,10 @@ KIND_ROWS: dict[str, KindRow] = {
     "text to write": KindRow({"text": {"missing": "ignore"}}, TEXTS, NEW_TEXTS, is_target=True),
     "characters to write": KindRow({"text": {"tokenizer": "characters", "missing": "drop"}}, TEXTS, NEW_TEXTS,
                                    is_target=True),
+    "mask": KindRow("mask", MASKS, (np.ones((4, 6), np.uint8), np.full((4, 6), 255, np.uint8)), is_target=True),
+    "mask mapped": KindRow({"mask": {"classes": {0: "a", 1: "b", 2: None}, "size": [6, 6], "resize": "fit"}}, MASKS,
+                           (np.ones((4, 6), np.uint8), None), is_target=True),
+    "image to predict": KindRow({"image": {"scale": "half", "missing": "drop"}}, COLOURS,
+                                (np.full((4, 6, 3), 255, np.uint8), None), is_target=True),
     "numbers to predict": KindRow({"numbers": {"missing": "ignore"}}, LISTS, NEW_LISTS, is_target=True),
 }  # fmt: skip

@@ -16,10 +16,10 @@ from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.prepare.kinds.setting_lines import escape_key
 from dlspec.errors import UserError
 from dlspec.jobs.composed_spec import make_preparation
-from dlspec.jobs.data_inspection import inspect_data, write_data_settings
+from dlspec.jobs.data_inspection import draw_training_batch, inspect_data, write_data_settings
 from dlspec.jobs.error_reporting import EXIT_OK
 from dlspec.progress_lines import open_status_line
-from dlspec.runs.io import write_text
+from dlspec.runs.io import write_bytes, write_text
 
 HEADER = "# Written by 'inspect': the kinds are those that were inferred.\n"
 
@@ -29,18 +29,26 @@ def main(argv: Sequence[str]) -> int:
     parser = make_spec_parser("inspect")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", type=Path, metavar="FILE.yaml")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png")
     arguments = parse_arguments(parser, argv)
     if arguments.write is not None:
         _check_new_file(arguments.write)
+    if arguments.picture is not None and arguments.picture.suffix != ".png":
+        raise UserError(f"--picture expects a PNG file such as batch.png, got '{arguments.picture}'")
+    preparation = make_preparation(compose_arguments(arguments))
     with open_status_line() as show:
         show("reading the data ...")
-        spec, inspection = inspect_data(make_preparation(compose_arguments(arguments)))
+        spec, inspection = inspect_data(preparation)
+        picture = None if arguments.picture is None else draw_training_batch(preparation)
     print_message(json.dumps(inspection.to_json(), indent=2) if arguments.json else str(inspection))
     if arguments.write is not None:
         settings = write_data_settings(spec, inspection)
         text = HEADER + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
         arguments.write.parent.mkdir(parents=True, exist_ok=True)
         write_text(arguments.write, text)
+    if picture is not None:
+        arguments.picture.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(arguments.picture, picture)
     if not arguments.json:
         print_message(f"\n{_format_next_step(inspection, arguments.overrides, arguments.write)}")
     return EXIT_OK

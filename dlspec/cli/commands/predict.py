@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dlspec.cli.console_output import print_message
+from dlspec.cli.generation_arguments import GENERATION_WORDS, read_generation_options
 from dlspec.cli.prediction_progress import PredictionProgress
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError
 from dlspec.inference.answers.answer_columns import AnswerOptions
+from dlspec.inference.generation.sampling import GenerationOptions
 from dlspec.inference.loading.own_data import open_own_data
 from dlspec.inference.output.prediction_files import STANDARD_OUTPUT, check_output, open_prediction_file
 from dlspec.inference.predictor import Predictor, predictor
@@ -22,9 +24,10 @@ from dlspec.inference.rows.row_chunk import RowChunk
 from dlspec.inference.rows.split_chunks import iterate_split_chunks
 from dlspec.jobs.error_reporting import EXIT_OK, EXIT_ROWS_LEFT_OUT
 
+WRITING_WORDS = [word for word in GENERATION_WORDS if word != "stop"]  # a text of a target has its own end
 WORDS = (
     "run", "input", "output", "checkpoint", "split", "columns", "probabilities", "keep", "threshold", "device",
-    "batch_size", "imports",
+    "batch_size", "imports", *WRITING_WORDS,
 )  # fmt: skip
 EXAMPLE = "python -m dlspec predict run=latest input=new.csv output=predictions.csv"
 
@@ -58,6 +61,9 @@ def _check_source(source: Sequence[str] | None, split: SplitName | None, argumen
     if (source is None) == (split is None):
         found = "input and split together; leave one of them out" if source is not None else "no input is given"
         raise UserError(f"{found}; write for example {EXAMPLE}")
+    chosen = [word for word in WRITING_WORDS if word in arguments.words]
+    if split is not None and chosen:
+        raise UserError(f"{chosen[0]} has no effect on split={split}; leave it out")
     if split is not None and arguments.data:
         raise UserError(f"data.{next(iter(arguments.data))} has no effect on split={split}; leave it out")
 
@@ -104,15 +110,29 @@ def _predict_files(
     settings = make_input_settings(model.run.spec.data, fitted, arguments.data, keep=model.needs_all_columns(options))
     inputs = find_inputs(source, settings)
     check_output(output, [Path(each) for each in inputs.files])
-    return _write_answers(model, iterate_row_chunks(inputs, settings, model.chunk_rows), options, output)
+    chunks = iterate_row_chunks(inputs, settings, model.chunk_rows)
+    return _write_answers(model, chunks, options, output, read_generation_options(arguments))
 
 
 def _write_answers(
-    model: Predictor, chunks: Iterable[RowChunk], options: AnswerOptions, output: str
+    model: Predictor,
+    chunks: Iterable[RowChunk],
+    options: AnswerOptions,
+    output: str,
+    generation: GenerationOptions | None = None,
 ) -> PredictionProgress:
+    """Predict chunks of rows and write them.
+
+    Args:
+        model: the run
+        chunks: the rows
+        options: what is written
+        output: the file to write
+        generation: how a text is written; None for the most probable tokens
+    """
     progress = PredictionProgress(str(model.run.device))
     with open_prediction_file(output) as writer:
-        for answers in model.predict_chunks(progress.watch(chunks), options):
+        for answers in model.predict_chunks(progress.watch(chunks), options, generation):
             writer.write(answers.columns, answers.problems)
             progress.add(answers)
             if writer.is_closed:

@@ -15,7 +15,7 @@ from typing import Any
 from dlspec.cli.argument_parsing import FlagParser, parse_arguments
 from dlspec.cli.console_output import print_message
 from dlspec.errors import replace_control_characters, shorten_middle
-from dlspec.formatting import format_duration, format_number, format_table
+from dlspec.formatting import format_age, format_duration, format_number, format_table
 from dlspec.jobs.error_reporting import EXIT_OK
 from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER
 from dlspec.runs.job_state import JobState
@@ -78,7 +78,7 @@ def _format_cells(run: Run) -> list[str]:
         f"{status.phase} {_format_progress(status.batch, status.batches)}".strip() if is_running else "",
         _format_progress(status.step, status.planned_steps),
         _format_best(run),
-        "" if run.age is None else f"{_format_age(run.age)} ago",
+        "" if run.age is None else f"{format_age(run.age)} ago",
         format_duration(status.seconds_left) if is_running and status.seconds_left is not None else "",
     ]
     return [
@@ -119,11 +119,3 @@ def _format_best(run: Run) -> str:
         return ""
     epoch = f" in epoch {status.best_epoch}" if status.best_epoch else ""
     return f"{shorten_middle(status.monitor, 30)} {format_number(status.monitored)}{epoch}"
-
-
-def _format_age(seconds: float) -> str:
-    """Format an age in one rounded unit: `12 s`, `5 min`, `7 h`, `3 days`."""
-    for name, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < most:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds / 86_400:.0f} days"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from torch import Tensor
 
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.encoding.fields import FieldPlan
@@ -60,8 +61,9 @@ def _fit_field(field: Field, data: Dataset) -> FittedColumn:
     if fitted is None or isinstance(fitted, Divided):
         divisor = 1.0 if fitted is None else fitted.by
         bounds = None
-        if field.vocab_size is None and not data.is_described and field.name in data.train.tensors:
-            bounds = find_range(data.train.tensors[field.name].numpy())
+        values = data.train.tensors.get(field.name)
+        if field.vocab_size is None and not data.is_described and isinstance(values, Tensor):
+            bounds = find_range(values.numpy())
         bounds = None if bounds is None else (bounds[0] * divisor, bounds[1] * divisor)
         return FittedArray(field.shape, field.layout, field.vocab_size, field.has_lengths, divisor, bounds)
     if fitted.shape != field.shape:

@@ -20,7 +20,7 @@ from dlspec.errors import Code, DataError
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
 Columns = Mapping[str, NDArray[Any]]
-Rows = NDArray[np.int64]
+Rows = NDArray[np.int64] | range  # a range of consecutive rows is encoded without a copy of their cells
 WEIGHT_SUFFIX = " weights"  # with a space, so that no field has this name
 
 
@@ -28,8 +28,9 @@ WEIGHT_SUFFIX = " weights"  # with a space, so that no field has this name
 class EncodedRows:
     """Encoded rows, by field and target."""
 
-    fields: dict[str, NDArray[Any]] = field(default_factory=dict)  # with `NAME_lengths` and sample weights
-    targets: dict[str, NDArray[Any]] = field(default_factory=dict)
+    # Arrays, or a `LazyArray` of samples that are read batch by batch. With `NAME_lengths` and sample weights.
+    fields: dict[str, Any] = field(default_factory=dict)
+    targets: dict[str, Any] = field(default_factory=dict)
     problems: dict[int, list[str]] = field(default_factory=dict)  # by row of the table: why cells can't be read
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)  # (what, column): how often
 
@@ -49,7 +50,7 @@ def encode_rows(fitted: FittedTable, columns: Columns, rows: Rows, *, with_targe
     if with_targets:
         weights = _read_weights(fitted.weight, columns, rows, encoded)
         for name, target in fitted.targets.items():
-            _encode_target(name, target, columns[name][rows], rows, weights, encoded)
+            _encode_target(name, target, _take_rows(columns[name], rows), rows, weights, encoded)
     return encoded
 
 
@@ -63,8 +64,12 @@ def apply_column(fitted: FittedColumn, name: str, columns: Columns, rows: Rows) 
         rows: the rows to encode
     """
     if isinstance(fitted, FittedGroupedNumber):
-        return fitted.apply(columns[name][rows], columns[fitted.per][rows])
-    return fitted.apply(columns[name][rows])
+        return fitted.apply(_take_rows(columns[name], rows), _take_rows(columns[fitted.per], rows))
+    return fitted.apply(_take_rows(columns[name], rows))
+
+
+def _take_rows(column: NDArray[Any], rows: Rows) -> NDArray[Any]:
+    return column[rows.start : rows.stop] if isinstance(rows, range) else column[rows]
 
 
 def _note(encoded: EncodedRows, name: str, found: Encoded, rows: Rows) -> None:
@@ -104,7 +109,7 @@ def _encode_tokens(
     for position, name in enumerate(plan.columns):
         column = fitted[name]
         assert isinstance(column, FittedCategory)  # `plan_fields` chose this form
-        found = column.encode_tokens(columns[name][rows])
+        found = column.encode_tokens(_take_rows(columns[name], rows))
         values[:, position] = found.values[:, 0] + first
         first += column.vocab_size
         _note(encoded, name, found, rows)
@@ -152,7 +157,7 @@ def _read_weights(name: str, columns: Columns, rows: Rows, encoded: EncodedRows)
 
     if not name:
         return None
-    cells = read_numbers(columns[name][rows])
+    cells = read_numbers(_take_rows(columns[name], rows))
     wrong = {**cells.wrong, **dict.fromkeys(np.flatnonzero(cells.missing).tolist(), "the weight is missing")}
     wrong |= dict.fromkeys(np.flatnonzero(cells.values < 0).tolist(), "a weight must be at least 0")
     _note(encoded, name, Encoded(cells.values, problems=wrong), rows)

@@ -126,8 +126,9 @@ def make_target(name: str, fitted: FittedColumn, lengths: str = "", weights: str
         return Target(target_name, "numbers", fitted.shape, labels=labels, weights=weights)
     classes = tuple(getattr(fitted, "classes", ()))
     if classes:
-        own = target_name if fitted.vocab_size is not None else ""
-        return Target(target_name, "classes", fitted.shape, classes, next_of=own, lengths=lengths, weights=weights)
+        own, has_ignored = target_name if fitted.vocab_size is not None else "", getattr(fitted, "has_ignored", False)
+        return Target(target_name, "classes", fitted.shape, classes, next_of=own, lengths=lengths, weights=weights,
+                      has_ignored=has_ignored)  # fmt: skip
     fitted_scale = getattr(fitted, "scale", None)
     scale = TargetScale.from_scale(fitted_scale) if isinstance(fitted_scale, Scale) else None
     return Target(target_name, "numbers", fitted.shape, scale=scale, lengths=lengths, weights=weights)

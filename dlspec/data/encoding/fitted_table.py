@@ -99,6 +99,7 @@ def fit_table(
     choice: ColumnChoice,
     training: NDArray[np.int64],
     *,
+    file_rows: NDArray[np.int64],
     fields: Mapping[str, Sequence[str]],
     read: CellFormat,
     stacks: Stacks,
@@ -111,6 +112,7 @@ def fit_table(
         columns: the cells of all rows: classes are facts of all rows, statistics of the training rows alone
         choice: the kinds of the columns
         training: the training rows
+        file_rows: those whose files statistics may be taken from: all training rows, or a few for an outline
         fields: the setting `fields`
         read: how the file writes numbers
         stacks: the columns that others are made of
@@ -120,8 +122,12 @@ def fit_table(
     Returns:
         The fitted table.
     """
-    inputs = {name: fit_column(kind, name, columns, training, read) for name, kind in choice.inputs.items()}
-    targets = {name: fit_column(kind, name, columns, training, read) for name, kind in choice.targets.items()}
+
+    def fit(kind: ColumnKind, name: str) -> FittedColumn:
+        return fit_column(kind, name, columns, file_rows if kind.reads_files else training, read)
+
+    inputs = {name: fit(kind, name) for name, kind in choice.inputs.items()}
+    targets = {name: fit(kind, name) for name, kind in choice.targets.items()}
     plans = plan_fields(inputs, fields, [make_field_name(name) for name in targets])
     return FittedTable(inputs, targets, plans, stacks, id, weight)
 

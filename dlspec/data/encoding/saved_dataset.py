@@ -30,7 +30,7 @@ ROWS = 2  # samples of zeros: as many as a network is built with
 _FIELD_KEYS = ("name", "shape", "layout", "vocab_size", "has_lengths")
 _TARGET_KEYS = (
     *("name", "shape", "classes", "scale", "next_of", "lengths", "labels", "weights", "unscaled_setting"),
-    "target_kind",
+    *("target_kind", "has_ignored"),
 )
 _NAME_KEYS = ("next_of", "lengths", "weights", "unscaled_setting")
 
@@ -67,7 +67,7 @@ def _describe_target(target: Target) -> dict[str, Any]:
     lists = {key: list(getattr(target, key)) for key in ("shape", "classes", "labels")}
     scale = None if target.scale is None else target.scale.to_json()
     return {"name": target.name, "target_kind": target.kind, "scale": scale, **lists,
-            **{key: getattr(target, key) for key in _NAME_KEYS}}  # fmt: skip
+            **{key: getattr(target, key) for key in (*_NAME_KEYS, "has_ignored")}}  # fmt: skip
 
 
 def read_saved_dataset(saved: Mapping[str, Any]) -> Dataset | None:
@@ -125,7 +125,7 @@ def _read_field(saved: object) -> Field:
 
 
 def _read_target(saved: object) -> Target:
-    values = SavedValues({**_as_mapping(saved), "kind": "target"}, _TARGET_KEYS)
+    values = SavedValues({"has_ignored": False, **_as_mapping(saved), "kind": "target"}, _TARGET_KEYS)
     name, shape = _read_name(values.values["name"]), read_shape(values.values["shape"])
     kinds: tuple[Literal["classes", "numbers"], ...] = ("classes", "numbers")
     found = values.get_choice("target_kind", kinds)
@@ -134,7 +134,8 @@ def _read_target(saved: object) -> Target:
         raise make_saved_error(f"the target '{name}' must have two classes or more, or labels of its shape")
     rest = {key: _read_name(values.values[key]) for key in _NAME_KEYS}
     return Target(name, next(each for each in kinds if each == found), shape, classes,
-                  scale=_read_scale(values.values["scale"], shape), labels=labels, **rest)  # fmt: skip
+                  scale=_read_scale(values.values["scale"], shape), labels=labels,
+                  has_ignored=values.get_flag("has_ignored"), **rest)  # fmt: skip
 
 
 def _read_scale(saved: object, shape: tuple[int, ...]) -> TargetScale | None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.data.encoding.image_columns import describe_image_values
+from dlspec.data.images.image_cells import ImageCell
 from dlspec.data.prepare.kinds.cells import CellFormat, find_missing, list_cells, read_numbers
 from dlspec.formatting import format_digits
 
@@ -47,6 +49,9 @@ def summarize_column(
         read: how the file writes numbers
     """
     missing = int(find_missing(column).sum())
+    if column.dtype.kind == "O" and any(isinstance(cell, ImageCell) for cell in column):
+        different = len({cell.get_digest() for cell in column if cell is not None})
+        return ColumnSummary(name, kind, role, reason, missing, different, describe_image_values(column))
     if column.ndim > 1 or column.dtype.kind == "O":
         return ColumnSummary(name, kind, role, reason, missing, 0, _describe_lists(column))
     if kind in ("number", "value") or (not kind and not reason.startswith("an id") and _are_numbers(column, read)):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.dataset import Dataset
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.prepare.kinds.cells import CellFormat, list_cells, read_numbers
 from dlspec.data.prepare.kinds.setting_lines import format_drop_line
 from dlspec.data.splitting.row_numbers import number_equal_rows
@@ -126,7 +127,7 @@ def find_missing_classes(dataset: Dataset) -> Iterator[str]:
         if target.kind != "classes" or target.shape:
             continue
         classes = range(len(target.classes))
-        in_training = set(dataset.train.targets[target.name].tolist())
+        in_training = set(read_rows(dataset.train.targets[target.name]).tolist())
         absent = [target.classes[each] for each in classes if each not in in_training]
         if absent:
             yield f"no training row has the class {', '.join(absent)} of '{target.name}'"

@@ -10,6 +10,7 @@ from dlspec.data.inspection.column_summary import ColumnSummary, summarize_colum
 from dlspec.data.inspection.inspection import Inspection
 from dlspec.data.inspection.model_suggestion import suggest_model
 from dlspec.data.inspection.notices import find_equal_rows, find_missing_classes, find_telling_columns
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.sources.table_dataset import encode_plan
 from dlspec.data.sources.table_planning import PlannedTable, make_cell_format, plan_table
 from dlspec.data.sources.table_rows import TableRows
@@ -66,10 +67,11 @@ def count_classes(dataset: Dataset) -> dict[str, dict[str, int]]:
     """Count the training rows of each class or label, for targets with one class or any labels a row."""
     counts: dict[str, dict[str, int]] = {}
     for target in dataset.targets:
-        values = dataset.train.get_loss_target(target.name)
         if target.kind == "classes" and not target.shape:
+            values = read_rows(dataset.train.get_loss_target(target.name))
             found = values[values >= 0].bincount(minlength=len(target.classes)).tolist()  # below 0: no class
             counts[target.name] = dict(zip(target.classes, found, strict=True))
         elif target.labels:
+            values = read_rows(dataset.train.get_loss_target(target.name))
             counts[target.name] = dict(zip(target.labels, values.sum(0).long().tolist(), strict=True))
     return counts

@@ -2,6 +2,7 @@
 
 from dlspec.data.sources import (
     file_rows,
+    image_folder,
     images,
     labelled_text,
     random,
@@ -13,6 +14,6 @@ from dlspec.data.sources import (
 from dlspec.data.sources.source import SOURCES, DataSource, SplitSource, data_source, open_data
 
 __all__ = [
-    "SOURCES", "DataSource", "SplitSource", "data_source", "file_rows", "images", "labelled_text", "open_data",
-    "random", "running_text", "segments", "sklearn_datasets", "table_source",
+    "SOURCES", "DataSource", "SplitSource", "data_source", "file_rows", "image_folder", "images", "labelled_text",
+    "open_data", "random", "running_text", "segments", "sklearn_datasets", "table_source",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from dlspec.data.tables.table import ReadNotes, Table
 
 TABLE_OPTIONS = ("format", "delimiter", "quote", "header", "skip", "comment")  # how rows are written in a file
-TEXT = "text"
+TEXT, IMAGE = "text", "image"  # columns of what a file contains
 
 
 @data_source("files")
 class FileSource(TableSettings):
-    """A row for each file: `{name}` in the path catches a column, and `text` is the content of the file.
+    """A row for each file: `{name}` in the path catches a column, and `text` or `image` is the content of the file.
 
     What the path catches is an input only where `columns` names it. A caught column that says train, val or test is the
     split.
     """
+
+    reads_texts: ClassVar[bool] = True  # whether `columns` is by default the text of the files
 
     path: str | None = Field(None, description="the files: reviews/{part}/{label}/{number}.txt; {name} is a column")
 
@@ -35,6 +37,12 @@ class FileSource(TableSettings):
         for key in TABLE_OPTIONS:
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise InvalidSetting((key,), f"{key} has no effect on files, which are rows by themselves", Code.UNUSED)
+        return self
+
+    @model_validator(mode="after")
+    def _read_texts_by_default(self) -> FileSource:
+        if not self.columns and self.reads_texts:
+            object.__setattr__(self, "columns", {TEXT: TEXT})
         return self
 
     def open(self) -> Dataset:
@@ -65,12 +73,14 @@ class FileSource(TableSettings):
         )
 
     def _list_files(self, pattern: str) -> tuple[Table, ReadNotes]:
-        from dlspec.data.tables.file_pattern import list_files
+        from dlspec.data.tables.file_pattern import list_files, make_absolute
         from dlspec.data.tables.file_texts import read_file_texts
 
         table, notes = list_files(pattern)
         if TEXT in {*self.columns, *self.list_targets()} and TEXT not in table.columns:
             table = read_file_texts(table, self.encoding)
+        if IMAGE in {*self.columns, *self.list_targets()} and IMAGE not in table.columns:
+            table = table.with_column(IMAGE, make_absolute(table.files))
         return table, notes
 
     def choose_split(self, rows: TableRows) -> FileSource:

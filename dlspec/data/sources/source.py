@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dlspec.errors import Code, DataError, suggest
 from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
@@ -39,6 +39,8 @@ class DataSource(BaseModel, ABC):
     stated: ClassVar[tuple[str, ...]] = ("num_classes", "vocab_size", "shape", "length")
     # Whether `open` uses `target` itself, to find the column, rather than choosing among the targets of its data.
     selects_target: ClassVar[bool] = False
+    # Settings that say how the data are read, not which data: jobs that differ in nothing else are the same job.
+    reading_keys: ClassVar[tuple[str, ...]] = ()
 
     split_seed: int = Field(0, ge=0, description="seed of the split: the same seed gives the same split")
     validation: float = Field(0.1, ge=0, lt=1, description="fraction of the samples used for validation")
@@ -57,6 +59,10 @@ class DataSource(BaseModel, ABC):
     )
     target: str | None = Field(
         None, description="what to predict: a target, or a field to reconstruct; null: all targets of the data"
+    )
+
+    augment: Annotated[Any, AfterValidator(lambda value: value or None)] = Field(
+        None, description="random changes of training images: a list of augmentations, or a list for each image field"
     )
 
     @abstractmethod
@@ -134,9 +140,18 @@ def open_data(source: DataSource) -> Dataset:
     dataset = source.open()
     if not source.selects_target:
         dataset = _select_target(dataset, source.target)
+    if source.augment:
+        dataset = _add_augmentation(dataset, source.augment)
     for key in source.stated:
         _check_stated_fact(key, getattr(source, key), dataset.facts.get(key), dataset.name)
     return dataset
+
+
+def _add_augmentation(dataset: Dataset, augment: Any) -> Dataset:
+    """Add the random changes of training images; DataError if one does not fit the data."""
+    from dlspec.data.augment.dataset_augmentation import augment_dataset
+
+    return augment_dataset(dataset, augment)
 
 
 def _select_target(dataset: Dataset, target: str | None) -> Dataset:

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from dlspec.data.dataset import Dataset, Split, Target, make_field_name
 from dlspec.data.encoding.encoded_rows import WEIGHT_SUFFIX, EncodedRows, encode_rows
 from dlspec.data.encoding.fields import make_field, make_target
 from dlspec.data.encoding.fitted_table import FittedTable, fit_column, fit_table
+from dlspec.data.encoding.image_columns import find_undecodable_rows
 from dlspec.data.encoding.parsed_numbers import parse_number_columns
 from dlspec.data.encoding.table_notes import (
     describe_absent_classes,
@@ -20,10 +20,12 @@ from dlspec.data.encoding.table_notes import (
     describe_splits,
     describe_table,
 )
+from dlspec.data.lazy_array import make_values
 from dlspec.data.prepare.kinds.cells import find_missing, is_number
 from dlspec.data.prepare.kinds.class_target import FittedClasses
 from dlspec.data.prepare.kinds.kind import IGNORED, FittedColumn
 from dlspec.data.prepare.kinds.setting_lines import format_columns_line
+from dlspec.data.sources.cached_splits import cache_splits
 from dlspec.data.sources.table_planning import PlannedTable, make_cell_format, plan_table
 from dlspec.data.sources.table_record import describe_choice, hash_content, resolve_settings
 from dlspec.data.sources.table_rows import TableRows, drop_rows
@@ -86,7 +88,7 @@ def encode_plan(plan: PlannedTable, name: str) -> EncodedTable:
     split = _split(plan)
     numeric = _parse_numbers(plan)
     fitted = plan.saved or _fit(numeric, split.rows)
-    parts, encoded = _encode_splits(numeric, fitted, split.rows)
+    parts, encoded, left_out = _encode_splits(numeric, fitted, split.rows)
     lengths_of = _match_target_lengths(fitted, encoded[0])
     fields = tuple(
         make_field(each, fitted.inputs, f"{each.name}_lengths" in encoded[0].fields) for each in fitted.fields
@@ -101,6 +103,7 @@ def encode_plan(plan: PlannedTable, name: str) -> EncodedTable:
         *describe_table(plan.choice, fitted),
         describe_splits(("training", "validation", "test"), map(len, (parts.train, parts.validation, parts.test))),
         *split.notes,
+        *left_out,
         *_find_absent_classes(plan, targets, encoded[0]),
         *describe_counts(_count_notes(encoded)),
     )
@@ -108,11 +111,12 @@ def encode_plan(plan: PlannedTable, name: str) -> EncodedTable:
         raise DataError("bucket", "no input has samples of different length; remove bucket", Code.UNUSED)
     numbers = plan.rows.number_rows()
     rows_of_split = (numbers[rows] for rows in (parts.train, parts.validation, parts.test))
-    train, validation, test = map(_make_split, encoded, rows_of_split)
+    splits, cache_notes = _cache_splits(plan, list(map(_make_split, encoded, rows_of_split)), name)
+    train, validation, test = splits
     dataset = Dataset(
         name, fields, targets, train, validation, test,
         preprocessing={**fitted.to_json(), **describe_choice(plan), "content": hash_content(plan)},
-        reconstructed_field=plan.reconstructed, notes=notes, resolved=resolve_settings(plan),
+        reconstructed_field=plan.reconstructed, notes=(*notes, *cache_notes), resolved=resolve_settings(plan),
         buckets=settings.bucket is not None,
     )  # fmt: skip
     return EncodedTable(dataset, plan.rows.table, parts)
@@ -187,23 +191,31 @@ def _parse_numbers(plan: PlannedTable) -> PlannedTable:
 def _fit(plan: PlannedTable, parts: SplitIndices) -> FittedTable:
     settings = plan.settings
     assert plan.choice is not None  # without saved columns
+    few = parts.train[:OUTLINE_ROWS] if settings.is_outline else parts.train
     return fit_table(
-        plan.rows.table.columns, plan.choice, parts.train, fields=settings.fields,
+        plan.rows.table.columns, plan.choice, parts.train, file_rows=few, fields=settings.fields,
         read=make_cell_format(settings), stacks=plan.stacks, id=settings.id or "", weight=settings.weight or "",
     )  # fmt: skip
 
 
 def _encode_splits(
     plan: PlannedTable, fitted: FittedTable, parts: SplitIndices
-) -> tuple[SplitIndices, tuple[EncodedRows, ...]]:
-    """Encode each split; rows with cells that can't be read are refused, or left out with `bad_rows: skip`."""
+) -> tuple[SplitIndices, tuple[EncodedRows, ...], list[str]]:
+    """Encode each split; rows with cells that can't be read are refused, or left out with `bad_rows: skip`.
+
+    Returns:
+        The rows of each split, the encoded splits, and notes about what is left out.
+    """
     columns, shown = plan.rows.table.columns, [parts.train, parts.validation, parts.test]
     if plan.settings.is_outline:
         shown = [rows[:OUTLINE_ROWS] for rows in shown]
     encoded = [encode_rows(fitted, columns, rows) for rows in shown]
     problems = {row: reasons for each in encoded for row, reasons in each.problems.items()}
+    if plan.settings.bad_rows == "skip" and not plan.settings.is_outline:
+        for each, rows in zip(encoded, shown, strict=True):
+            problems |= find_undecodable_rows({**each.fields, **each.targets}, rows)
     if not problems:
-        return parts, tuple(encoded)
+        return parts, tuple(encoded), []
     if plan.settings.bad_rows == "refuse":
         raise _make_bad_rows_error(plan.rows, problems)
     bad = np.array(sorted(problems))
@@ -211,25 +223,38 @@ def _encode_splits(
     if not len(kept[0]):
         raise _make_bad_rows_error(plan.rows, problems)
     again = [encode_rows(fitted, columns, rows) for rows in kept]
-    return SplitIndices(*kept), tuple(again)
+    lines = _list_bad_rows(plan.rows, problems)
+    note = f"left out {len(problems):,} row{'s' if len(problems) > 1 else ''} with cells that can't be read"
+    return SplitIndices(*kept), tuple(again), ["\n".join([note, *(f"  {line}" for line in lines)])]
 
 
 def _make_bad_rows_error(rows: TableRows, problems: Mapping[int, Sequence[str]]) -> DataError:
     """Make the error that lists the first rows with cells that can't be read."""
-    lines = [f"{rows.table.locate(row)}: {'; '.join(problems[row])}" for row in sorted(problems)[: MAX_LISTED + 1]]
-    first, *others = lines[:MAX_LISTED]
-    more = ["..."] if len(lines) > MAX_LISTED else []
+    first, *others = _list_bad_rows(rows, problems)
     found = f"{len(problems):,} rows have cells that can't be read" if len(problems) > 1 else "a cell can't be read"
     fix = "correct them, write the column's kind under data.columns, or leave such rows out: data.bad_rows=skip"
-    return DataError("", f"{first} ({found}; {fix})", note="\n".join([*others, *more]))
+    return DataError("", f"{first} ({found}; {fix})", note="\n".join(others))
+
+
+def _list_bad_rows(rows: TableRows, problems: Mapping[int, Sequence[str]]) -> list[str]:
+    """List where the first rows with problems were read, and the reasons."""
+    lines = [f"{rows.table.locate(row)}: {'; '.join(problems[row])}" for row in sorted(problems)[:MAX_LISTED]]
+    return lines + (["..."] if len(problems) > MAX_LISTED else [])
 
 
 def _make_split(encoded: EncodedRows, numbers: IntArray) -> Split:
     split = Split(
-        {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in encoded.fields.items()},
-        {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in encoded.targets.items()},
+        {name: make_values(values) for name, values in encoded.fields.items()},
+        {name: make_values(values) for name, values in encoded.targets.items()},
     )
     return replace(split, rows=numbers[: len(split)])  # an outline has the first rows alone
+
+
+def _cache_splits(plan: PlannedTable, splits: Sequence[Split], name: str) -> tuple[Sequence[Split], tuple[str, ...]]:
+    """Keep decoded images, but not for an outline, which has two rows."""
+    path = getattr(plan.settings, "path", None)
+    shown = path if isinstance(path, str) else name
+    return (splits, ()) if plan.settings.is_outline else cache_splits(splits, plan.settings.cache, shown)
 
 
 def _make_target(name: str, target: FittedColumn, train: EncodedRows, lengths_of: Mapping[str, str]) -> Target:

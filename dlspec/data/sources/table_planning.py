@@ -9,9 +9,11 @@ from typing import Any
 from dlspec.data.dataset import make_field_name
 from dlspec.data.encoding.column_choice import ColumnChoice, ColumnSettings, choose_columns
 from dlspec.data.encoding.fitted_table import FittedTable, check_columns
+from dlspec.data.encoding.image_columns import find_written_pattern
 from dlspec.data.encoding.name_patterns import make_unknown_column_error
 from dlspec.data.encoding.stacked_columns import Stacks, find_stacks, name_stacked_labels, stack_columns
 from dlspec.data.prepare.kinds.cells import CellFormat
+from dlspec.data.sources.image_rows import add_fitted_images, add_image_columns, share_image_size
 from dlspec.data.sources.saved_preparation import read_saved_preparation
 from dlspec.data.sources.table_rows import TableRows, choose_table_rows
 from dlspec.data.sources.table_settings import TableSettings
@@ -85,16 +87,18 @@ def plan_table(settings: TableSettings, loaded: TableRows) -> PlannedTable:
     if settings.prepare is not None:
         saved = read_saved_preparation(settings.prepare)
         _check_saved(settings, saved)
+        rows = add_fitted_images(rows, settings, saved)
         check_columns(saved, rows.table.columns)
         return PlannedTable(
             _add_stacks(rows, saved.stacks), settings, None, saved, saved.stacks, _find_saved_field(settings, saved)
         )
     names, targets = list(rows.table.columns), settings.list_targets()
     stacks = find_stacks("columns", settings.columns, names) | find_stacks("target", targets, names)
-    rows = _add_stacks(rows, stacks)
+    rows = add_image_columns(_add_stacks(rows, stacks), settings, targets)
     targets, reconstructed = _find_targets(settings, rows)
     _check_uses(settings, targets)
     choice = choose_columns(rows.table.columns, _make_column_settings(settings, rows, targets, stacks))
+    choice = share_image_size(choice)
     return PlannedTable(rows, settings, choice, None, stacks, reconstructed)
 
 
@@ -140,12 +144,19 @@ def _add_stacks(rows: TableRows, stacks: Stacks) -> TableRows:
 def _find_targets(settings: TableSettings, rows: TableRows) -> tuple[dict[str, Any], str]:
     """Return the target columns with their kinds as written, and the name of a field to reconstruct, '' for none."""
     targets, columns = settings.list_targets(), rows.table.columns
+    if isinstance(settings.target, str) and _is_image_input(settings, settings.target):
+        return {}, make_field_name(settings.target)
     if isinstance(settings.target, str) and settings.target not in columns:
         fields = {"features", *settings.fields, *map(make_field_name, settings.columns)}
         if settings.target not in fields:
             raise make_unknown_column_error("target", settings.target, columns)
         return {}, settings.target
     return targets, ""
+
+
+def _is_image_input(settings: TableSettings, name: str) -> bool:
+    """Whether a column is written to be an image, which the network should reconstruct if it is the target too."""
+    return find_written_pattern(settings.columns.get(name), ("image",)) is not None
 
 
 def _make_column_settings(

@@ -25,6 +25,7 @@ class TableSettings(ReadOptions, DataSource):
     """Rows of named columns, from any place: which columns are inputs, what is predicted, how rows are split."""
 
     selects_target: ClassVar[bool] = True
+    reading_keys: ClassVar[tuple[str, ...]] = ("cache",)
 
     validation: SplitChoice = Field(  # type: ignore[assignment]
         None,
@@ -64,6 +65,9 @@ class TableSettings(ReadOptions, DataSource):
     )
     bucket: Literal["auto"] | None = Field(
         None, description="auto: batches of samples of similar length, which have less padding"
+    )
+    cache: Literal["auto", "memory", "disk", False] = Field(
+        "auto", description="where decoded images are kept: memory, disk, auto, or false to decode them in every epoch"
     )
     _is_outline: bool = PrivateAttr(False)
 

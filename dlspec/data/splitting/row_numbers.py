@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.data.images.image_cells import ImageCell
+
 IntArray = NDArray[np.int64]
 Columns = Mapping[str, NDArray[Any]]
 ROWS_AT_A_TIME = 50_000  # whose cells are Python objects at once: 1,000,000 rows of 20 cells would take 2 GB
@@ -85,6 +87,8 @@ def _describe_cell(cell: Any) -> str:
     """Describe a cell of any type as text; numbers of an array by their bytes."""
     if cell is None:
         return MISSING_CELL
+    if isinstance(cell, ImageCell):
+        return cell.get_digest().hex()
     if isinstance(cell, np.ndarray):
         return blake2b(np.ascontiguousarray(cell).tobytes(), digest_size=16).hexdigest()
     return str(cell)

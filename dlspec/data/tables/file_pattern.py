@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
@@ -14,7 +14,7 @@ import numpy as np
 from dlspec.data.files.paths import expand_home
 from dlspec.data.tables.brace_pattern import BracePattern, parse_braces
 from dlspec.data.tables.input_files import MAX_FILES, find_normal_form
-from dlspec.data.tables.table import TEXT, ReadNotes, Table
+from dlspec.data.tables.table import TEXT, Column, ReadNotes, Table
 from dlspec.errors import Code, DataError
 
 FILE_COLUMN = "file"
@@ -102,7 +102,7 @@ def list_files(pattern: str, base: Path | None = None) -> tuple[Table, ReadNotes
     matched: list[tuple[str, dict[str, str]]] = []
     missed: list[str] = []
     missed_count = 0
-    for path in _walk(parsed.root):
+    for path in walk_files(parsed.root):
         caught = parsed.match(path)
         file = str(parsed.root.joinpath(*path))
         if caught is not None and Path(file).is_file():
@@ -130,7 +130,12 @@ def _make_table(matched: list[tuple[str, dict[str, str]]], names: list[str]) -> 
     columns = {name: np.array([caught[name] or None for _, caught in matched], dtype=TEXT) for name in names}
     columns[FILE_COLUMN] = np.array(files, dtype=TEXT)
     count = len(matched)
-    return Table(columns, files, np.arange(count, dtype=np.int32), np.ones(count, np.int64))
+    return Table(columns, files, np.arange(count, dtype=np.int32), np.zeros(count, np.int64))
+
+
+def make_absolute(files: Sequence[str]) -> Column:
+    """Return the paths of files as a column that means the same wherever relative cells start."""
+    return np.array([str(Path(file).absolute()) for file in files], dtype=TEXT)
 
 
 def _is_unicode(text: str) -> bool:
@@ -141,7 +146,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _walk(root: Path) -> Iterator[tuple[str, ...]]:
+def walk_files(root: Path) -> Iterator[tuple[str, ...]]:
     """Yield the paths below a folder, sorted. Links to folders are followed, each folder once."""
     seen: set[tuple[int, int]] = set()
     stack: list[tuple[Path, tuple[str, ...]]] = [(root, ())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from dlspec.data.tables.table_builder import CellReader, TableChunk, get_chunk_r
 from dlspec.errors import Code, DataError
 from dlspec.formatting import first_line
 
+IMAGE_ROWS = 1_000  # of a chunk with bytes, such as images
+BYTES_OF_AN_ITEM = 16  # of a table's limit
 _ZERO_FRACTION = re.compile(r"\.0+(?=Z?$)")  # of a second
 
 
@@ -37,6 +39,7 @@ class ParquetReader:
         try:
             with pyarrow.parquet.ParquetFile(file) as opened:
                 count = self.max_rows or get_chunk_rows(len(opened.schema_arrow))
+                count = min(count, IMAGE_ROWS) if any(map(_has_bytes, opened.schema_arrow.types)) else count
                 yield from self._read_batches(file, opened.iter_batches(batch_size=count))
         except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
             found = f"'{file}' can't be read as Parquet: {first_line(error)}"
@@ -54,7 +57,38 @@ class ParquetReader:
 
 def _count_items(columns: dict[str, Column]) -> int:
     lists = [column for column in columns.values() if column.dtype == object]
-    return sum(len(cell) for column in lists for cell in column if cell is not None)
+    return sum(map(_count_items_of_cell, (cell for column in lists for cell in column if cell is not None)))
+
+
+def _count_items_of_cell(cell: Any) -> int:
+    return len(cell) // (BYTES_OF_AN_ITEM if isinstance(cell, bytes) else 1)
+
+
+def _has_bytes(kind: Any) -> bool:
+    """Whether cells are bytes, or mappings with bytes."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(_has_bytes(field.type) for field in kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
+def _is_image(kind: Any) -> bool:
+    """Whether cells are mappings of `bytes` and `path`, as images are in Hugging Face's data sets."""
+    from pyarrow import types
+
+    return bool(types.is_struct(kind)) and {field.name for field in kind} == {"bytes", "path"}
+
+
+def _flatten(name: str, column: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a column, or those of its structs as `struct.field`; an image stays one column."""
+    from pyarrow import types
+
+    if not types.is_struct(column.type) or _is_image(column.type):
+        yield name, column
+        return
+    for field, each in zip(column.type, column.flatten(), strict=True):
+        yield from _flatten(f"{name}.{field.name}", each)
 
 
 def read_arrow_table(table: Any, name: str, cells: CellReader, use: ColumnUse = ALL_COLUMNS) -> dict[str, Column]:
@@ -66,16 +100,14 @@ def read_arrow_table(table: Any, name: str, cells: CellReader, use: ColumnUse = 
         cells: cleans the texts
         use: which columns are needed, and which contain numbers
     """
-    import pyarrow
-
-    while any(pyarrow.types.is_struct(field.type) for field in table.schema):
-        table = table.flatten()
-    names = check_unique([normalize_name(each) for each in table.column_names], "path", f"'{name}'")
-    arrays, use = zip(names, table.columns, strict=True), use.choose(names)
+    pairs = zip(table.column_names, table.columns, strict=True)
+    columns = [found for each, column in pairs for found in _flatten(each, column)]
+    names = check_unique([normalize_name(each) for each, _ in columns], "path", f"'{name}'")
+    arrays, use = zip(names, (column for _, column in columns), strict=True), use.choose(names)
     return {
         each: _read_numbers(column)
         if each in use.numbers and _is_exact(column.type) and not cells.has_missing_numbers
-        else _read_arrow_column(column, each, name, cells)
+        else _read_arrow_column(column, cells)
         for each, column in arrays
         if use.is_needed(each)
     }
@@ -93,16 +125,17 @@ def _read_numbers(column: Any) -> Column:
     return np.asarray(column.to_numpy(), np.float64)
 
 
-def _read_arrow_column(column: Any, name: str, file: str, cells: CellReader) -> Column:
+def _read_arrow_column(column: Any, cells: CellReader) -> Column:
     import pyarrow
 
     kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
     types = pyarrow.types
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return make_list_column([None if cell is None else _convert_items(cell) for cell in column.to_pylist()])
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        found = f"'{file}': the column '{name}' contains bytes, such as images; these can't be read yet"
-        raise DataError("path", found, Code.NOT_YET)
+    if _is_image(kind):
+        return make_list_column([_choose_content(cell) for cell in column.to_pylist()])
+    if _has_bytes(kind):
+        return make_list_column(column.to_pylist())
     if types.is_null(kind):
         return cells.clean_values([None] * len(column))
     texts = column.cast(pyarrow.string()).to_pylist()
@@ -111,6 +144,14 @@ def _read_arrow_column(column: Any, name: str, file: str, cells: CellReader) -> 
     if types.is_timestamp(kind):
         texts = [text and _ZERO_FRACTION.sub("", text) for text in texts]
     return cells.clean_values(texts)
+
+
+def _choose_content(image: Mapping[str, Any] | None) -> bytes | str | None:
+    """Return the bytes of an image, or else the name of its file."""
+    if image is None:
+        return None
+    content: bytes | str | None = image["path"] if image["bytes"] is None else image["bytes"]
+    return content
 
 
 def _convert_items(items: Sequence[Any]) -> list[Any]:

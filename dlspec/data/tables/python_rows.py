@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -124,12 +125,23 @@ def _convert_column(name: str, values: Any) -> Column:
 def _convert_cells(name: str, cells: Sequence[Any]) -> Column:
     cells = [None if _is_missing(cell) else cell for cell in cells]
     filled = [cell for cell in cells if cell is not None]
+    if filled and all(map(_is_image, filled)):
+        return make_list_column(cells)
     if filled and all(isinstance(cell, list | tuple | np.ndarray) for cell in filled):
         return make_list_column([None if cell is None else np.asarray(cell, object).tolist() for cell in cells])
     if filled and all(isinstance(cell, int | float | np.number) and not isinstance(cell, bool) for cell in filled):
         return _convert_numbers(name, cells)
     texts = [None if cell is None else _format_cell(name, row, cell) for row, cell in enumerate(cells)]
     return CellReader(("",)).clean_values(texts)
+
+
+def _is_image(cell: Any) -> bool:
+    """Whether a cell is an image: bytes, bytes with a path, an array of bytes, or one of Pillow's images."""
+    if isinstance(cell, np.ndarray):
+        return cell.dtype == np.uint8 and cell.ndim in (2, 3)
+    if isinstance(cell, Mapping):
+        return {"bytes", "path"}.issuperset(cell) and bool(cell)
+    return isinstance(cell, bytes | bytearray) or hasattr(cell, "getexif")
 
 
 def _convert_numbers(name: str, cells: Sequence[Any]) -> Column:
@@ -153,12 +165,15 @@ def _format_cell(name: str, row: int, cell: Any) -> str:
         return _check_characters(name, row, cell)
     if isinstance(cell, bool | np.bool_):
         return "true" if cell else "false"
+    if isinstance(cell, PurePath):
+        return _check_characters(name, row, str(cell))
     if isinstance(cell, datetime.date):  # and datetime.datetime
         return cell.isoformat(" ") if isinstance(cell, datetime.datetime) else cell.isoformat()
     if isinstance(cell, np.datetime64 | int | float | np.number) or type(cell).__name__ == "Decimal":
         return str(cell)
     found = f"row {row + 1}: '{name}' contains {type(cell).__name__}"
-    raise DataError("data", f"{found}; cells may be text, numbers, dates, true or false, and lists", Code.WRONG_TYPE)
+    fix = "cells may be text, numbers, dates, true or false, lists, and images"
+    raise DataError("data", f"{found}; {fix}", Code.WRONG_TYPE)
 
 
 def _check_characters(name: str, row: int, cell: str) -> str:

@@ -29,7 +29,8 @@ class Table:
     columns: Mapping[str, Column]
     files: tuple[str, ...]  # the files that were read; () for data given in Python
     file_of_row: NDArray[np.int32]  # (N,) index into `files`
-    line_of_row: NDArray[np.int64]  # (N,) first line of the row in its file; for binary formats its number, from 1
+    # (N,) first line of the row in its file; for binary formats its number, from 1; 0: the row is the whole file
+    line_of_row: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.line_of_row)
@@ -49,7 +50,10 @@ class Table:
     def locate(self, row: int) -> str:
         """Return where a row was read, as messages print it: `churn.csv:17`."""
         line = int(self.line_of_row[row])
-        return f"{self.files[self.file_of_row[row]]}:{line}" if self.files else f"row {line}"
+        if not self.files:
+            return f"row {line}"
+        file = self.files[self.file_of_row[row]]
+        return f"{file}:{line}" if line else file
 
     def with_column(self, name: str, values: Column) -> Table:
         """Return a table with one more column, or with other values in one."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise, starmap
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size
+from dlspec.data.batches.batch_loader import (
+    BatchLoader,
+    BatchPlan,
+    choose_evaluation_batch_size,
+    compute_batch_sizes,
+)
 from dlspec.data.batches.tensor_tree import map_tensors
 from dlspec.data.dataset import Split, Target
 from dlspec.inference.answers.joined_batches import PredictedBatch, join_batches
@@ -27,7 +35,7 @@ class BatchPredictor:
     def __init__(self, run: LoadedRun, batch_size: int | None = None, seed: int | None = None) -> None:
         self.run, self.seed = run, run.spec.seed if seed is None else seed
         self.batch_size = batch_size or run.settings.eval_batch_size or self._choose_batch_size()
-        self._names = [each.name for each in run.criterion.predicted_targets]
+        self._predicts_targets = bool(run.criterion.predicted_targets)
         self._forward = run.backend.precision.wrap_forward(run.network)
         zeros, rows = next(self.iterate_inputs(run.data.train))
         self._draws = self._draws_unknown = False
@@ -64,19 +72,16 @@ class BatchPredictor:
             split: the samples
             first_row: number of the first sample in the data, for networks that draw random numbers
         """
-        with torch.inference_mode():
-            batches = (
-                PredictedBatch(self._predict_rows(inputs, rows), range(rows.start - first_row, rows.stop - first_row))
-                for inputs, rows in self.iterate_inputs(split, first_row)
-            )
-            return list(join_batches(batches, len(split)))
+        sizes = compute_batch_sizes(len(split), self.batch_size)
+        with torch.inference_mode(), self.run.backend.precision.apply_settings():
+            return list(join_batches(starmap(self._predict_rows, self.iterate_inputs(split, first_row)), sizes))
 
     def iterate_inputs(self, split: Split, first_row: int = 0) -> Iterator[tuple[Sequence[Tensor], range]]:
         """Yield the inputs of each batch, and the numbers of its rows in the data, of which the first is given."""
-        for inputs, _ in self._make_batches(split).iterate_in_order():
-            rows = range(first_row, first_row + len(inputs[0]))
-            yield inputs, rows
-            first_row = rows.stop
+        batches = self._make_batches(split)
+        rows = starmap(range, pairwise(accumulate(batches.sizes, initial=first_row)))
+        # A generator between two batches of a small MLP costs 5 us, 3 % of the time.
+        return zip(map(itemgetter(0), batches.iterate_in_order()), rows, strict=True)
 
     def predict_inputs(self, inputs: Sequence[Tensor], rows: range) -> dict[str, Tensor]:
         """Predict one batch.
@@ -88,33 +93,28 @@ class BatchPredictor:
         Returns:
             The predictions by target, on the CPU.
         """
-        with torch.inference_mode():
-            return self._predict_rows(inputs, rows)
+        with torch.inference_mode(), self.run.backend.precision.apply_settings():
+            found: dict[str, Tensor] = map_tensors(Tensor.cpu, self._predict_rows(inputs, rows))
+            return found
 
-    def _predict_rows(self, inputs: Sequence[Tensor], rows: range) -> dict[str, Tensor]:
-        if self._draws_unknown:
-            single = [self._predict_row(inputs, at, row) for at, row in enumerate(rows)]
-            return {name: torch.cat([each[name] for each in single]) for name in single[0]}
-        output = self._run_drawing(inputs, rows) if self._draws else self._run(inputs)
-        return self._convert_output(output)
+    def _predict_rows(self, inputs: Sequence[Tensor], rows: range) -> Mapping[str, Tensor]:
+        if not self._draws:
+            return self._convert_output(self._forward(*inputs))
+        if not self._draws_unknown:
+            with RowDraws(self.seed, rows):
+                return self._convert_output(self._forward(*inputs))
+        single = [self._predict_row(inputs, at, row) for at, row in enumerate(rows)]
+        return {name: torch.cat([each[name] for each in single]) for name in single[0]}
 
-    def _predict_row(self, inputs: Sequence[Tensor], at: int, row: int) -> dict[str, Tensor]:
+    def _predict_row(self, inputs: Sequence[Tensor], at: int, row: int) -> Mapping[str, Tensor]:
         with seed_row(self.seed, row, self.run.device):
-            return self._convert_output(self._run([each[at : at + 1] for each in inputs]))
+            return self._convert_output(self._forward(*(each[at : at + 1] for each in inputs)))
 
-    def _run(self, inputs: Sequence[Tensor]) -> object:
-        with self.run.backend.precision.apply_settings():
-            return self._forward(*inputs)
-
-    def _run_drawing(self, inputs: Sequence[Tensor], rows: range) -> object:
-        with RowDraws(self.seed, rows):
-            return self._run(inputs)
-
-    def _convert_output(self, output: object) -> dict[str, Tensor]:
-        found = map_tensors(Tensor.cpu, self.run.criterion.predict(output) if self._names else output)
-        if isinstance(found, Mapping):
-            return dict(found)
-        return {(self._names or list(self.run.built.outputs))[0]: found}
+    def _convert_output(self, output: Any) -> Mapping[str, Tensor]:
+        """Convert what the network returns to predictions by target, or by output without targets."""
+        if self._predicts_targets:
+            return self.run.criterion.predict_targets(output)
+        return output if isinstance(output, Mapping) else {next(iter(self.run.built.outputs)): output}
 
     def _make_batches(self, split: Split) -> BatchLoader:
         run = self.run

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from dlspec.data.dataset import Dataset, Split, Target, shift_right
 from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.prepare.kinds.cells import list_cells
 from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.data.prepare.kinds.plain_kinds import FittedAlphabet
@@ -60,7 +61,7 @@ def find_lengths(split: Split, targets: Sequence[Target], token_targets: TokenTa
     fields = {each.name: each.lengths for each in targets if each.lengths}
     fields |= {target.name: name for name, target in token_targets.following.items()}
     found = {name: split.tensors.get(f"{of}_lengths") for name, of in fields.items()}
-    return {name: each for name, each in found.items() if each is not None}
+    return {name: read_rows(each) for name, each in found.items() if each is not None}
 
 
 def _find_column(fitted: FittedTable | None, target: str) -> FittedColumn | None:
@@ -164,8 +165,9 @@ def _encode_ends(
         words = split_cells(columns[column], kind.splitter, kind.vocabulary.lowercase)
         tokens, lengths = kind.vocabulary.encode_words([(text or [])[-keep:] if keep else [] for text in words])
         return torch.from_numpy(tokens[:, :keep]), torch.from_numpy(np.minimum(lengths, keep))
-    tokens_of_field, found = split.tensors[field], split.tensors.get(f"{field}_lengths")
-    lengths_of_field = torch.full((len(tokens_of_field),), tokens_of_field.shape[1]) if found is None else found
+    tokens_of_field, found = read_rows(split.tensors[field]), split.tensors.get(f"{field}_lengths")
+    full = torch.full((len(tokens_of_field),), tokens_of_field.shape[1])
+    lengths_of_field = full if found is None else read_rows(found)
     ends = [row[:length][-keep:] if keep else row[:0]
             for row, length in zip(tokens_of_field.numpy(), lengths_of_field.tolist(), strict=True)]  # fmt: skip
     return _pad_tokens(ends, keep)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.dataset import Dataset, Split, make_field_name
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.split_indices import SplitName
 from dlspec.data.tables.table import Table
 from dlspec.errors import UserError, format_value
@@ -45,7 +46,7 @@ def find_group_cells(data: EvaluationData, description: Dataset, column: str) ->
     for target in targets:
         if make_field_name(column) == target.name:
             classes: NDArray[Any] = np.array(target.classes, object)
-            cells: NDArray[Any] = classes[data.split.targets[target.name].cpu().numpy()]
+            cells: NDArray[Any] = classes[read_rows(data.split.targets[target.name]).cpu().numpy()]
             return cells
     names = [each.name for each in targets] if data.table is None else list(data.table.columns)
     found = f"unknown column {format_value(column)} to divide the results by"

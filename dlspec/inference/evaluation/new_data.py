@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.encoding.image_columns import list_fitted_images
 from dlspec.data.encoding.table_notes import describe_notes
 from dlspec.data.prepare.alphabet import Alphabet
 from dlspec.data.prepare.decoding import CHARACTERS, get_preprocessing_kind
@@ -119,7 +120,9 @@ class _Columns:
 
     def find_missing(self) -> list[str]:
         needed = [*self.fitted.targets, *self.fitted.inputs, *filter(None, [self.fitted.weight])]
-        return [name for name in needed if name not in self.table.columns and not self._is_stacked(name)]
+        patterns = list_fitted_images(self.fitted)
+        missing = [name for name in needed if name not in self.table.columns]
+        return [name for name in missing if not self._is_stacked(name) and not patterns.get(name)]
 
     def _is_stacked(self, name: str) -> bool:
         members = self.fitted.stacks.get(name, ())
@@ -129,7 +132,11 @@ class _Columns:
 def _encode(run: LoadedRun, table: Table, problems: Mapping[int, str], path: str | None) -> EvaluationData:
     fitted = run.require_preparation()
     _check_columns(run, _Columns(fitted, table), path)
-    encoded = encode_chunk(fitted, RowChunk(table.columns, problems=problems, rows=len(table)), with_targets=True)
+    chunk = RowChunk(
+        table.columns, problems=problems, rows=len(table), files=table.files, file_of_row=table.file_of_row,
+        line_of_row=table.line_of_row,
+    )  # fmt: skip
+    encoded = encode_chunk(fitted, chunk, with_targets=True)
     bad = encoded.problems
     reasons = tuple(f"{table.locate(row)}: {bad[row]}" for row in list(bad)[:MAX_REASONS])
     if not len(encoded.kept):

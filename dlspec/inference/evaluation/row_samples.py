@@ -48,4 +48,6 @@ def _number_samples(target: Tensor, predicted: Target) -> Tensor:
     dtype = torch.int64 if predicted.kind == "classes" else torch.float64
     numbers = torch.arange(len(target), dtype=dtype, device=target.device)
     numbers = numbers.reshape(-1, *(1,) * (target.dim() - 1)).expand_as(target)
+    if predicted.has_ignored:
+        return numbers.where(target >= 0, target)  # ignored pixels stay so: they have no row
     return numbers if predicted.scale is None else predicted.scale.apply(numbers)  # metrics see the target's unit

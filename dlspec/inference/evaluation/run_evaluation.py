@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dlspec.data.dataset import Split
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
@@ -127,7 +128,7 @@ def _evaluate_groups(evaluator: Evaluator, split: Split, cells: NDArray[Any], pl
 def _note_groups(run: LoadedRun, data: EvaluationData, by: str | None, cells: NDArray[Any] | None) -> Iterator[str]:
     if by is None or cells is None:
         return iter(())
-    truth = {name: each.cpu().numpy() for name, each in data.split.targets.items()}
+    truth = {name: read_rows(each).cpu().numpy() for name, each in data.split.targets.items()}
     return describe_one_sided_groups(by, cells, run.data.targets, truth)
 
 

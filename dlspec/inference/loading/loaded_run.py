@@ -165,7 +165,10 @@ def _prepare_saved_spec(run_folder: Path, imports: Sequence[str], data: DataInpu
     settings = {} if trainer is None else trainer
     if isinstance(settings, Mapping):
         settings = {**settings, "device": _check_device(device, settings)}
-    return replace(preparing, tree={**preparing.tree, "trainer": settings})
+    section = preparing.tree.get("data")
+    if isinstance(section, Mapping):  # only training batches are augmented
+        section = {key: each for key, each in section.items() if key != "augment"}
+    return replace(preparing, tree={**preparing.tree, "trainer": settings, "data": section})
 
 
 def _check_device(device: str | None, trainer: Mapping[str, Any]) -> Any:

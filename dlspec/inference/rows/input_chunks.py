@@ -19,6 +19,7 @@ from dlspec.data.tables.table import TEXT, Column
 from dlspec.data.tables.table_builder import TableChunk
 from dlspec.data.tables.text_lines import StandardInputLines, TextLines
 from dlspec.errors import DataError
+from dlspec.inference.rows.image_inputs import read_image_files
 from dlspec.inference.rows.input_settings import InputSettings
 from dlspec.inference.rows.input_sources import SETTING, STANDARD_INPUT, InputFiles, find_inputs
 from dlspec.inference.rows.row_chunk import RowChunk
@@ -65,6 +66,9 @@ def iterate_row_chunks(
         DataError: if a file can't be read, or is damaged so that its further rows can't be trusted.
     """
     inputs, bad = source if isinstance(source, InputFiles) else find_inputs(source, settings), BadRowList()
+    if inputs.kind == "images":
+        yield from read_image_files(inputs, settings, max_rows)
+        return
     names, first_row = _ColumnNames(), 0
     for file, chunk in _read_chunks(inputs, settings, bad, max_rows):
         merged, problems = insert_bad_rows(chunk, bad.take())

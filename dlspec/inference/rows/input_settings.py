@@ -10,10 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.encoding.image_columns import list_fitted_images
+from dlspec.data.images.image_paths import list_braces
 from dlspec.data.prepare.kinds.category import FittedCategory
 from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.data.prepare.kinds.numeric_cells import NumericCells
 from dlspec.data.sources.file_rows import FileSource
+from dlspec.data.sources.image_folder import ImageFolder
 from dlspec.data.sources.labelled_text import TextCsv
 from dlspec.data.sources.source import DataSource
 from dlspec.data.sources.table_settings import TableSettings
@@ -42,11 +45,17 @@ class InputSettings:
     text_column: str = ""  # the only input, if it is text: lines of .txt files, or their whole content
     array_column: str = ""  # the only input, if it is an array: samples of IDX files
     array_shape: tuple[int, ...] = ()
+    image_column: str = ""  # the only input, if it is an image: image files, or folders of them
     use: ColumnUse = ALL_COLUMNS
 
     @property
+    def image_folder(self) -> ImageFolder | None:
+        """The source of images in folders; None for other ones."""
+        return self.source if isinstance(self.source, ImageFolder) else None
+
+    @property
     def reads_whole_files(self) -> bool:
-        """Whether a text file is one row."""
+        """Whether a text or image file is one row."""
         return isinstance(self.source, FileSource)
 
     @property
@@ -97,7 +106,8 @@ def make_input_settings(
         trained = options.format or _find_trained_format(source)
     return InputSettings(
         options, trained, dict(written), getattr(source, "extract", {}), source, _find_text_column(source, fitted),
-        *_find_array_column(fitted), ALL_COLUMNS if keep else _choose_columns(source, fitted),
+        *_find_array_column(fitted), _find_image_column(fitted),
+        ALL_COLUMNS if keep else _choose_columns(source, fitted),
     )  # fmt: skip
 
 
@@ -106,6 +116,7 @@ def _choose_columns(source: DataSource, fitted: FittedTable) -> ColumnUse:
     members = {name: fitted.stacks.get(name, (name,)) for name in fitted.inputs}
     inputs = {each for names in members.values() for each in names}
     texts = {fitted.id, *getattr(source, "extract", {})}
+    texts |= {brace for pattern in list_fitted_images(fitted).values() for brace in list_braces(pattern)}
     others = {*members, *texts, *(plan.name for plan in fitted.fields)}
     numbers = {each for name, names in members.items() if _is_plain_number(fitted.inputs[name]) for each in names}
     return ColumnUse(frozenset(inputs | others), frozenset(numbers - texts), frozenset(inputs))
@@ -160,3 +171,9 @@ def _find_array_column(fitted: FittedTable) -> tuple[str, tuple[int, ...]]:
     ((name, column),) = fitted.inputs.items()
     shape = tuple(size for size in column.shape if size > 1)
     return (name, shape) if column.kind == "array" and shape else ("", ())
+
+
+def _find_image_column(fitted: FittedTable) -> str:
+    """Return the only column of inputs, if it is an image."""
+    (name, *others) = fitted.inputs
+    return name if not others and name in list_fitted_images(fitted) else ""

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Literal
 
 from dlspec.data.files.paths import expand_home
+from dlspec.data.images.pillow_files import has_image_ending
+from dlspec.data.sources.image_folder import list_image_folder
 from dlspec.data.tables.file_pattern import FILE_COLUMN, list_files
 from dlspec.data.tables.file_reader import ENDINGS, get_ending
 from dlspec.data.tables.input_files import MAX_FILES, find_input_files
-from dlspec.data.tables.table import Column
+from dlspec.data.tables.table import Column, Table
 from dlspec.errors import Code, DataError
 from dlspec.inference.rows.input_settings import InputSettings
 
 STANDARD_INPUT = "-"
 SETTING = "input"  # the setting that messages suggest
-# rows: tables; lines: a text in each line; texts: a text in each file; idx: images; user: the user's own function
-InputKind = Literal["stdin", "rows", "lines", "texts", "idx", "user"]
+# rows: tables; lines: a text in each line; texts, images: one in each file; idx: arrays; user: the user's own function
+InputKind = Literal["stdin", "rows", "lines", "texts", "images", "idx", "user"]
 _TEXT_ENDINGS = (".txt",)
 _IDX_ENDINGS = ("-ubyte", ".idx")
 
@@ -59,12 +61,20 @@ def find_inputs(source: str | Sequence[str], settings: InputSettings, setting: s
         return InputFiles("user", tuple(map(Path, paths)))
     if settings.reads_whole_files and len(paths) == 1 and "{" in paths[0]:
         table, _ = list_files(paths[0])
-        caught = {name: column for name, column in table.columns.items() if name != FILE_COLUMN}
-        return InputFiles("texts", tuple(map(Path, table.files)), caught)
+        return _make_input_files(table, settings)
+    if settings.image_folder is not None and len(paths) == 1 and expand_home(paths[0]).is_dir():
+        table, _ = list_image_folder(paths[0])
+        return _make_input_files(table, settings)
     files = find_input_files(
         [each for path in paths for each in _list_folder(path, settings, setting)], setting=setting
     )
     return InputFiles(_choose_kind(files, settings), tuple(files))
+
+
+def _make_input_files(table: Table, settings: InputSettings) -> InputFiles:
+    """Return the files of a table with a row for each, and what their paths say."""
+    caught = {name: column for name, column in table.columns.items() if name != FILE_COLUMN}
+    return InputFiles("images" if settings.image_column else "texts", tuple(map(Path, table.files)), caught)
 
 
 def _list_folder(path: str, settings: InputSettings, setting: str) -> list[str]:
@@ -77,6 +87,9 @@ def _list_folder(path: str, settings: InputSettings, setting: str) -> list[str]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(setting, f"'{path}' can't be read: {reason}", Code.FILE_UNREADABLE) from None
+    images = [each for each in found if settings.image_column and has_image_ending(each.name)]
+    if images:
+        return [str(each) for each in images]
     readable = [each for each in found if settings.reads_whole_files or get_ending(each) in ENDINGS]
     if not readable:
         endings = "no files" if settings.reads_whole_files else f"no files that end in {', '.join(ENDINGS)}"
@@ -93,6 +106,8 @@ def _list_folder(path: str, settings: InputSettings, setting: str) -> list[str]:
 def _choose_kind(files: Sequence[Path], settings: InputSettings) -> InputKind:
     """Choose how files are read, by the ending of the first."""
     ending = get_ending(files[0])
+    if settings.image_column and has_image_ending(files[0].name) and settings.written.get("format") is None:
+        return "images"
     if settings.array_column and files[0].name.lower().removesuffix(".gz").endswith(_IDX_ENDINGS):
         return "idx"
     if settings.written.get("format") is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.prepare.kinds.image import FittedImage
 from dlspec.data.tables.python_rows import table_from_python
 from dlspec.errors import UserError
 from dlspec.inference.loading.loaded_run import LoadedRun
@@ -19,6 +20,7 @@ from dlspec.inference.rows.input_sources import find_inputs
 from dlspec.inference.rows.row_chunk import RowChunk
 from dlspec.inference.rows.row_encoding import list_input_columns
 
+CHANNELS = (1, 3, 4)  # of an image
 MAX_NAMES = 10  # of columns in a message
 
 
@@ -55,8 +57,32 @@ def list_file_names(data: Any) -> list[str]:
     return []
 
 
+def list_images(data: Any) -> list[Any] | None:
+    """List images given in Python: one or a list of Pillow's images, contents of files or arrays; None for other data.
+
+    An array is one image (H, W) or (H, W, C) with 1, 3 or 4 channels, or several: (N, H, W), (N, H, W, C) or
+    (N, C, H, W).
+    """
+    if isinstance(data, bytes) or hasattr(data, "getexif"):
+        return [data]
+    if isinstance(data, list | tuple):
+        are_images = all(isinstance(each, bytes | np.ndarray) or hasattr(each, "getexif") for each in data)
+        return list(data) if data and are_images else None
+    if not isinstance(data, np.ndarray | Tensor):
+        return None
+    array = data.detach().cpu().numpy() if isinstance(data, Tensor) else data
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in CHANNELS):
+        return [array]
+    if array.ndim == 4 and array.shape[3] not in CHANNELS and array.shape[1] in CHANNELS:
+        array = array.transpose(0, 2, 3, 1)
+    return list(array) if array.ndim in (3, 4) else None
+
+
 def _name_array(fitted: FittedTable, data: Any) -> Any:
-    """Name an array after the only input; the columns of a matrix after the inputs, in their order."""
+    """Name an array or images after the only input; the columns of a matrix after the inputs, in their order."""
+    images = list_images(data) if isinstance(next(iter(fitted.inputs.values())), FittedImage) else None
+    if images is not None and len(fitted.inputs) == 1:
+        return {next(iter(fitted.inputs)): images}
     if isinstance(data, Mapping) or hasattr(data, "columns") or not hasattr(data, "__array__"):
         return data
     array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)

@@ -24,8 +24,10 @@ class RowChunk:
     problems: Mapping[int, str] = field(default_factory=dict)  # why a row can't be read, by position in this chunk
     files: tuple[str, ...] = ()  # the files that the rows come from; () for rows given in Python or on stdin
     file_of_row: NDArray[np.int32] | None = None  # (N,) index into `files`; None without files
-    line_of_row: NDArray[np.int64] | None = None  # (N,) first line of a row in its file, or its number, from 1
+    # (N,) first line of a row in its file, or its number, from 1; 0: the row is the whole file
+    line_of_row: NDArray[np.int64] | None = None
     rows: int | None = None  # number of rows, for a chunk without columns
+    is_file_a_row: bool = False  # whether each file is one row
     row_numbers: NDArray[np.int64] | None = None  # (N,) number of each row in its source; None: they are consecutive
     samples: Split | None = None  # rows that are encoded already, and have no columns
 
@@ -44,7 +46,8 @@ class RowChunk:
         """Return where a row was read, as messages print it: `new.csv:17`, or `row 17` for rows of no file."""
         if not self.files or self.file_of_row is None or self.line_of_row is None:
             return f"row {self.first_row + position + 1}"
-        return f"{self.files[self.file_of_row[position]]}:{self.line_of_row[position]}"
+        file, line = self.files[self.file_of_row[position]], int(self.line_of_row[position])
+        return f"{file}:{line}" if line else file
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,5 +24,5 @@ def iterate_split_chunks(rows: SplitRows, chunk_rows: int) -> Iterator[RowChunk]
         columns = {name: column[part] for name, column in rows.table.columns.items()}
         yield RowChunk(
             columns, start, {}, rows.table.files, rows.table.file_of_row[part], rows.table.line_of_row[part],
-            len(samples), samples.rows,
+            len(samples), row_numbers=samples.rows,
         )  # fmt: skip

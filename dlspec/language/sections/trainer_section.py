@@ -73,7 +73,11 @@ class TrainerSpec(BaseModel):
         description='blocks whose activations are recomputed in the backward pass to save memory: ["blocks.*"]',
     )
     num_workers: int = Field(
-        0, ge=0, le=64, description="threads that prepare batches in host memory; 0: all data are kept on the device"
+        0,
+        ge=0,
+        le=64,
+        description="threads that prepare batches in host memory; 0: all data are kept on the device, and images are"
+        " decoded in one thread on each core",
     )
     deterministic: bool = Field(False, description="use only deterministic algorithms")
     clip_grad_norm: float | None = Field(None, gt=0, description="clip the total norm of all gradients to this value")

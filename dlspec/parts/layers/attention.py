@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from dlspec.errors import Code, Finding
 from dlspec.layouts import TensorInfo
+from dlspec.parts.layers.kept_steps import KeptSteps, make_step_causal_mask
 from dlspec.parts.layers.padding import make_step_mask
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout, lengths_of_input
 
@@ -164,6 +165,27 @@ class Attention(nn.Module):
             q, k = self.rotary(q), self.rotary(k)
         return self.out_proj(self._attend(q, k, v, mask, memory_lengths).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
+    def step(self, state: tuple[KeptSteps, KeptSteps] | None, query: Tensor) -> tuple[Tensor, Any]:
+        """Attend from the next steps (N, S, C) of a sequence to all of its steps so far, for causal self-attention.
+
+        Args:
+            state: the keys and values of the steps before; None at the beginning
+            query: the next steps
+
+        Returns:
+            The output for these steps (N, S, C), and the keys and values of all steps so far.
+        """
+        keys, values = state or (KeptSteps(2), KeptSteps(2))
+        q, new_keys = self._split_heads(self.q_proj(query)), self._split_heads(self.k_proj(query))
+        if self.rotary is not None:
+            q, new_keys = self.rotary(q, keys.steps), self.rotary(new_keys, keys.steps)
+        k, v = keys.append(new_keys), values.append(self._split_heads(self.v_proj(query)))
+        mask = make_step_causal_mask(q.shape[2], k.shape[2], q.device)
+        attended = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, enable_gqa=self.num_kv_heads != self.num_heads
+        )
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), (keys, values)
+
     def _split_heads(self, value: Tensor) -> Tensor:
         """Reshape (N, T, heads * head_dim) to (N, heads, T, head_dim)."""
         heads: Tensor = value.unflatten(2, (-1, self.head_dim))  # type: ignore[no-untyped-call]
@@ -220,9 +242,9 @@ class RotaryEmbedding(nn.Module):
         self.halves = halves
         self.register_buffer("speeds", base ** (-torch.arange(0, size, 2) / size), persistent=False)
 
-    def forward(self, value: Tensor) -> Tensor:
-        """Rotate a value of shape (..., T, size); the shape stays the same."""
-        steps = torch.arange(value.shape[-2], device=value.device)
+    def forward(self, value: Tensor, start: int = 0) -> Tensor:
+        """Rotate a value of shape (..., T, size), of which `start` is the first position; the shape stays the same."""
+        steps = torch.arange(start, start + value.shape[-2], device=value.device)
         angles = steps.unsqueeze(1) * self.speeds.float()
         cos, sin = angles.cos().to(value.dtype), angles.sin().to(value.dtype)
         if self.halves:

@@ -61,6 +61,11 @@ class PositionalEmbedding(nn.Module):
             raise ValueError(f"the input has {input.shape[1]} steps, but there are only {len(self.weight)} positions")
         return input + self.weight[: input.shape[1]]
 
+    def step(self, state: int | None, input: Tensor) -> tuple[Tensor, int]:
+        """Add the vectors of the next steps (N, S, C), which begin at the position `state`."""
+        start = state or 0
+        return input + self.weight[start : start + input.shape[1]], start + input.shape[1]
+
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, kind={self.kind}"
 

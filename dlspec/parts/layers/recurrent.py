@@ -112,6 +112,21 @@ class _Recurrent(nn.RNNBase):
         outputs = tuple(self._select_output(each, sequence, final, lengths) for each in self.wanted)
         return outputs[0] if len(outputs) == 1 else outputs
 
+    def step(self, state: Tensor | None, input: Tensor, initial: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run the layer, which must not be bidirectional, over the next steps of a sequence.
+
+        Args:
+            state: the final state of the steps before, in the shape of `initial`; None at the beginning
+            input: the next steps, (N, S, C)
+            initial: initial state, (N, num_layers, hidden_size); default zero
+
+        Returns:
+            The output of these steps (N, S, H), and the final state.
+        """
+        before = initial if state is None else state
+        output, final = self._run_steps(input, self._prepare_state(input, before), None)
+        return output, self._final_state(final)
+
     def _run_steps(self, input: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """Return the output of every step, and the final state as PyTorch returns it."""
         if lengths is None or not (self.bidirectional or "state" in self.wanted):

@@ -6,13 +6,15 @@ real steps, where a causal layer does not attend anyway; other layers get a key 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dlspec.errors import Code, Finding
 from dlspec.layouts import TensorInfo
+from dlspec.parts.layers.kept_steps import KeptSteps, make_step_causal_mask
 from dlspec.parts.layers.padding import make_step_mask
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout, lengths_of_input
 
@@ -32,6 +34,28 @@ def _make_padding_mask(value: Tensor, lengths: Tensor | None) -> Tensor | None:
 def _repeat_query_for_batch(query: Tensor, batched_input: Tensor) -> Tensor:
     """Repeat a query without a batch (a `Parameter`) for every sample."""
     return query.expand(batched_input.shape[0], -1, -1) if query.dim() == 2 else query
+
+
+def _attend_next_steps(
+    attention: nn.MultiheadAttention, state: tuple[KeptSteps, KeptSteps] | None, query: Tensor
+) -> tuple[Tensor, tuple[KeptSteps, KeptSteps]]:
+    """Attend from the next steps of a sequence to all of its steps so far.
+
+    Args:
+        attention: causal self-attention
+        state: the keys and values of the steps before; None at the beginning
+        query: the next steps, (N, S, C)
+
+    Returns:
+        The output for these steps (N, S, C), and the keys and values of all steps so far.
+    """
+    keys, values = state or (KeptSteps(2), KeptSteps(2))
+    projected = functional.linear(query, attention.in_proj_weight, attention.in_proj_bias)
+    q, k, v = (each.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for each in projected.chunk(3, dim=2))  # type: ignore[no-untyped-call]
+    k, v = keys.append(k), values.append(v)
+    mask = make_step_causal_mask(q.shape[2], k.shape[2], q.device)
+    attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return attention.out_proj(attended.transpose(1, 2).flatten(2)), (keys, values)
 
 
 def _check_sequences(inputs: Inputs) -> Finding | None:
@@ -169,6 +193,10 @@ class MultiheadAttention(nn.MultiheadAttention):
         )
         return output if weights is None else (output, weights)
 
+    def step(self, state: Any, query: Tensor) -> tuple[Tensor, Any]:
+        """Attend from the next steps (N, S, C) to all steps so far, for causal self-attention."""
+        return _attend_next_steps(self, state, query)
+
 
 # ---- Transformer layers --------------------------------------------------------------------------------------------
 
@@ -220,6 +248,24 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
         if self.is_causal:
             return super().forward(src, src_mask=_make_causal_mask(src.shape[1], src.device), is_causal=True)
         return super().forward(src, src_key_padding_mask=_make_padding_mask(src, lengths))
+
+    def step(self, state: Any, src: Tensor) -> tuple[Tensor, Any]:
+        """Compute the next steps (N, S, C) of a causal layer in eval mode."""
+        attended, state = _attend_next_steps(self.self_attn, state, self.norm1(src) if self.norm_first else src)
+        value = src + attended if self.norm_first else self.norm1(src + attended)
+        return _add_feedforward(self, value, self.norm2), state
+
+
+def _add_feedforward(
+    layer: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer, value: Tensor, norm: nn.Module
+) -> Tensor:
+    """Add the feed-forward part of a Transformer layer in eval mode, with its norm."""
+
+    def compute(input: Tensor) -> Tensor:
+        activation: Any = layer.activation
+        return layer.linear2(activation(layer.linear1(input)))  # type: ignore[no-any-return]
+
+    return value + compute(norm(value)) if layer.norm_first else norm(value + compute(value))
 
 
 class TransformerDecoderLayer(nn.TransformerDecoderLayer):
@@ -274,3 +320,19 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
             memory_key_padding_mask=_make_padding_mask(memory, memory_lengths),
             tgt_is_causal=causal,
         )
+
+    def step(self, state: Any, tgt: Tensor, memory: Tensor, memory_lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Compute the next steps (N, S, C) of a causal layer in eval mode.
+
+        Args:
+            state: the keys and values of the steps before; None at the beginning
+            tgt: the next steps
+            memory: the encoder's output, (N, M, C)
+            memory_lengths: real steps of each sample of `memory`, (N,)
+        """
+        attended, state = _attend_next_steps(self.self_attn, state, self.norm1(tgt) if self.norm_first else tgt)
+        value = tgt + attended if self.norm_first else self.norm1(tgt + attended)
+        query, mask = self.norm2(value) if self.norm_first else value, _make_padding_mask(memory, memory_lengths)
+        found, _ = self.multihead_attn(query, memory, memory, key_padding_mask=mask, need_weights=False)
+        value = value + found if self.norm_first else self.norm2(value + found)
+        return _add_feedforward(self, value, self.norm3), state

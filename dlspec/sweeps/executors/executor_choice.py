@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 
+from dlspec.data.batches.decoder_threads import count_cores
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
@@ -49,8 +50,3 @@ def _list_gpus() -> list[str]:
     visible = os.environ.get(VISIBLE_DEVICES)
     count = torch.cuda.device_count()
     return [str(number) for number in range(count)] if visible is None else visible.split(",")[:count]
-
-
-def count_cores() -> int:
-    """Count the CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

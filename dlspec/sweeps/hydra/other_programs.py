@@ -14,8 +14,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from dlspec.compat.hydra import make_failed_return
+from dlspec.data.batches.decoder_threads import count_cores
 from dlspec.sweeps.executors.executor import TaskEnded
-from dlspec.sweeps.executors.executor_choice import count_cores
 from dlspec.sweeps.executors.process_executor import ProcessPool
 
 SECONDS_BETWEEN_POLLS = 1.0

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlspec.data.batches.batch_loader import Batch, BatchLoader, make_permutation
+from dlspec.data.batches.batch_loader import BatchLoader, make_permutation
+from dlspec.data.batches.prefetching import Batch
 from dlspec.errors import Finding
 from dlspec.training.components import Model, TrainingData
 from dlspec.training.health.nan_checks import NotFinite

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, fx, nn
 
-from dlspec.data.batches.batch_loader import Batch
+from dlspec.data.batches.prefetching import Batch
 from dlspec.data.batches.tensor_tree import iterate_tensors
 from dlspec.errors import Code, Finding
 from dlspec.network.codegen import LAYER_KEY, TYPE_KEY

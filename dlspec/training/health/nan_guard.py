@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from dlspec.data.batches.batch_loader import Batch, BatchLoader
+from dlspec.data.batches.batch_loader import BatchLoader
+from dlspec.data.batches.prefetching import Batch
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.checkpoint.checkpoint_files import Snapshot

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset, Split
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.data.prepare.vocabulary import Vocabulary
 from dlspec.data.sources import SOURCES, data_source, images, open_data
@@ -70,6 +72,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, tuple[int, ...], str, str, int]] = {
         "classes",
         1,
     ),
+    "images": ({"path": "FOLDER/images"}, "image", (3, 4, 5), "channels-first", "classes", 1),
     "random": ({"shape": [4, 6], "num_classes": 3, "size": 50}, "input", (4, 6), "sequence", "classes", 3),
 }
 
@@ -83,6 +86,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
         file = folder / ("spam" if row % 4 == 0 else "ham") / f"{row}.txt"
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"word{row % 7} Fish {row}")
+        image = folder / "images" / ("cat" if row % 4 == 0 else "dog") / f"{row}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 5, 3), row, np.uint8)).save(image)
     return {name: _open(name, folder, row[0]) for name, row in TABLE.items()}
 
 
@@ -107,12 +113,12 @@ def test_facts_and_tensors_agree(name: str, opened: dict[str, Dataset]) -> None:
     assert (dataset.name, field.name, field.shape, field.layout) == (name, field_name, shape, layout)
     assert (dataset.target.kind, dataset.target.num_outputs) == (kind, outputs)
     for split in splits(dataset):
-        values = split.tensors[field.name]
+        values = read_rows(split.tensors[field.name])
         assert values.shape == (len(split), *shape) and len(split) > 0
         assert values.dtype == (torch.int64 if layout == "tokens" else torch.float32)
         assert split.target.dtype == (torch.int64 if kind == "classes" else torch.float32)
         assert split.target.shape == (len(split), *dataset.target.shape)
-        assert all(tensor.is_contiguous() for tensor in (*split.tensors.values(), *split.targets.values()))
+        assert all(read_rows(each).is_contiguous() for each in (*split.tensors.values(), *split.targets.values()))
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -25,7 +25,15 @@ TRAINING = np.arange(3)
 
 WRONG: list[tuple[Any, str, Code]] = [
     ("numbr", "columns.a", Code.UNKNOWN_CHOICE),
-    ("image", "columns.a", Code.NOT_YET),
+    ("audio", "columns.a", Code.NOT_YET),
+    ({"image": {"size": [4]}}, "columns.a.image.size", Code.WRONG_VALUE),
+    ({"image": {"size": 0}}, "columns.a.image.size", Code.WRONG_VALUE),
+    ({"image": {"store": 8}}, "columns.a.image", Code.WRONG_VALUE),
+    ({"image": {"size": 9, "store": 8}}, "columns.a.image", Code.WRONG_VALUE),
+    ({"image": {"scale": "imagent"}}, "columns.a.image.scale", Code.WRONG_VALUE),
+    ({"image": {"scale": {"mean": 0}}}, "columns.a.image.scale", Code.WRONG_VALUE),
+    ({"image": {"scale": {"mean": "x", "std": 1}}}, "columns.a.image.scale", Code.WRONG_VALUE),
+    ({"image": {"resize": "crop"}}, "columns.a.image.resize", Code.WRONG_VALUE),
     ({"audio": {"rate": 16000}}, "columns.a", Code.NOT_YET),
     (3, "columns.a", Code.WRONG_TYPE),
     ([], "columns.a", Code.WRONG_TYPE),
@@ -68,7 +76,11 @@ def test_wrong_settings(written: Any, key: str, code: Code) -> None:
 
 
 WRONG_TARGETS: list[tuple[Any, Code]] = [
-    ("mask", Code.NOT_YET),
+    ({"mask": {"classes": ["a"]}}, Code.WRONG_VALUE),
+    ({"mask": {"classes": ["a", "a"]}}, Code.WRONG_VALUE),
+    ({"mask": {"classes": {"#ff0000": "a", "1": "b"}}}, Code.WRONG_VALUE),
+    ({"mask": {"classes": {"#ff00": "a", "#00ff00": "b"}}}, Code.WRONG_VALUE),
+    ({"image": {"scale": "standard"}}, Code.WRONG_VALUE),
     ("number", Code.UNKNOWN_CHOICE),
     ({"class": {"classes": ["a"]}}, Code.WRONG_VALUE),
     ({"class": {"classes": ["a", "a"]}}, Code.WRONG_VALUE),

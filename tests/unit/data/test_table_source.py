@@ -200,7 +200,7 @@ def test_settings_that_do_not_fit_the_table(key: str, settings: dict[str, Any], 
         {"validation": 0.5, "test": 0.5}, {"folds": 1}, {"folds": 3, "fold": 3}, {"fold": 1}, {"folds": "part"},
         {"folds": 3, "validation": 0.1}, {"split": "hash", "time": "day"}, {"columns": {"a": "nubmer"}},
         {"columns": {"a": "class"}}, {"target": {"a": "category"}}, {"columns": {"a": {"number": {"scal": "log"}}}},
-        {"columns": {"a": "image"}}, {"test": {"a": {"to": 3}}}, {"prepare": "runs/x", "drop": ["a"]}, {"stream": True},
+        {"columns": {"a": "audio"}}, {"test": {"a": {"to": 3}}}, {"prepare": "runs/x", "drop": ["a"]}, {"stream": True},
     ],
     ids=str,
 )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from dlspec.data.dataset import Split
 from dlspec.inference.answers.row_predictions import join_chunks
@@ -42,7 +43,9 @@ def check_run(model: str, case: str, folder: Path) -> bool:
     predictor = Predictor(loaded)
     found = [batch.values for batch in predictor.batches.iterate_batches(run.data.test)]
     others = [batch.values for batch in Predictor(loaded, 5).batches.iterate_batches(run.data.test)]
+    joined = [batch.values for batch in predictor.batches.predict_split(run.data.test)]
     assert len(found) == len(run.batches) > 1 and found[0]
+    assert_equal(join_batches(joined), join_batches(found))
     if run.batches[0] and "" not in run.batches[0]:
         if model not in DRAWING:
             for one, expected in zip(found, run.batches, strict=True):
@@ -68,6 +71,13 @@ def check_split(test: Split, predictor: Predictor) -> None:
     if len(found) > 1 and not is_token:
         for name in predictor.names:
             assert found[0][name].tolist() == found[1][name].tolist()
+
+
+def assert_equal(found: Mapping[str, Sequence[Tensor]], expected: Mapping[str, Sequence[Tensor]]) -> None:
+    """Check that the rows of each target are equal to the last bit."""
+    assert found.keys() == expected.keys()
+    for name, rows in found.items():
+        assert all(torch.equal(one, other) for one, other in zip(rows, expected[name], strict=True))
 
 
 def check_rows(case: str, run, predictor: Predictor) -> None:

@@ -167,6 +167,17 @@ def test_arguments_without_effect_are_refused(churn: dlspec.Predictor) -> None:
             churn.predict(rows, columns=columns)
 
 
+def test_large_rows_are_encoded_in_smaller_chunks(churn: dlspec.Predictor, work: Path) -> None:
+    images = np.random.default_rng(0).random((12, 3, 256, 256), np.float32)
+    layers = [{"AvgPool2d": 256}, "Flatten", {"Linear": 2}]
+    spec = {"model": {"layers": layers}, "trainer": {"epochs": 1, "progress": "none"}}
+    result = dlspec.train(spec, data=(images, np.arange(12) % 2), folder=work)
+    model = dlspec.predictor(result.folder)
+    assert churn.chunk_rows >= 8_192
+    assert model.chunk_rows % model.batches.batch_size == 0
+    assert model.chunk_rows * images[0].size <= max(2**22, model.batches.batch_size * images[0].size)
+
+
 def test_labels_are_joined(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     found = dlspec.predictor("runs/table_of_labels").predict(read_rows(folder), probabilities=True)

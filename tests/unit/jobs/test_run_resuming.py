@@ -42,6 +42,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "SWA": ("model=norm", "trainer.average={type: SWA, start_epoch: 2}"),
     "frozen": ("model=norm", "freeze=[{match: '0.*', unfreeze_at_epoch: 2}]"),
     "workers": ("model=dropout", "trainer.num_workers=2"),
+    "augmentation": ("model=dropout", "data.augment=[RandomErasing, {RandomAffine: 10}, MixUp]"),
     "computed twice": ("model=norm", "trainer.activation_checkpointing=['[0-2]']"),
     "channels last": ("model=norm", "trainer.channels_last=true"),
     "early stopping": ("model=mlp", "trainer.patience=1", "optimizer.lr=0.5", "trainer.epochs=6"),

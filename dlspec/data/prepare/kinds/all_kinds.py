@@ -5,7 +5,10 @@ from dlspec.data.prepare.kinds import category as category
 from dlspec.data.prepare.kinds import class_target as class_target
 from dlspec.data.prepare.kinds import date as date
 from dlspec.data.prepare.kinds import grouped_number as grouped_number
+from dlspec.data.prepare.kinds import image as image
+from dlspec.data.prepare.kinds import image_target as image_target
 from dlspec.data.prepare.kinds import list_targets as list_targets
+from dlspec.data.prepare.kinds import mask_target as mask_target
 from dlspec.data.prepare.kinds import number as number
 from dlspec.data.prepare.kinds import numbers as numbers
 from dlspec.data.prepare.kinds import plain_kinds as plain_kinds

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlspec.data.images.image_cells import ImageCell
 from dlspec.data.prepare.kinds.cells import (
     PLAIN,
     CellFormat,
@@ -105,6 +106,8 @@ def infer_kind(name: str, column: NDArray[Any], read: CellFormat = PLAIN) -> Inf
     Returns:
         The kind and why, or why the column is left out or refused.
     """
+    if column.dtype.kind == "O" and any(isinstance(cell, ImageCell) for cell in column):
+        return _make_kind("image", "images")
     if column.ndim > 1 or has_lists(column):
         return _infer_list_kind(column)
     cells = ColumnCells(name, list_cells(column), read, column.dtype.kind in "iuf")

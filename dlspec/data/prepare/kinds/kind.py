@@ -34,7 +34,9 @@ IGNORED = -100  # the class of a step or sample without one: PyTorch's `ignore_i
 class Encoded:
     """A column as the network takes it."""
 
-    values: NDArray[Any]  # (N, W) float32 features, (N,) int64 classes, (N, T) int64 tokens, ...
+    # An array: (N, W) float32 features, (N,) int64 classes, (N, T) int64 tokens, ...; or a `LazyArray` of samples that
+    # are read batch by batch, for a field of its own or a target.
+    values: Any
     lengths: NDArray[np.int64] | None = None  # (N,) steps of each row that are not padding
     problems: Mapping[int, str] = field(default_factory=dict)  # why a cell can't be read, by row
     # How often: `unknown` (a category or word that training did not have), `missing` (where training had no gaps),
@@ -127,6 +129,7 @@ class ColumnKind(BaseModel, ABC):
 
     name: ClassVar[str] = ""
     role: ClassVar[Role] = "features"
+    reads_files: ClassVar[bool] = False  # whether cells are files, which are read when a batch needs them
 
     @abstractmethod
     def fit(self, column: NDArray[Any], training: Rows, *, read: CellFormat = PLAIN, name: str = "") -> FittedColumn:
@@ -180,7 +183,7 @@ def load_kinds() -> None:
     import_module("dlspec.data.prepare.kinds.all_kinds")
 
 
-NOT_YET = {"image": "images come later", "audio": "audio comes later", "mask": "masks come later"}
+NOT_YET = {"audio": "audio comes later"}
 COLUMN_KINDS, TARGET_KINDS = KindRegistry("column kind"), KindRegistry("target kind")
 # How to rebuild a fitted column from its JSON, by its `kind`.
 SAVED_KINDS: dict[str, Callable[[Mapping[str, Any]], FittedColumn]] = {}

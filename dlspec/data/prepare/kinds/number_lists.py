@@ -81,7 +81,7 @@ def _read_matrix(column: NDArray[Any], read: CellFormat) -> NumberLists:
 
 def _check_finite(flat: NDArray[Any]) -> tuple[Floats, dict[int, str]]:
     values = flat.astype(np.float64)
-    rows = np.flatnonzero((np.abs(values) > MAX_NUMBER).any(axis=1))
+    rows = np.flatnonzero(((values > MAX_NUMBER) | (values < -MAX_NUMBER)).any(axis=1))
     return values, dict.fromkeys(rows.tolist(), "a number is not finite as float32")
 
 

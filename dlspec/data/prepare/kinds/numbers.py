@@ -212,15 +212,24 @@ class FittedNumbers(FittedColumn):
 
     def apply(self, column: NDArray[Any]) -> Encoded:
         lists = read_number_lists(column, self.read_format)
-        raw = self.read_cells(lists)
-        columns = self.flatten(raw)
-        scaled = self.scale.apply(np.where(np.isnan(columns), self.fill, columns))
-        values, problems = round_to_float32(self.unflatten(scaled))
+        values, problems = round_to_float32(self._scale_rows(self.read_cells(lists)))
+        encoded = Encoded(values, problems={**problems, **self._find_problems(lists)})
+        if not self.has_lengths:
+            return self._note(lists, encoded)
         counts = lists.count_steps()
-        lengths = np.clip(counts, 1, self.shape[0]) if self.has_lengths else None
-        if self.has_lengths:
-            values[np.arange(self.shape[0]) >= np.minimum(counts, self.shape[0])[:, None]] = 0
-        return self._note(lists, Encoded(values, lengths, {**problems, **self._find_problems(lists)}), counts)
+        values[np.arange(self.shape[0]) >= np.minimum(counts, self.shape[0])[:, None]] = 0
+        cut = int((counts > self.shape[0]).sum())
+        return self._note(lists, replace(encoded, lengths=np.clip(counts, 1, self.shape[0])), cut)
+
+    def _scale_rows(self, values: Floats) -> Floats:
+        """Fill what is missing in numbers (N, *shape), and scale them."""
+        shift, divisor, fill = (
+            each.reshape(-1, 1, 1) if len(self.shape) == 3 else each
+            for each in (self.scale.shift, self.scale.divisor, self.fill)
+        )
+        is_missing = np.isnan(values)
+        filled = np.where(is_missing, fill, values) if is_missing.any() else values
+        return LinearScale(shift, divisor).apply(filled)
 
     def _find_problems(self, lists: NumberLists) -> dict[int, str]:
         problems = dict(lists.wrong)
@@ -237,14 +246,13 @@ class FittedNumbers(FittedColumn):
                 problems[row] = f"{cell.size:,} numbers, expected {prod(self.shape):,}"
         return problems
 
-    def _note(self, lists: NumberLists, encoded: Encoded, counts: NDArray[np.int64]) -> Encoded:
+    def _note(self, lists: NumberLists, encoded: Encoded, cut: int = 0) -> Encoded:
         gaps = np.flatnonzero(lists.missing)
         if self.missing == "refuse":
             problems = {**encoded.problems, **dict.fromkeys(gaps.tolist(), "the target is missing")}
             return replace(encoded, problems=problems)
         if self.missing != FILL:
             return replace(encoded, dropped=gaps) if self.missing == "drop" else replace(encoded, ignored=gaps)
-        cut = int((counts > self.shape[0]).sum()) if self.has_lengths else 0
         notes = {key: count for key, count in (("missing", len(gaps)), ("cut", cut)) if count}
         return replace(encoded, notes=notes)
 
