@@ -200,7 +200,15 @@ def _make_memory_store(content: CacheContent) -> RowStore:
 
 
 class _NoRoom(Exception):
-    """A file has no room; the argument says where: `limit` or `disk`."""
+    """A file has no room.
+
+    Args:
+        place: where room is lacking: `limit` or `disk`
+    """
+
+    def __init__(self, place: str) -> None:
+        super().__init__(place)
+        self.place = place
 
 
 def _open_file_store(content: CacheContent, folder: Path, data: str) -> RowStore:
@@ -214,11 +222,11 @@ def _open_file_store(content: CacheContent, folder: Path, data: str) -> RowStore
     return FileStore(open_cache_file(folder, content.name, named), layout)
 
 
-def _explain(error: Exception, size: int, folder: Path) -> str:
+def _explain(error: OSError | _NoRoom, size: int, folder: Path) -> str:
     """Explain why images can't be kept, with a fix."""
     if isinstance(error, OSError):
         return f"the cache in '{folder}' can't be written ({first_line(error.strerror or str(error))})"
-    if str(error) == "limit":
+    if error.place == "limit":
         limit = f"the cache's limit of {format_bytes(get_limit('cache_bytes'))}"
         return f"decoded images take {format_bytes(size)}, more than {limit}; {explain_raising_limit('cache_bytes')}"
     found = f"decoded images take {format_bytes(size)}, and the disk of '{folder}' has too little free space"
