@@ -15,7 +15,7 @@ from torch import nn
 import dlspec
 from dlspec.errors import SpecError, UserError
 from dlspec.network.weights.tensor_files import list_stored_tensors
-from dlspec.network.weights.weight_loading import RenamePattern
+from dlspec.network.weights.rename_patterns import RenamePattern
 from helpers.command_line import QUIET
 from helpers.weights_files import read_weights
 
