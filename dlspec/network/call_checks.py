@@ -19,7 +19,7 @@ from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import setting_fits_input
 from dlspec.network.layer_rules.layout_rules import check_layer_rule, find_rule, infer_setting
 from dlspec.network.layer_rules.padding_fixes import suggest_fix_for_lost_lengths
-from dlspec.network.layout_guess import name_layout_guess
+from dlspec.network.layout_guess import name_layout_source
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.random_state import CPU, preserve_random_state
@@ -85,7 +85,7 @@ class CallChecks:
         if refused is not None:
             note = describe_shapes(self.network, layer.node)
             if refused.code is Code.WRONG_LAYOUT:
-                refused = replace(refused, fix=name_layout_guess(self.network, layer, refused.fix))
+                refused = replace(refused, fix=name_layout_source(self.network, layer, refused.fix))
             self.problems.add_finding(layer.node.problem_path, refused, shown=layer.shown, note=note)
             return False
         if layer.type == FORMULA and values and self.problems.spec_version < POWERS_OF_INTEGERS.since:
