@@ -18,6 +18,7 @@ from dlspec.analysis.causality import check_causality
 from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
+from dlspec.jobs.ignored_settings import describe_ignored_dropout
 from dlspec.jobs.optimizer_setup import (
     build_optimizer,
     build_schedule,
@@ -162,6 +163,7 @@ class Preparation:
         raise_problems(problems, self.make_source_map)
         assert network is not None  # otherwise a problem was raised
         notes = () if self.is_resumed else _initialize_weights(network, spec, problems)
+        notes += describe_ignored_dropout(network.module)
         freezing = freeze_parameters(network, spec.freeze, problems)
         raise_problems(problems, self.make_source_map)
         # Before the optimizer is made: some optimizers create tensors on the parameters' device at once.
