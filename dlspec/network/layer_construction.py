@@ -308,8 +308,8 @@ def _explain_error(layer: Layer, values: Sequence[TensorInfo], error: Exception)
         return Finding(Code.NOT_DETERMINISTIC, found, fix)
     who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
     found = f"{layer.type} fails for the input {' and '.join(str(each) for each in values)}"
-    remedy = f"; {RESHAPE_FIX}" if any(not each.shape for each in values if each.has_batch) else ""
-    return Finding(Code.LAYER_REFUSED, found, f"{who} says: {_summarize_error(error)}{remedy}")
+    fix = f"; {RESHAPE_FIX}" if any(not each.shape for each in values if each.has_batch) else ""
+    return Finding(Code.LAYER_REFUSED, found, f"{who} says: {_summarize_error(error)}{fix}")
 
 
 def _summarize_error(error: Exception) -> str:
