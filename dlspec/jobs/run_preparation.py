@@ -34,7 +34,8 @@ from dlspec.jobs.weights_origin import check_weights_origin
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.spec_versions import LABELS_OF_BOOLS, SPEC_VERSION
-from dlspec.losses.criterion import Criterion, make_criterion
+from dlspec.losses.criterion import Criterion
+from dlspec.losses.criterion_setup import make_criterion
 from dlspec.metrics.selection import SelectedMetric, make_metrics, select_metrics
 from dlspec.network.build_mode import RUN_MODE, BuildMode
 from dlspec.network.builder import Network, build_network

@@ -24,7 +24,8 @@ from dlspec.language.problems import raise_problems
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.limits import allow_deep_recursion
-from dlspec.losses.criterion import Criterion, make_criterion
+from dlspec.losses.criterion import Criterion
+from dlspec.losses.criterion_setup import make_criterion
 from dlspec.metrics.selection import make_metrics, select_metrics
 from dlspec.network.builder import Network
 from dlspec.network.weights.weight_loading import load_saved_weights
