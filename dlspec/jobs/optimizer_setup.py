@@ -293,6 +293,7 @@ def _fill_run_length(part: CheckedPart, spec: Spec, run_length: _RunLength, inte
 
 def _report_refusal(part: CheckedPart, error: Exception, problems: Problems) -> None:
     reason = first_line(error)
-    problems.add(
-        Code.LAYER_REFUSED, part.part.path, f"invalid settings for {part.schema.name}", f"PyTorch says: {reason}"
-    )
+    named = [each for each in part.part.settings if each.removesuffix("s").lower() in reason.lower()]
+    path = part.part.path_of(named[0]) if len(named) == 1 else part.part.path
+    found = f"invalid settings for {part.schema.name}"
+    problems.add(Code.LAYER_REFUSED, path, found, f"PyTorch says: {reason}", at_value=len(named) == 1)

@@ -18,6 +18,7 @@ from dlspec.analysis.causality import check_causality
 from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
+from dlspec.jobs.ignored_settings import describe_ignored_dropout
 from dlspec.jobs.optimizer_setup import (
     build_optimizer,
     build_schedule,
@@ -29,10 +30,12 @@ from dlspec.jobs.spec import Spec
 from dlspec.jobs.spec_reading import read_spec, settle_spec
 from dlspec.jobs.spec_saving import losses_to_spec, metrics_to_spec, part_to_spec
 from dlspec.jobs.trial_step import try_training_step
+from dlspec.jobs.weights_origin import check_weights_origin
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.spec_versions import LABELS_OF_BOOLS, SPEC_VERSION
-from dlspec.losses.criterion import Criterion, make_criterion
+from dlspec.losses.criterion import Criterion
+from dlspec.losses.criterion_setup import make_criterion
 from dlspec.metrics.selection import SelectedMetric, make_metrics, select_metrics
 from dlspec.network.build_mode import RUN_MODE, BuildMode
 from dlspec.network.builder import Network, build_network
@@ -161,7 +164,8 @@ class Preparation:
         network = build_network(spec.graph, spec.layers, samples, problems, mode)
         raise_problems(problems, self.make_source_map)
         assert network is not None  # otherwise a problem was raised
-        notes = () if self.is_resumed else _initialize_weights(network, spec, problems)
+        notes = () if self.is_resumed else _initialize_weights(network, spec, data, problems)
+        notes += describe_ignored_dropout(network.module)
         freezing = freeze_parameters(network, spec.freeze, problems)
         raise_problems(problems, self.make_source_map)
         # Before the optimizer is made: some optimizers create tensors on the parameters' device at once.
@@ -203,13 +207,16 @@ class Preparation:
         )  # fmt: skip
 
 
-def _initialize_weights(network: Network, spec: Spec, problems: Problems) -> tuple[str, ...]:
+def _initialize_weights(network: Network, spec: Spec, data: Dataset, problems: Problems) -> tuple[str, ...]:
     """Initialize the network's weights as `init` and `weights` say; return a note on weights that were loaded."""
     if spec.inits:
         initialize_weights(network, spec.inits, problems)
     if spec.weights is None or problems:
         return ()
-    return (load_weights(network.module, spec.weights, problems),)
+    note = load_weights(network.module, spec.weights, problems)
+    if note:
+        check_weights_origin(spec, network, data, problems)
+    return (note,)
 
 
 def _make_all_frozen_note(network: Network, optimizer: Optimizer | None) -> tuple[str, ...]:

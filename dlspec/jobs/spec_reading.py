@@ -306,7 +306,6 @@ def _read_seed(raw: Any, problems: Problems) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**63:
         return raw
     if not isinstance(raw, UnknownValue):  # a fact, which is filled in when the data are open
-        problems.add(
-            Code.WRONG_VALUE, ("seed",), f"seed must be a whole number >= 0, got {format_value(raw)}", at_value=True
-        )
+        found = f"seed must be a whole number >= 0 and < 2 ** 63, got {format_value(raw)}"
+        problems.add(Code.WRONG_VALUE, ("seed",), found, at_value=True)
     return 0

@@ -171,8 +171,9 @@ class Problems:
 
     def _find_location(self, problem: ProblemAtPath, source_map: SourceMap) -> tuple[SourceLocation | None, bool]:
         path, at_value = problem.path, problem.at_value
-        # A param gives a setting's value, and its key only if it gives the whole part.
-        if problem.origin is not None and (not problem.at_key or problem.origin[-1] == path[-1]):
+        # A param gives a setting's value, and its key or the part's name only if it gives the whole part.
+        is_about_key = problem.at_key or (not at_value and self.names.get(path[:-1]) == (path, False))
+        if problem.origin is not None and (not is_about_key or problem.origin[-1] == path[-1]):
             origin = self._find_origin(problem.origin, at_value=True)
             return source_map.find(origin, at_value=at_value), True
         if path in self.names and not at_value and not problem.at_key:

@@ -13,6 +13,7 @@ from dlspec.errors import Code, join_with_or
 from dlspec.language.problems import Problems
 from dlspec.language.spec_versions import PADDING
 from dlspec.layouts import TensorInfo, format_shape
+from dlspec.losses.class_weight_checks import check_class_weights
 from dlspec.losses.ignored_pixels import explain_counted_pixels
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_rules import SOFTMAX_LAYERS
@@ -38,6 +39,7 @@ def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
         _check_last_layers,
         _check_single_output,
         _check_output_shape,
+        check_class_weights,
         _check_equal_shapes,
         _check_known_lengths,
     )
@@ -231,7 +233,9 @@ def _check_output_shape(match: LossMatch, data: Dataset, problems: Problems) -> 
     elif match.rule.size == "one" and match.main.value.shape != (1,):
         _report_shape_mismatch(match, "(1)", "end with Linear: 1", problems)
     elif match.rule.size == "any" and isinstance(match.target, Target) and len(match.main.value.shape) != 1:
-        _report_shape_mismatch(match, "one vector per sample", "end with Flatten and Linear", problems)
+        _report_shape_mismatch(
+            match, "one vector per sample", f"end with {_flatten(match.main.value)} and Linear", problems
+        )
     elif match.rule.size == "target" and isinstance(match.target, Target):
         _check_target_shape(match, match.target, data, problems)
 
@@ -265,11 +269,18 @@ def list_expected_output_counts(match: LossMatch, target: Target) -> list[int]:
     return [1, 2] if count == 2 and not match.rule.takes_class_numbers else [count]
 
 
+def _flatten(value: TensorInfo) -> str:
+    """Return the layer that makes a vector of a value; one number per sample has no dimension to flatten."""
+    return "Flatten" if value.shape else "Reshape: [1]"
+
+
 def _suggest_shape_fix(expected: tuple[int, ...], target: Target, value: TensorInfo) -> str:
     if len(expected) == 1:
         if value.layout == "sequence":
             return "reduce the steps to one vector before the last Linear: Mean, Select: -1, or output: last in an LSTM"
-        return f"end with Linear: {expected[0]}" if len(value.shape) == 1 else "end with Flatten and Linear"
+        if len(value.shape) == 1:
+            return f"end with Linear: {expected[0]}"
+        return f"end with {_flatten(value)} and Linear: {expected[0]}"
     is_channels_first = value.layout == "channels-first"
     if len(value.shape) == len(expected) and (
         value.shape[1:] == expected[1:] if is_channels_first else value.shape[:-1] == expected[:-1]

@@ -262,6 +262,8 @@ class NetworkBuilder:
         first = next(iter(outputs.values()))
         if has_batch and not self.checks.keeps_batch_size(call, first):
             return None
+        if not self.checks.has_values(call, outputs):
+            return None
         return outputs if self.checks.fits_layout(layer, first, has_batch) else None
 
     def _store_outputs(self, call: LayerCall, outputs: Mapping[str, Tensor]) -> None:

@@ -17,9 +17,10 @@ from dlspec.language.spec_versions import LAYOUTS_OF_FORMULAS, POWERS_OF_INTEGER
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import setting_fits_input
+from dlspec.network.layer_rules.layout_fixes import RESHAPE_FIX
 from dlspec.network.layer_rules.layout_rules import check_layer_rule, find_rule, infer_setting
 from dlspec.network.layer_rules.padding_fixes import suggest_fix_for_lost_lengths
-from dlspec.network.layout_guess import name_layout_guess
+from dlspec.network.layout_guess import name_layout_source
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.random_state import CPU, preserve_random_state
@@ -85,7 +86,7 @@ class CallChecks:
         if refused is not None:
             note = describe_shapes(self.network, layer.node)
             if refused.code is Code.WRONG_LAYOUT:
-                refused = replace(refused, fix=name_layout_guess(self.network, layer, refused.fix))
+                refused = replace(refused, fix=name_layout_source(self.network, layer, refused.fix))
             self.problems.add_finding(layer.node.problem_path, refused, shown=layer.shown, note=note)
             return False
         if layer.type == FORMULA and values and self.problems.spec_version < POWERS_OF_INTEGERS.since:
@@ -222,7 +223,22 @@ class CallChecks:
             return True
         found = f"{layer.type} returned shape {tuple(output.shape)} for a batch of {batch_size}"
         fix = "dimension 0 is the batch: a layer must keep its size"
+        if any(not each.shape for each in call.values if each.has_batch):
+            found, fix = f"{layer.type} expects a dimension besides the batch, got one number per sample", RESHAPE_FIX
         self.problems.add(Code.WRONG_RESULT, layer.node.problem_path, found, fix, shown=layer.shown)
+        return False
+
+    def has_values(self, call: LayerCall, outputs: Mapping[str, Tensor]) -> bool:
+        """Whether no dimension of the layer's outputs is empty: PyTorch would train on nothing without an error."""
+        layer = call.layer
+        empty = next((each for each in outputs.values() if 0 in each.shape), None)
+        if empty is None:
+            return True
+        shape = format_shape(empty.shape[1:] if call.has_batch else empty.shape)
+        found = f"{layer.type} returns no values: its output has shape {shape}"
+        fix = "keep at least 1 of each dimension: the layer cuts or selects too much"
+        note = describe_shapes(self.network, layer.node)
+        self.problems.add(Code.WRONG_RESULT, layer.node.problem_path, found, fix, shown=layer.shown, note=note)
         return False
 
     def fits_layout(self, layer: Layer, output: Tensor, has_batch: bool) -> bool:

@@ -20,6 +20,7 @@ from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
 from dlspec.network.build_mode import BuildModeError, find_nondeterministic_operation, is_meta_tensor_error, is_on_meta
 from dlspec.network.layer import Layer
+from dlspec.network.layer_rules.layout_fixes import RESHAPE_FIX
 from dlspec.network.layer_rules.layout_rules import infer_missing_settings, infer_setting
 from dlspec.network.memory_limits import NetworkTooLarge, SizeLimit
 from dlspec.parts.schema import REQUIRED
@@ -307,7 +308,8 @@ def _explain_error(layer: Layer, values: Sequence[TensorInfo], error: Exception)
         return Finding(Code.NOT_DETERMINISTIC, found, fix)
     who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
     found = f"{layer.type} fails for the input {' and '.join(str(each) for each in values)}"
-    return Finding(Code.LAYER_REFUSED, found, f"{who} says: {_summarize_error(error)}")
+    fix = f"; {RESHAPE_FIX}" if any(not each.shape for each in values if each.has_batch) else ""
+    return Finding(Code.LAYER_REFUSED, found, f"{who} says: {_summarize_error(error)}{fix}")
 
 
 def _summarize_error(error: Exception) -> str:

@@ -6,7 +6,7 @@ own or a `Formula` that works over time, on a sample with padding and on the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,7 +54,30 @@ def check_padding(network: Network, samples: Mapping[str, tuple[TensorInfo, Tens
         if found is not None:
             _report(found, missing, problems)
         count += comparison.fits_shorter_samples
-        if found is not None or count == _COMPARISONS:
+        if found is not None:
+            return
+        if count == _COMPARISONS:
+            break
+    found = _find_layer_in_training(network, samples)
+    if found is not None:
+        _report(found, 1, problems, " in training")
+    _check_fields_of_other_lengths(network, samples, problems)
+
+
+def _check_fields_of_other_lengths(
+    network: Network, samples: Mapping[str, tuple[TensorInfo, Tensor]], problems: Problems
+) -> None:
+    """Report padding of one field that counts although the mask of another field leaves out its own."""
+    padded = [name for name, (value, _) in samples.items() if value.lengths and value.time_dim]
+    if len(padded) < 2 or any(each.value.lengths for each in network.outputs.values()):
+        return
+    for field in padded:
+        layer = _PaddingComparison(network, samples, 1).find_layer_that_reads(field)
+        if layer is not None:
+            found = f"{layer.type} counts padding: its output depends on what '{field}' has after a sample's end"
+            fix = f"mask it with is_step(x) of an output x that has the lengths of '{field}'"
+            is_formula = layer.type == "Formula"
+            problems.add(Code.COUNTS_PADDING, layer.path, found, fix if is_formula else suggest_padding_fix(layer.type))
             return
 
 
@@ -64,8 +87,20 @@ def _list_missing_steps(steps: int, fewest: int) -> list[int]:
     return [each for each in wanted if 0 < each <= steps - fewest]
 
 
-def _report(layer: BuiltLayer, missing: int, problems: Problems) -> None:
-    found = f"{layer.type} counts padding: its output differs if a sample is padded by {missing} steps"
+def _find_layer_in_training(network: Network, samples: Mapping[str, tuple[TensorInfo, Tensor]]) -> BuiltLayer | None:
+    """Return the first layer through which padding changes an output while the user's own layers are trained."""
+    own = [each for each in network.module.modules() if _is_own_layer(each)]
+    comparison = _PaddingComparison(network, samples, 1, own)
+    return comparison.find_layer() if own and not comparison.draws_random_numbers() else None
+
+
+def _is_own_layer(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] not in ("torch", "dlspec")
+
+
+def _report(layer: BuiltLayer, missing: int, problems: Problems, when: str = "") -> None:
+    steps = f"{missing} step" + ("s" if missing > 1 else "")
+    found = f"{layer.type} counts padding{when}: its output differs if a sample is padded by {steps}"
     problems.add(Code.COUNTS_PADDING, layer.path, found, suggest_padding_fix(layer.type))
 
 
@@ -76,10 +111,17 @@ class _PaddingComparison:
         network: The built network.
         samples: A few samples of each of the data's fields, with their layout.
         missing: By how many steps the samples with lengths are padded.
+        trained: Modules that run in training mode, beside the batch normalizations.
     """
 
-    def __init__(self, network: Network, samples: Mapping[str, tuple[TensorInfo, Tensor]], missing: int) -> None:
-        self.network, self.samples, self.missing = network, samples, missing
+    def __init__(
+        self,
+        network: Network,
+        samples: Mapping[str, tuple[TensorInfo, Tensor]],
+        missing: int,
+        trained: Sequence[nn.Module] = (),
+    ) -> None:
+        self.network, self.samples, self.missing, self.trained = network, samples, missing, trained
         self.fits_shorter_samples = True
         # An EmbeddingBag has no lengths: it leaves the token 0 out. An Embedding with `padding_idx: 0` gives it zeros.
         self.pads_with_zero = any(
@@ -88,14 +130,15 @@ class _PaddingComparison:
 
     def find_layer(self) -> BuiltLayer | None:
         """Return the first layer through which padding changes an output; None if it changes none."""
-        cut, cut_outputs = self._run(is_padded=False)
+        cut, cut_outputs = self._run(self._make_inputs(is_padded=False))
         self.fits_shorter_samples = cut is not None
         if cut is None:
             return None
-        padded, padded_outputs = self._run(is_padded=True)
+        inputs = self._make_inputs(is_padded=True)
+        padded, padded_outputs = self._run(inputs)
         if padded is None or _are_equal(padded, cut):
             return None
-        again, _ = self._run(is_padded=True)
+        again, _ = self._run(inputs)
         if again is None or not _are_equal(padded, again):
             return None  # it draws random numbers
         for layer in self.network.layers:
@@ -104,7 +147,30 @@ class _PaddingComparison:
                 return layer
         return next(iter(self.network.outputs.values())).layer
 
-    def _run(self, *, is_padded: bool) -> tuple[Any, dict[str, Any]]:
+    def draws_random_numbers(self) -> bool:
+        """Whether the network's outputs depend on the random state."""
+        found = []
+        for seed in (1, 2):
+            with preserve_random_state():
+                torch.manual_seed(seed)
+                found.append(self._run(self._make_inputs(is_padded=True))[0])
+        return not _are_equal(*found)
+
+    def find_layer_that_reads(self, field: str) -> BuiltLayer | None:
+        """Return the first layer without steps whose output depends on the padding of one field alone."""
+        inputs = self._make_inputs(is_padded=True, only=field)
+        one, outputs = self._run(inputs)
+        again, _ = self._run(inputs)
+        other, other_outputs = self._run(self._make_inputs(is_padded=True, only=field, seed=1))
+        if one is None or other is None or _are_equal(one, other) or not _are_equal(one, again):
+            return None
+        for layer in self.network.layers:
+            has_no_steps = layer.output.time_dim is None
+            if has_no_steps and not _are_equal(outputs.get(layer.name), other_outputs.get(layer.name)):
+                return layer
+        return next(iter(self.network.outputs.values())).layer
+
+    def _run(self, inputs: list[Tensor]) -> tuple[Any, dict[str, Any]]:
         """Run the network in eval mode, and return its output and those of its layers; None if that fails.
 
         Batch normalizations are in training mode, in which padding could count in the statistics of the batch.
@@ -113,16 +179,23 @@ class _PaddingComparison:
         was_training = module.training
         module.eval()
         try:
-            with torch.no_grad(), preserve_random_state(), _train_batch_norms(module):
-                return _run_recording(module, self._make_inputs(is_padded=is_padded), recorded), recorded
+            with torch.no_grad(), preserve_random_state(), _train_modules(module, self.trained):
+                return _run_recording(module, inputs, recorded), recorded
         except Exception:  # shapes that depend on the number of steps, or a layer's own code
             return None, recorded
         finally:
             module.train(was_training)
 
-    def _make_inputs(self, *, is_padded: bool) -> list[Tensor]:
+    def _make_inputs(self, *, is_padded: bool, only: str = "", seed: int = 0) -> list[Tensor]:
+        """Make the network's inputs.
+
+        Args:
+            is_padded: Whether the samples have their padding, or are cut to their real steps.
+            only: The one field whose samples have padding; '' for all.
+            seed: Seed of the padding's values.
+        """
         made: dict[str, Tensor] = {}
-        generator = torch.Generator().manual_seed(0)
+        generator, padding_generator = (torch.Generator().manual_seed(each) for each in (0, seed))
         for name, (value, samples) in self.samples.items():
             made[name] = sample = samples[torch.arange(_ROWS) % len(samples)]
             if value.lengths is None or value.time_dim is None:
@@ -132,13 +205,16 @@ class _PaddingComparison:
                     min(1, value.vocab_size - 1), value.vocab_size, sample.shape, generator=generator
                 )
                 sample = tokens.to(sample.device)
-            length = sample.shape[value.time_dim] - self.missing
+            missing = self.missing if only in ("", name) else 0
+            length = sample.shape[value.time_dim] - missing
             real = sample.narrow(value.time_dim, 0, length)
-            padding = sample.narrow(value.time_dim, length, self.missing)
+            padding = sample.narrow(value.time_dim, length, missing)
             if padding.is_floating_point():
-                padding = torch.randn(padding.shape, generator=generator).to(padding)
+                padding = torch.randn(padding.shape, generator=padding_generator).to(padding)
             elif self.pads_with_zero:
                 padding = torch.zeros_like(padding)
+            elif only and value.vocab_size:
+                padding = (padding + seed) % value.vocab_size
             made[name] = torch.cat([real, padding], dim=value.time_dim) if is_padded else real
             made[f"{value.lengths.field}_lengths"] = torch.full((_ROWS,), length, device=sample.device)
         return [made[name] for name in self.network.inputs]
@@ -151,12 +227,12 @@ def _may_normalize_folded_steps(network: Network) -> bool:
 
 
 @contextmanager
-def _train_batch_norms(module: nn.Module) -> Iterator[None]:
-    """Put the batch normalizations into training mode, and restore their running statistics afterwards."""
-    norms = [each for each in module.modules() if isinstance(each, BATCH_NORM)]
-    with preserve_buffers(each for norm in norms for each in norm.buffers()):
-        for norm in norms:
-            norm.train()
+def _train_modules(module: nn.Module, others: Sequence[nn.Module]) -> Iterator[None]:
+    """Put batch normalizations and other modules into training mode, and restore their buffers afterwards."""
+    trained = [*(each for each in module.modules() if isinstance(each, BATCH_NORM)), *others]
+    with preserve_buffers(each for one in trained for each in one.buffers()):
+        for each in trained:
+            each.training = True
         yield
 
 

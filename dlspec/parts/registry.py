@@ -12,9 +12,18 @@ from dlspec.language.problems import Problems
 if TYPE_CHECKING:  # schema imports PyTorch, which registering data sources does not need
     from dlspec.parts.schema import Schema
 
+MAX_LISTED = 40  # names that are listed whole; there are more metrics than that
 LAYER_NAMES_HELP = "use a layer of torch.nn, a layer from docs/language.md, or a block"
 
 
+# Where a spec names each kind of part.
+_PLACES = {
+    "layer": "in model.layers",
+    "loss": "in the section loss",
+    "optimizer": "in the section optimizer",
+    "scheduler": "in the section scheduler",
+    "metric": "in the section metrics",
+}
 _PLURALS = {"loss": "losses", "data set": "data sources"}
 D = TypeVar("D")
 P = TypeVar("P", bound=Callable[..., Any])
@@ -46,6 +55,7 @@ class Registry(Mapping[str, D]):
         self._described: dict[str, D] = {}
         self._unsupported = unsupported or {}
         self._suggestions = suggestions or {}
+        self._other_kinds: tuple[Registry[Any], ...] = ()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
@@ -64,6 +74,10 @@ class Registry(Mapping[str, D]):
     def classes(self) -> Iterable[type]:
         """Return the classes of all parts."""
         return self._classes.values()
+
+    def set_other_kinds(self, *registries: Registry[Any]) -> None:
+        """Set the registries whose parts are recognized where a part of this kind is expected."""
+        self._other_kinds = registries
 
     def register(self, cls: P, name: str = "") -> P:
         """Register a class under `name`, by default its own name.
@@ -123,11 +137,19 @@ class Registry(Mapping[str, D]):
             return f"did you mean '{extra}'?"
         if name in self._suggestions:
             return f"use {self._suggestions[name]}"
+        for other in self._other_kinds:
+            if name in other or name in other._unsupported:
+                place = other._unsupported.get(name) or f"write it {_PLACES[other.kind]}, not as {self._with_article()}"
+                return f"it is {other._with_article()}: {place}"
         nearest = find_closest(name, {*self, *extra_names})
         if nearest:
             return f"did you mean '{nearest}'?"
         # A few out of more than a hundred layer names would not help.
-        return LAYER_NAMES_HELP if self.kind == "layer" else suggest(name, {*self, *extra_names})
+        names = {*self, *extra_names}
+        return LAYER_NAMES_HELP if self.kind == "layer" else suggest(name, names, MAX_LISTED)
+
+    def _with_article(self) -> str:
+        return f"an {self.kind}" if self.kind[0] in "aeiou" else f"a {self.kind}"
 
     def read(
         self: Registry[Schema], part: Part, problems: Problems, *, extra_names: Iterable[str] = ()

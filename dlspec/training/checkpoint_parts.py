@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import without_dynamo
+from dlspec.network.weights.name_groups import find_patterns, format_patterns
+from dlspec.network.weights.state_comparison import compare_states
 from dlspec.optim.optimizer import restore_optimizer
 from dlspec.optim.optimizer_memory import estimate_state_bytes
 from dlspec.optim.optimizer_transfer import transfer_state
 from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.nested_state import ImmutableState
+from dlspec.training.checkpoint.stateful import StateMismatch
 from dlspec.training.checkpoint.validated_state import Count, Seconds, ValidatedState
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.runtime.randomness import get_random_state, set_random_state
@@ -34,6 +37,8 @@ LOADING_ORDER = (
     "generators",
 )  # fmt: skip
 OPTIONAL_PARTS = ("on_nan",)  # missing in checkpoints of the first versions
+
+_OTHER_CODE = "Put back the code of your own layers as it was when the checkpoint was written"
 
 log = logging.getLogger("dlspec")
 
@@ -107,6 +112,22 @@ class MonitorState:
 
 
 @dataclass(frozen=True)
+class NetworkState:
+    """A network's parameters and buffers. Before they are loaded, all that differs is found."""
+
+    network: nn.Module
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.network.state_dict()
+
+    def load_state_dict(self, state: Any, /) -> None:
+        differences = compare_states(self.network.state_dict(), state)
+        if differences:
+            raise StateMismatch(f"{differences}. {_OTHER_CODE}")
+        self.network.load_state_dict(state)
+
+
+@dataclass(frozen=True)
 class OptimizerState:
     """An optimizer's state dict with the names of its parameters, checked when it is loaded.
 
@@ -132,6 +153,7 @@ class OptimizerState:
         # Checkpoints of the first versions have no names. Then the groups are the same ones.
         saved, names = {key: each for key, each in state.items() if key != "names"}, self._list_names()
         if not self.changes.keeps_new_settings:
+            _check_names(state.get("names", names), names)
             restore_optimizer(self.optimizer, saved)
             return
         stateless = transfer_state(self.optimizer, names, saved, state.get("names", names))
@@ -146,6 +168,18 @@ class OptimizerState:
         for name, parameter in self.network.named_parameters():
             names.setdefault(parameter, name)
         return [names.get(each, "") for group in self.optimizer.param_groups for each in group["params"]]
+
+
+def _check_names(saved: Sequence[str], names: Sequence[str]) -> None:
+    """Check that a saved optimizer has updated the same parameters."""
+    former, new = [each for each in saved if each not in names], [each for each in names if each not in saved]
+    parts = [
+        f"{words} {format_patterns(find_patterns(some, others))}"
+        for words, some, others in (("no longer updates", former, names), ("updates for the first time", new, saved))
+        if some
+    ]
+    if parts:
+        raise StateMismatch(f"the optimizer {' and '.join(parts)}. {_OTHER_CODE}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch.nn import functional
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
-from dlspec.losses.criterion import Criterion, make_criterion
+from dlspec.losses.criterion import Criterion
+from dlspec.losses.criterion_setup import make_criterion
 from dlspec.parts.specs.loss_spec import read_losses
 
 ROWS = 6

@@ -71,7 +71,7 @@ def read_fix(problem: Problem) -> PrintedFix:
         return PrintedFix(Kind.CHOICE)
     if _STEPS.search(text):
         return PrintedFix(Kind.STEPS)
-    if overrides := list(_read_overrides(text)):
+    if overrides := list(read_overrides(text)):
         return _choose(overrides, Kind.OVERRIDE)
     return _read_yaml(problem, text)
 
@@ -82,7 +82,7 @@ def _choose(texts: list[str], kind: Kind) -> PrintedFix:
     return PrintedFix(kind, concrete[0]) if concrete else PrintedFix(Kind.PLACEHOLDER)
 
 
-def _read_overrides(text: str) -> Iterator[str]:
+def read_overrides(text: str) -> Iterator[str]:
     """Find the overrides in a text; those beside each other are one command line."""
     end, line = -1, ""
     for found in _OVERRIDE.finditer(text):

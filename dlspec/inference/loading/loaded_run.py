@@ -20,16 +20,15 @@ from dlspec.jobs.python_spec import DataInput, apply_changes, make_placeholder_s
 from dlspec.jobs.run_preparation import OpenedSpec, Preparation
 from dlspec.jobs.run_resuming import find_run_folder
 from dlspec.jobs.spec import Spec
-from dlspec.language.problems import Problems, raise_problems
+from dlspec.language.problems import raise_problems
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.language.sections.weights_section import WeightsSpec
-from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.limits import allow_deep_recursion
-from dlspec.losses.criterion import Criterion, make_criterion
+from dlspec.losses.criterion import Criterion
+from dlspec.losses.criterion_setup import make_criterion
 from dlspec.metrics.selection import make_metrics, select_metrics
 from dlspec.network.builder import Network
-from dlspec.network.weights.weight_loading import load_weights
+from dlspec.network.weights.weight_loading import load_saved_weights
 from dlspec.training.components import Model, TrainingData
 from dlspec.training.criterion_interface import MetricGroups
 from dlspec.training.runtime.devices import UnknownDevice, choose_device
@@ -213,9 +212,7 @@ def _finish(network: Network, parts: LoadedParts, data: Dataset, *, has_samples:
     settings, device = spec.trainer.model_copy(update=_PREDICTION_SETTINGS), choose_device(spec.trainer.device)
     # Before the weights are loaded, as it converts the network to the precision of the run.
     backend = ComputeBackend(network.module, criterion, settings, device, network.max_layer_outputs)
-    weights_problems = Problems()
-    load_weights(network.module, WeightsSpec(path=str(parts.weights_file), strict=True), weights_problems)
-    raise_problems(weights_problems, SourceMap)
+    load_saved_weights(network.module, parts.weights_file)
     network.module.eval()
     return LoadedRun(
         parts.folder, parts.weights_file, parts.metadata, spec, network, criterion, data,

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dlspec.layouts import Layout, TensorInfo
 from dlspec.parts.layers.rule import Rule
 
+RESHAPE_FIX = "insert 'Reshape: [1]' before it: its input is one number for each sample"
+
 
 def suggest_layout_fix(layer: str, rule: Rule, value: TensorInfo) -> str:
     """Suggest the simplest fix for an input with the wrong layout.

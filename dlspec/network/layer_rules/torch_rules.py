@@ -238,7 +238,12 @@ _RULES: Mapping[str, Rule] = {
         ("tokens",), constant_layout("features"), keeps_lengths=True, fill=_fill_bag_padding, check=_check_bag
     ),
     "Flatten": Rule(ALL_LAYOUTS, _find_flatten_layout, keeps_lengths=_keeps_time_dim, roles=_find_flatten_roles),
-    "Unflatten": Rule(gives=_find_unflatten_layout, keeps_lengths=_keeps_time_dim, roles=_find_unflatten_roles),
+    "Unflatten": Rule(
+        gives=_find_unflatten_layout,
+        guesses=lambda inputs, shape, settings: inputs[0].layout == "features",
+        keeps_lengths=_keeps_time_dim,
+        roles=_find_unflatten_roles,
+    ),
     "Identity": Rule(ALL_LAYOUTS, keeps_lengths=True),
     "Upsample": Rule(_CHANNELS_FIRST, changes_length=_change_length_by_repeating),
     **dict.fromkeys(("LocalResponseNorm", "ChannelShuffle"), Rule(_CHANNELS_FIRST, keeps_lengths=True)),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, KeyPath, UserError, suggest
-from dlspec.formatting import format_argument
 from dlspec.language.problems import Problems
 from dlspec.language.sections.weights_section import WeightsSpec
+from dlspec.network.weights.mismatch_report import WEIGHTS_PATH, report_mismatches
+from dlspec.network.weights.mismatch_texts import describe_mismatches
+from dlspec.network.weights.mismatches import COUNTER_SUFFIX, Mismatches, ShapeMismatch, TypeMismatch
+from dlspec.network.weights.rename_patterns import RenamePattern, rename_tensor
 from dlspec.network.weights.tensor_files import StoredTensor, list_stored_tensors
 
-WEIGHTS_PATH: KeyPath = ("weights",)
 _MAX_NAMES = 4
-# Counters of BatchNorm that old files lack; the results do not depend on them.
-_COUNTER_SUFFIX = ".num_batches_tracked"
 
 
 def load_weights(module: nn.Module, spec: WeightsSpec, problems: Problems) -> str:
@@ -40,55 +38,30 @@ def load_weights(module: nn.Module, spec: WeightsSpec, problems: Problems) -> st
     try:
         loader = WeightLoader(module, spec, list_stored_tensors(Path(spec.path).expanduser()), problems)
         values = loader.collect_values()
+        report_mismatches(loader.mismatches, spec, problems)
     except (UserError, RuntimeError) as error:  # RuntimeError: ~NAME without such a user
         problems.add(Code.FILE_UNREADABLE, (*WEIGHTS_PATH, "path"), str(error), at_value=True)
     if len(problems) > problem_count:
         return ""
-    with torch.no_grad():
-        for name, value in values.items():
-            if not loader.state[name].is_meta:  # a summary is built without values
-                loader.state[name].copy_(value)
+    loader.copy_values(values)
     return loader.format_report(values)
 
 
-@dataclass(frozen=True)
-class RenamePattern:
-    """A pattern for names in the file, and the names in the model to use instead.
+def load_saved_weights(module: nn.Module, path: Path) -> None:
+    """Load the weights that a run saved into its own network. Nothing is copied unless everything fits.
 
-    Each `*` in a replacement stands for the text that the same `*` of the pattern matched. If a replacement has
-    fewer `*` than the pattern, they stand for the pattern's last ones, so that a prefix can be dropped.
+    Raises:
+        UserError: If the file can't be read, or the network is not the one that was saved.
     """
-
-    pattern: str
-    replacements: tuple[str, ...] | None  # multiple: the tensor is split; None: it is left out
-
-    @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        parts = (fnmatch.translate(each)[len("(?s:") : -len(r")\Z")] for each in self.pattern.split("*"))
-        return re.compile("(.*?)".join(parts), re.DOTALL)
-
-    def rename(self, name: str) -> tuple[str, ...] | None:
-        """Return the new names of `name`: () where it is left out, None where the pattern does not match."""
-        # fnmatch decides in one pass; a regex with many groups would try all divisions of a name that does not match.
-        found = self._regex.fullmatch(name) if fnmatch.fnmatchcase(name, self.pattern) else None
-        if found is None or self.replacements is None:
-            return None if found is None else ()
-        return tuple(_fill_wildcards(each, found.groups()) for each in self.replacements)
-
-
-def _rename_tensor(name: str, renames: Sequence[RenamePattern]) -> tuple[int, tuple[str, ...]]:
-    """Return the index of the first rename that matches and the new names; -1 and the old name where none does."""
-    for at, each in enumerate(renames):
-        names = each.rename(name)
-        if names is not None:
-            return at, names
-    return -1, (name,)
-
-
-def _fill_wildcards(text: str, matches: Sequence[str]) -> str:
-    first, *pieces = text.split("*")
-    matches = [*matches, *[""] * len(pieces)] if len(matches) < len(pieces) else matches[len(matches) - len(pieces) :]
-    return first + "".join(word + piece for word, piece in zip(matches, pieces, strict=False))
+    loader = WeightLoader(module, WeightsSpec(path=str(path), strict=True), list_stored_tensors(path), Problems())
+    values = loader.collect_values()
+    differences = describe_mismatches(loader.mismatches)
+    if differences:
+        raise UserError(
+            f"the network is not the one whose weights '{path}' has: {'; '.join(differences)}. Put back the spec and "
+            "the code of your own layers as they were in training"
+        )
+    loader.copy_values(values)
 
 
 @dataclass(frozen=True)
@@ -130,25 +103,37 @@ class WeightLoader:
         self.used_names: set[str] = set()
         self.dropped_names: list[str] = []
         self.fresh = {name for name in self.state if any(fnmatch.fnmatchcase(name, each) for each in spec.fresh)}
+        self.mismatches = Mismatches(
+            {name: tuple(each.shape) for name, each in self.state.items()},
+            {name: each.shape for name, each in stored.items()},
+        )
 
     def collect_values(self) -> dict[str, Tensor]:
-        """Read the new values of the model's tensors by name, and report what does not fit."""
+        """Read the new values of the model's tensors by name, and collect what does not fit in `mismatches`."""
         self._check_patterns()
         pieces = self._collect_pieces()
         values = {name: self._read_value(name, each) for name, each in pieces.items() if name not in self.fresh}
         filled = {name: each for name, each in values.items() if each is not None}
-        self._report_shared_conflicts(filled, pieces)
+        self._find_conflicts(filled, pieces)
+        self.mismatches.filled = sum(not each.endswith(COUNTER_SUFFIX) for each in filled)
         if self.spec.strict or (self.stored and not pieces.keys() & self.state.keys()):  # no tensor at all fits
-            self._report_unused(pieces)
+            self._find_unused(pieces)
         if self.spec.strict:
-            self._report_missing(values)
+            self._find_missing(values)
         return filled
+
+    def copy_values(self, values: Mapping[str, Tensor]) -> None:
+        """Copy the new values into the network."""
+        with torch.no_grad():
+            for name, value in values.items():
+                if not self.state[name].is_meta:  # a summary is built without values
+                    self.state[name].copy_(value)
 
     def format_report(self, values: Mapping[str, Tensor]) -> str:
         """Make the line for the user: `weights: 320 of 322 tensors of FILE; kept their initial values: fc.bias`."""
         parts = [f"weights: {len(self.used_names)} of {len(self.stored)} tensors of {self.spec.path}"]
         unused = [name for name in self.stored if name not in self.used_names and name not in self.dropped_names]
-        own = [name for name in self._find_unfilled(values) if not name.endswith(_COUNTER_SUFFIX)]
+        own = [name for name in self._find_unfilled(values) if not name.endswith(COUNTER_SUFFIX)]
         names_by_reason = {"left out": self.dropped_names, "not used": unused, "kept their initial values": own}
         return "; ".join(
             [*parts, *(f"{words}: {_format_names(names)}" for words, names in names_by_reason.items() if names)]
@@ -192,7 +177,7 @@ class WeightLoader:
         ]
         found: list[tuple[int, str, TensorPiece]] = []
         for name, stored in self.stored.items():
-            order, names = _rename_tensor(name, renames)
+            order, names = rename_tensor(name, renames)
             if not names:
                 self.dropped_names.append(name)
             is_transposed = any(fnmatch.fnmatchcase(name, each) for each in self.spec.transpose)
@@ -219,15 +204,15 @@ class WeightLoader:
         if _drop_unit_sizes(joined_shape) != _drop_unit_sizes(own.shape) or any(
             each[1:] != shapes[0][1:] for each in shapes
         ):
-            self._report_shape(name, pieces, joined_shape)
+            files = tuple(each.name for each in pieces)
+            self.mismatches.shapes.append(ShapeMismatch(name, files, tuple(joined_shape), tuple(own.shape)))
             return None
         self.used_names |= {each.name for each in pieces}
         tensors = [each() for each in readers]
         value = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
         if value.is_floating_point() != own.is_floating_point():
             theirs, ours = (str(each.dtype).removeprefix("torch.") for each in (value, own))
-            found = f"'{pieces[0].name}' in the file is {theirs}, but the model's '{name}' is {ours}"
-            self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, at_value=True)
+            self.mismatches.types.append(TypeMismatch(name, pieces[0].name, theirs, ours))
         return value.reshape(own.shape)
 
     def _make_reader(self, piece: TensorPiece) -> Any:
@@ -253,67 +238,28 @@ class WeightLoader:
             sizes[-1] = rows - sum(sizes[:-1])  # the last part gets the rest
         return sum(sizes[:index]), sizes[index]
 
-    # ---- problems --------------------------------------------------------------------------------------------------
+    # ---- what does not fit -----------------------------------------------------------------------------------------
 
-    def _report_shape(self, name: str, pieces: Sequence[TensorPiece], shape: tuple[int, ...]) -> None:
-        names = " and ".join(f"'{each.name}'" for each in pieces)
-        own = tuple(self.state[name].shape)
-        found = f"{names} in the file has shape {shape}, but the model's '{name}' has {own}"
-        fix = f"keep the model's initial values: {format_argument('weights.fresh', [name])}"
-        if shape[::-1] == own and len(pieces) == 1:
-            fix = f"transpose it: {format_argument('weights.transpose', [pieces[0].name])}"
-        self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
-
-    def _report_shared_conflicts(
-        self, values: Mapping[str, Tensor], pieces: Mapping[str, Sequence[TensorPiece]]
-    ) -> None:
-        """Report tied or shared tensors that have different values in the file."""
+    def _find_conflicts(self, values: Mapping[str, Tensor], pieces: Mapping[str, Sequence[TensorPiece]]) -> None:
+        """Find tied or shared tensors that have different values in the file."""
         first: dict[int, str] = {}
         for name, value in values.items():
             own = self.state[name]
             other = first.setdefault(id(own), name)
             if other != name and not torch.equal(values[other].to(own.dtype), value.to(own.dtype)):
-                found = f"'{other}' and '{name}' are one tensor in the model, but differ in the file"
-                left_out = format_argument("weights.rename", {pieces[name][0].name: None})
-                fix = f"leave one out: {left_out}, or untie them in the model"
-                self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
+                self.mismatches.conflicts.append((other, name, pieces[name][0].name))
 
-    def _report_unused(self, pieces: Mapping[str, Sequence[TensorPiece]]) -> None:
-        unused = [
-            each.name if each.name == name else f"{each.name} (renamed to {name})"
-            for name, group in pieces.items()
-            if name not in self.state
-            for each in group
+    def _find_unused(self, pieces: Mapping[str, Sequence[TensorPiece]]) -> None:
+        self.mismatches.unused += [
+            (each.name, name) for name, group in pieces.items() if name not in self.state for each in group
         ]
-        if unused:
-            found = (
-                f"no name of the model matches {_format_count(unused, 'tensor')} of the file: {_format_names(unused)}"
-            )
-            fix = (
-                f"map them in weights.rename to names of the model "
-                f"({_format_names(self._find_unfilled(pieces) or list(self.state))}), or to null"
-            )
-            self.problems.add(
-                Code.WEIGHTS_MISMATCH,
-                (*WEIGHTS_PATH, "path"),
-                found,
-                f"{fix}; or set weights.strict=false",
-                at_value=True,
-            )
 
-    def _report_missing(self, values: Mapping[str, Any]) -> None:
-        missing = [
-            each
-            for each in self._find_unfilled(values)
-            if each not in self.fresh and not each.endswith(_COUNTER_SUFFIX)
-        ]
-        if missing:
-            found = (
-                f"the file has nothing for {_format_count(missing, 'tensor')} of the model: {_format_names(missing)}"
-            )
-            fresh = "" if len(missing) > _MAX_NAMES else f": {format_argument('weights.fresh', missing)}"
-            fix = f"keep the model's initial values{fresh or ' of these'}, or set weights.strict=false"
-            self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
+    def _find_missing(self, values: Mapping[str, Any]) -> None:
+        for name in self._find_unfilled(values):
+            if name.endswith(COUNTER_SUFFIX):
+                self.mismatches.missing_counters.append(name)
+            elif name not in self.fresh:
+                self.mismatches.missing.append(name)
 
     def _find_unfilled(self, values: Mapping[str, Any]) -> list[str]:
         """List the model's names that get no value, neither directly nor through a tied or shared tensor."""
@@ -329,7 +275,3 @@ def _drop_unit_sizes(shape: Sequence[int]) -> tuple[int, ...]:
 def _format_names(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_MAX_NAMES])
     return f"{shown} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else shown
-
-
-def _format_count(names: Sequence[str], what: str) -> str:
-    return f"{len(names)} {what}" + ("s" if len(names) != 1 else "")

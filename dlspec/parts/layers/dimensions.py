@@ -23,6 +23,11 @@ def layout_from_dims(value: TensorInfo, dims: Dims) -> Layout:
     return layout_after_selection(roles_from_dims(value, dims))
 
 
+def guesses_layout_from_dims(value: TensorInfo, dims: Dims) -> bool:
+    """Whether the layout of an output that consists of these dimensions is a guess: none of them is the channels."""
+    return len(dims) > 2 and "C" not in roles_from_dims(value, dims)
+
+
 def roles_from_dims(value: TensorInfo, dims: Dims) -> tuple[str, ...]:
     """Return the roles of these dimensions of the value, in this order, without the batch (the first of `dims`)."""
     before = ("N", *value.roles)
@@ -43,15 +48,29 @@ def roles_after_reshape(value: TensorInfo, shape: Sequence[int]) -> tuple[str, .
     was. If dimensions are mixed in any other way, the roles are kept if the number of dimensions is the same, and
     otherwise guessed from the shape.
     """
+    known = _match_reshaped_roles(value, shape)
+    if known is not None:
+        return known
+    is_kept = value.layout != "features" and len(shape) == len(value.shape)
+    return value.roles if is_kept and shape else roles_from_layout(guess_layout(shape), len(shape))
+
+
+def guesses_reshaped_layout(value: TensorInfo, shape: Sequence[int]) -> bool:
+    """Whether the roles after a reshape are a guess: nothing says what the dimensions of a vector mean."""
+    return len(shape) > 1 and _match_reshaped_roles(value, shape) is None
+
+
+def _match_reshaped_roles(value: TensorInfo, shape: Sequence[int]) -> tuple[str, ...] | None:
+    """Match the dimensions before and after a reshape; None where a dimension is made of parts of several ones."""
     if value.layout == "features" or not shape:
-        return roles_from_layout(guess_layout(shape), len(shape))
+        return None
     found: list[str] = []
     before, after = list(zip(value.shape, value.roles, strict=True)), list(shape)
     while before and after:
         taken, given = _pop_dims_of_equal_size(before, after)
         taken_roles = [role for _, role in taken]
         if len(taken) > 1 and len(given) > 1:
-            return value.roles if len(shape) == len(value.shape) else roles_from_layout(guess_layout(shape), len(shape))
+            return None
         found += [("C" if "C" in taken_roles else taken_roles[0])] * len(given)
     found += ["S" if "S" in found else found[-1]] * len(after)
     return tuple(found)

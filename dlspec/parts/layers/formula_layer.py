@@ -112,15 +112,8 @@ def find_former_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layo
     return layout_by_rank(inputs, shape, settings) if moves else same_layout(inputs, shape, settings)
 
 
-def guesses_layout(inputs: Inputs, shape: Shape, formula: str) -> bool:
-    """Whether a formula's layout is a guess: it moves dimensions in an unknown way, or changes their number.
-
-    Args:
-        inputs: The formula's inputs.
-        shape: The result's shape, without the batch.
-        formula: The formula.
-    """
-    settings = {"formula": formula}
+def _guesses_layout(inputs: Inputs, shape: Shape, settings: Settings) -> bool:
+    """Whether a formula's layout is a guess: it moves dimensions in an unknown way, or changes their number."""
     moves = _calls_one_of(_FORMERLY_MOVING_FUNCTIONS, settings) or len(shape) != len(main_input(inputs).shape)
     return len(shape) > 1 and moves and _find_moved_roles(inputs, shape, settings) is None
 
@@ -179,6 +172,7 @@ class Formula(ModuleWithExactBuffers):
     rule = Rule(
         takes=ALL_LAYOUTS,
         gives=_output_layout,
+        guesses=_guesses_layout,
         keeps_lengths=_keeps_lengths,
         lengths=_output_lengths,
         hides_steps=_hides_steps,

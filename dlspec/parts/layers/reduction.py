@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
 from dlspec.layouts import Layout, Lengths, roles_from_layout
-from dlspec.parts.layers.dimensions import check_dim, keeps_time, layout_from_dims, lengths_from_dims, normalize_dim
+from dlspec.parts.layers.dimensions import (
+    check_dim,
+    guesses_layout_from_dims,
+    keeps_time,
+    layout_from_dims,
+    lengths_from_dims,
+    normalize_dim,
+)
 from dlspec.parts.layers.padding import make_step_mask
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape
 
@@ -81,6 +88,7 @@ class _Reduction(nn.Module):
 
     rule = Rule(
         gives=_output_layout,
+        guesses=lambda inputs, shape, settings: guesses_layout_from_dims(inputs[0], _kept_dims(inputs, settings)),
         keeps_lengths=_keeps_lengths,
         lengths=_output_lengths,
         hides_steps=lambda inputs, shape, settings: (

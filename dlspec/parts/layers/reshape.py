@@ -11,6 +11,8 @@ from dlspec.errors import Code, Finding
 from dlspec.layouts import Lengths
 from dlspec.parts.layers.dimensions import (
     check_dim,
+    guesses_layout_from_dims,
+    guesses_reshaped_layout,
     keeps_time,
     layout_after_selection,
     layout_from_dims,
@@ -54,6 +56,7 @@ class Reshape(nn.Module):
 
     rule = Rule(
         gives=lambda inputs, shape, settings: layout_after_selection(roles_after_reshape(inputs[0], shape)),
+        guesses=lambda inputs, shape, settings: guesses_reshaped_layout(inputs[0], shape),
         check=_check_reshape,
         roles=lambda inputs, shape, settings: roles_after_reshape(inputs[0], shape),
     )
@@ -164,6 +167,7 @@ class Select(nn.Module):
 
     rule = Rule(
         gives=lambda inputs, shape, settings: layout_from_dims(inputs[0], _kept_dims(inputs, settings)),
+        guesses=lambda inputs, shape, settings: guesses_layout_from_dims(inputs[0], _kept_dims(inputs, settings)),
         keeps_lengths=_select_keeps_lengths,
         lengths=_lengths_after_select,
         hides_steps=lambda inputs, shape, settings: (

@@ -80,6 +80,17 @@ def fill_nothing(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     return {}
 
 
+def guesses_other_rank(inputs: Inputs, shape: Shape, settings: Settings) -> bool:
+    """Whether `same_layout` guesses: the output has another number of dimensions.
+
+    Args:
+        inputs: The layer's inputs.
+        shape: The output's shape, without the batch.
+        settings: The layer's settings; not used.
+    """
+    return 1 < len(shape) != len(main_input(inputs).shape)
+
+
 @dataclass(frozen=True)
 class Rule:
     """How a layer transforms layouts, shapes and lengths, and which inputs it accepts."""
@@ -88,6 +99,8 @@ class Rule:
     takes: tuple[Layout, ...] = NUMBER_LAYOUTS
     # Returns the output's layout.
     gives: LayoutFunction = same_layout
+    # Whether that layout is a guess, which a message about it has to say; None: where `same_layout` guesses.
+    guesses: Callable[[Inputs, Shape, Settings], bool] | None = None
     # Required number of dimensions of the input besides batch and channels; None for any.
     dims: int | None = None
     # True if padding does not affect the output of a sample's real steps, or the single vector per sample.
@@ -113,6 +126,20 @@ class Rule:
     takes_parameter: bool = False
     # Whether output tokens are always tokens of the input, not numbers computed from them.
     keeps_vocabulary: Callable[[Settings], bool] = lambda settings: True
+
+    def is_guess(self, inputs: Inputs, shape: Shape, settings: Settings) -> bool:
+        """Whether the output's layout is a guess.
+
+        Args:
+            inputs: The layer's inputs.
+            shape: The output's shape, without the batch.
+            settings: All its settings.
+        """
+        if self.guesses is not None:
+            return self.guesses(inputs, shape, settings)
+        if self.gives is layout_by_rank:
+            return len(shape) > 1
+        return self.gives is same_layout and guesses_other_rank(inputs, shape, settings)
 
     def refuse(self, inputs: Inputs, settings: Settings) -> Finding | None:
         """Run `check` and return what it found, or None if the inputs are fine.

@@ -13,6 +13,7 @@ from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
 from dlspec.parts.schema_derivation import SchemaOptions, derive_schema
 from dlspec.parts.setting_constraints import find_constraint
+from dlspec.parts.torch.torch_parts import LAYERS, LOSSES
 
 # Arguments of metrics that a spec can't set: they are filled in from the target, do not apply to dlspec's targets, or
 # make a metric return more than one number.
@@ -45,7 +46,9 @@ def metric_registry() -> Registry[Schema]:
         for name, each in vars(library).items()
         if inspect.isclass(each) and name not in supported
     }
-    return Registry("metric", classes, _derive_metric, unsupported=unsupported)
+    registry = Registry("metric", classes, _derive_metric, unsupported=unsupported)
+    registry.set_other_kinds(LOSSES, LAYERS)
+    return registry
 
 
 def _derive_metric(cls: type) -> Schema:

@@ -55,6 +55,10 @@ _UNSUPPORTED_LAYERS: Mapping[str, str] = {
     **dict.fromkeys(("ParameterList", "ParameterDict"), "write a Parameter for each, with a name"),
     **{f"{name}Cell": f"it needs a loop over time; use {name}" for name in ("RNN", "LSTM", "GRU")},
     "Scan": "use RNN, LSTM or GRU",
+    **dict.fromkeys(("RNNBase", "RNNCellBase"), "it is a base class; use RNN, LSTM or GRU"),
+    **dict.fromkeys(("Module", "Container"), "it is a base class; write a layer of your own with @dlspec.layer"),
+    **dict.fromkeys(("DataParallel", "DistributedDataParallel"), "a run uses one device; leave it out"),
+    "CrossMapLRN2d": "use LocalResponseNorm",
     **dict.fromkeys(
         ("MoE", "MixtureOfExperts", "SparseMoE"), "use a dense mixture, Parallel: {branches: [...], merge: Add}"
     ),
@@ -178,6 +182,10 @@ SCHEDULERS = Registry(
     _derive_scheduler,
     unsupported=_UNSUPPORTED_SCHEDULERS,
 )
+LAYERS.set_other_kinds(LOSSES, OPTIMIZERS, SCHEDULERS)
+LOSSES.set_other_kinds(LAYERS, OPTIMIZERS, SCHEDULERS)
+OPTIMIZERS.set_other_kinds(SCHEDULERS, LAYERS, LOSSES)
+SCHEDULERS.set_other_kinds(OPTIMIZERS, LAYERS, LOSSES)
 
 
 def settings_with_defaults(schema: Schema, written: Mapping[str, Any]) -> dict[str, Any]:

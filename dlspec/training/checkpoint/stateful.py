@@ -13,6 +13,10 @@ from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.checkpoint.nested_state import Tensors, flatten_state
 
 
+class StateMismatch(Exception):
+    """A saved state that belongs to something else. The text says all that differs."""
+
+
 class Stateful(Protocol):
     """An object whose state a checkpoint contains: a network, an optimizer, a schedule."""
 
@@ -62,6 +66,8 @@ def load_snapshot(snapshot: Snapshot, parts: CheckpointParts, optional: Collecti
             if name in states or name not in optional:
                 part.load_state_dict(states[name])
     except Exception as error:  # PyTorch raises many types for wrong state
+        if isinstance(error, StateMismatch):
+            raise TrainingFailed(f"the checkpoint of step {snapshot.step} does not fit this run: {error}") from None
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

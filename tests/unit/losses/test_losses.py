@@ -14,7 +14,8 @@ from torch.nn import functional
 from dlspec.data.dataset import Target
 from dlspec.data.target_scale import TargetScale
 from dlspec.language.problems import Problems
-from dlspec.losses.criterion import Criterion, make_criterion
+from dlspec.losses.criterion import Criterion
+from dlspec.losses.criterion_setup import make_criterion
 from dlspec.losses.loss_matching import choose_auto_loss
 from dlspec.network.builder import Network
 from dlspec.parts.specs.loss_spec import LossTerm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +15,11 @@ from torch import nn
 
 import dlspec
 from dlspec.errors import SpecError, UserError
+from dlspec.network.weights.name_groups import find_patterns, format_patterns
+from dlspec.network.weights.rename_patterns import RenamePattern, rename_tensor
+from dlspec.network.weights.rename_suggestions import suggest_renames
 from dlspec.network.weights.tensor_files import list_stored_tensors
-from dlspec.network.weights.weight_loading import RenamePattern
+from dlspec.network.weights.weight_loading import load_saved_weights
 from helpers.command_line import QUIET
 from helpers.weights_files import read_weights
 
@@ -174,7 +178,7 @@ def test_no_row_of_a_divided_tensor_is_lost(work: Path) -> None:
     save_file({"qkv.weight": numbers(10, 6), "qkv.bias": numbers(10)}, "a.safetensors")
     layers = [{"Parallel": {"branches": {each: [{"Linear": 3}] for each in "qkv"}}}]
     text = said(layers, path="a.safetensors", rename={"qkv.*": ["0.q.0.*", "0.k.0.*", "0.v.0.*"]})
-    assert "'qkv.weight' in the file has shape (4, 6), but the model's '0.v.0.weight' has (3, 6)" in text
+    assert "0.v.0.weight (in the file qkv.weight): (4, 6) instead of (3, 6)" in text
 
 
 def test_not_strict_takes_what_fits(work: Path) -> None:
@@ -293,3 +297,88 @@ def test_says_what_is_missing(work: Path) -> None:
     save_file({"first.weight": numbers(4, 6)}, "a.safetensors")
     text = "the file has nothing for 3 tensors of the model: first.bias, head.weight, head.bias"
     assert text in said(path="a.safetensors")
+
+
+BLOCK = {"fc.weight": (8, 8), "fc.bias": (8,), "norm.weight": (8,)}
+MODEL_SHAPES = {
+    "stem.weight": (8, 3),
+    **{f"blocks.{at}.{name}": each for at in range(3) for name, each in BLOCK.items()},
+    "head.weight": (2, 8),
+}
+
+
+@pytest.mark.parametrize(
+    "pairs, wanted",
+    [
+        ([("", "model.")], {"model.*": "*"}),
+        ([("", "_orig_mod.module.")], {"_orig_mod.module.*": "*"}),
+        ([("stem", "embed")], {"embed.*": "stem.*"}),
+        ([("blocks", "encoder.layers")], {"encoder.layers.*": "blocks.*"}),
+        ([("blocks.", "")], {"0.*": "blocks.0.*", "1.*": "blocks.1.*", "2.*": "blocks.2.*"}),
+        ([(".fc.", ".linear.")], {"blocks.*.linear.*": "blocks.*.fc.*"}),
+        ([(".fc.", "_linear.")], {}),  # blocks.0_linear may be any of the blocks
+        ([("head", "out"), ("stem", "embed")], {"embed.*": "stem.*", "out.*": "head.*"}),
+        ([("head.weight", "kernel")], {}),  # not one part of the name is the same
+    ],
+)
+def test_renames_are_suggested_where_there_is_one_way(pairs: list[tuple[str, str]], wanted: dict[str, str]) -> None:
+    names = {name: name for name in MODEL_SHAPES}
+    for old, new in pairs:
+        names = {name: each.replace(old, new) if old else new + each for name, each in names.items()}
+    unused = {names[name]: MODEL_SHAPES[name] for name in names if names[name] not in MODEL_SHAPES}
+    missing = {name: each for name, each in MODEL_SHAPES.items() if name not in names.values()}
+    used = [name for name in names.values() if name in MODEL_SHAPES]
+    renames = suggest_renames(unused, missing, used)
+    assert renames == wanted
+    patterns = [RenamePattern(each, (new,)) for each, new in renames.items()]
+    assert all(rename_tensor(names[name], patterns)[1] in ((name,), (names[name],)) for name in names)
+
+
+def test_no_rename_is_suggested_where_two_layers_fit() -> None:
+    missing = {"q.weight": (8, 8), "k.weight": (8, 8)}
+    assert suggest_renames({"0.weight": (8, 8), "1.weight": (8, 8)}, missing, []) == {}
+    assert suggest_renames({"0.weight": (8, 8), "1.weight": (8, 4)}, {**missing, "v.weight": (8, 4)}, []) == {
+        "1.*": "v.*"
+    }
+
+
+def test_square_matrices_beside_transposed_ones_are_named(work: Path) -> None:
+    layers = [{"Linear": 6, "name": "first"}, {"Linear": 3, "name": "head"}]
+    keras = {
+        "first.weight": numbers(6, 6), "first.bias": numbers(6), "head.weight": numbers(6, 3), "head.bias": numbers(3),
+    }  # fmt: skip
+    save_file(keras, "a.safetensors")
+    text = said(layers, path="a.safetensors")
+    assert "transpose it: 'weights.transpose=[head.weight]'" in text and "fit either way" in text
+    assert text.index("first.weight") > text.index("fit either way")
+    assert "fit either way" not in said(layers, path="a.safetensors", transpose=["first.weight"])
+
+
+def test_weights_of_a_run_that_belong_to_another_network_are_described(work: Path) -> None:
+    save_file(tensors(), "a.safetensors")
+    layers = [{"Linear": 5, "name": "first"}, "ReLU", {"Linear": 3, "name": "top"}]
+    network = dlspec.build({"model": {"layers": layers}}, data=DATA)
+    before = {name: each.clone() for name, each in network.state_dict().items()}
+    with pytest.raises(UserError) as caught:
+        load_saved_weights(network, Path("a.safetensors"))
+    assert str(caught.value) == (
+        "the network is not the one whose weights 'a.safetensors' has: 2 tensors of the file have other shapes than "
+        "the model's: first.bias: (4,) instead of (5,); first.weight: (4, 6) instead of (5, 6); no name of the model "
+        "matches 2 tensors of the file: head.bias, head.weight; the file has nothing for 2 tensors of the model: "
+        "top.weight, top.bias. Put back the spec and the code of your own layers as they were in training"
+    )
+    assert all(torch.equal(each, before[name]) for name, each in network.state_dict().items())
+
+
+def test_patterns_match_exactly_the_names() -> None:
+    names = [f"layers.{at}.{name}" for at in range(30) for name in ("a.weight", "a.bias", "b.weight")]
+    wanted = [name for name in names if name.startswith("layers.2") or ".b." in name]
+    others = [name for name in names if name not in wanted]
+    patterns = find_patterns(wanted, others)
+    assert sorted(name for each in patterns for name in each.names) == sorted(wanted)
+    assert not [name for name in others for each in patterns if fnmatch.fnmatchcase(name, each.pattern)]
+    assert all(fnmatch.fnmatchcase(name, each.pattern) for each in patterns for name in each.names)
+    assert format_patterns(patterns).startswith("layers.*.b.weight (19), layers.2.* (3), layers.20.* (3)")
+    many = [f"layers.{at}.weight" for at in range(0, 40, 2)]
+    assert format_patterns(find_patterns(many, ["layers.1.weight"])).endswith("layers.22.weight, 8 more in layers.*")
+    assert [each.pattern for each in find_patterns(["a[0].w", "a[0].b"], [])] == ["a[0].w", "a[0].b"]
