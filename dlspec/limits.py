@@ -29,6 +29,7 @@ DEFAULT_LIMITS: Mapping[str, int] = {
     "formula_depth": 50,  # nested brackets and operations
     "image_pixels": 100_000_000,  # of one image: a file of some kilobytes can contain any number of equal ones
     "image_bytes": 500_000_000,  # of the file of one image
+    "rank_seconds": 600,  # to wait for the other processes of torchrun: one that stands still ends all
     "formula_size": 10_000,  # list items or characters in the result of a formula
 }
 GIGABYTE = 10**9

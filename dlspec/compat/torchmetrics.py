@@ -103,6 +103,19 @@ def restore_metric(metric: Any, state: Mapping[str, Any]) -> None:
         setattr(metric, name, state[name])
 
 
+def merge_metric(metric: Any, state: Mapping[str, Any]) -> None:
+    """Add a state that `get_metric_state` returned for a metric of the same kind, as of another process."""
+    count = state.get("_update_count", 0)
+    if not count:
+        return
+    if not metric.update_called:
+        restore_metric(metric, state)
+        return
+    own = metric._update_count
+    metric.merge_state({name: each for name, each in state.items() if name != "_update_count"})
+    metric._update_count = own + count
+
+
 def get_summed_state(metric: Any) -> dict[str, Any] | None:
     """Return the state of a metric if the states of two updates add up to that of both; else None.
 

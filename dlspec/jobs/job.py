@@ -20,14 +20,21 @@ from dlspec.jobs.job_hash import compute_content_checksum
 from dlspec.jobs.resumed_settings import Changes, find_all_changes, find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path, shorten_path
-from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, PREPARE_FILE, RESULT_FILE, SPEC_FILE
+from dlspec.runs.file_names import (
+    ENVIRONMENT_FILE,
+    LOG_FILE,
+    PREPARE_FILE,
+    RESULT_FILE,
+    SPEC_FILE,
+    format_rank_log_name,
+)
 from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_json, write_yaml
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.run_status import resume_command
 from dlspec.training.callbacks.default_callbacks import make_default_callbacks
 from dlspec.training.checkpoint.checkpoint_files import DATA_CHECKSUM, Snapshot
-from dlspec.training.checkpoint_parts import estimate_checkpoint_bytes
+from dlspec.training.checkpoint_parts import UNCHANGED, estimate_checkpoint_bytes
 from dlspec.training.runtime.interruption import Interrupted, catch_signals
 from dlspec.training.trainer import Trainer
 
@@ -67,12 +74,13 @@ class Job:
 
     def run_in_folder(self, folder: Path, snapshot: Snapshot | None = None) -> JobResult:
         """Train and test as `run` does, from `snapshot` if there is one. The caller must have locked the folder."""
+        self.trainer.group.broadcast(folder)
         self._add_callbacks(folder)
         if snapshot is not None:
             prepared = self.prepared
             changes = find_resume_changes(snapshot, folder, prepared.resolved, prepared.data)
             with _log_to_folder(folder):
-                self.trainer.restore(snapshot, changes)
+                self.trainer.restore(snapshot, self.trainer.group.broadcast(changes))
         with _log_to_folder(folder), catch_signals(self.trainer.interruption):
             self._write_spec_and_environment(folder, snapshot)
             for note in self.prepared.notes:
@@ -92,6 +100,19 @@ class Job:
                 raise TrainingFailed(
                     f"the training failed: {type(error).__name__}: {reason} (see {log_name})"
                 ) from error
+
+    def take_part(self, snapshot: Snapshot | None = None) -> JobResult:
+        """Train and test as one of several processes, of which the first calls `run_in_folder`.
+
+        Only a log is written, where that process's folder is visible.
+        """
+        group = self.trainer.group
+        folder = group.broadcast(Path())
+        self._add_callbacks(folder)
+        if snapshot is not None:
+            self.trainer.restore(snapshot, group.broadcast(UNCHANGED))
+        with _log_of_rank(folder, group.rank), catch_signals(self.trainer.interruption):
+            return self.trainer.run()
 
     def _add_callbacks(self, folder: Path | None) -> None:
         settings = self.prepared.spec.trainer
@@ -159,6 +180,22 @@ def _format_folder(folder: Path) -> Path:
     With hydra.job.chdir the working directory is the run's folder.
     """
     return folder if Path.cwd().is_relative_to(folder) else shorten_path(folder)
+
+
+@contextmanager
+def _log_of_rank(folder: Path, rank: int) -> Iterator[None]:
+    """Write what another process than the first logs to its own file, if it sees the folder."""
+    if not folder.is_dir():
+        yield
+        return
+    handler, level = add_log_file(folder, format_rank_log_name(rank)), log.level
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 @contextmanager

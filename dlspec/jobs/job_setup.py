@@ -10,15 +10,19 @@ from typing import Any
 
 from dlspec.jobs.environment import get_nested_value
 from dlspec.jobs.job import Job
+from dlspec.jobs.parallel_checks import check_parallel_network, check_parallel_settings, check_ranks_agree
 from dlspec.jobs.run_preparation import OpenedSpec, Preparation, PreparedRun
 from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.progress_lines import open_status_line
 from dlspec.runs.file_names import SPEC_FILE
 from dlspec.training.components import Model, Optimization, TrainingData
+from dlspec.training.distributed import ProcessGroup, find_process_group
 from dlspec.training.health.out_of_memory import free_unused_memory
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning.batch_size_finder import find_batch_size
 from dlspec.training.tuning.settings_tuner import TUNED_SETTINGS, tune_settings
+
+_NOT_FOUND: Any = None  # of a process that gets what the first one found
 
 
 def make_job(preparation: Preparation, *, shows_progress: bool = True) -> Job:
@@ -26,37 +30,48 @@ def make_job(preparation: Preparation, *, shows_progress: bool = True) -> Job:
     if not gc.isenabled():  # a process of the command line: see dlspec.cli.main
         gc.freeze()  # before the network is built, as frozen objects are never freed
         gc.enable()
-    with open_status_line(shows_progress) as show:
-        prepared = _prepare_with_found_settings(preparation, lambda text: show(f"{text} ..."))
-    return Job(prepared, _make_trainer(prepared), shows_progress)
+    group = find_process_group()
+    with open_status_line(shows_progress and group.is_writer) as show:
+        prepared = _prepare_with_found_settings(preparation, lambda text: show(f"{text} ..."), group)
+    return Job(prepared, _make_trainer(prepared, group), shows_progress)
 
 
-def _prepare_with_found_settings(preparation: Preparation, print_status: Callable[[str], None]) -> PreparedRun:
+def _prepare_with_found_settings(
+    preparation: Preparation, print_status: Callable[[str], None], group: ProcessGroup
+) -> PreparedRun:
     """Prepare the run; first find the batch size and tune the settings, if the spec asks for that.
 
     They are tried on other networks. The run's network is then built as if the settings had been written in the spec.
+    Of several processes the first one tries them.
     """
     opened, notes = preparation.open(), list[str]()
+    check_parallel_settings(opened.spec, group)
     if opened.spec.trainer.batch_size == "auto":
-        found = find_batch_size(_make_trainer(preparation.prepare(opened=opened)))
+        found = group.broadcast(
+            find_batch_size(_make_trainer(preparation.prepare(opened=opened), ProcessGroup()))
+            if group.is_writer
+            else _NOT_FOUND
+        )
         opened = opened.with_trainer_settings({"batch_size": found.batch_size})
         notes.append(found.explanation)
         free_unused_memory()
     if opened.spec.trainer.tune:
-        opened, tuning_note = _tune_settings(preparation, opened, print_status)
+        opened, tuning_note = _tune_settings(preparation, opened, print_status, group)
         notes.append(tuning_note)
         free_unused_memory()
     prepared = preparation.prepare(opened=opened)
+    notes += check_parallel_network(prepared, group)
+    check_ranks_agree(prepared, group)
     return replace(prepared, notes=(*prepared.notes, *notes))
 
 
 def _tune_settings(
-    preparation: Preparation, opened: OpenedSpec, print_status: Callable[[str], None]
+    preparation: Preparation, opened: OpenedSpec, print_status: Callable[[str], None], group: ProcessGroup
 ) -> tuple[OpenedSpec, str]:
     def make_trainer(changes: Mapping[str, Any]) -> Trainer:
-        return _make_trainer(preparation.prepare(opened=opened.with_trainer_settings(changes)))
+        return _make_trainer(preparation.prepare(opened=opened.with_trainer_settings(changes)), ProcessGroup())
 
-    tuned = tune_settings(make_trainer, print_status)
+    tuned = group.broadcast(tune_settings(make_trainer, print_status) if group.is_writer else _NOT_FOUND)
     return opened.with_trainer_settings({**tuned.changes, "tune": False}), tuned.table
 
 
@@ -71,11 +86,11 @@ def keep_found_settings(preparation: Preparation, folder: Path) -> Preparation:
     return replace(preparation, tree={**preparation.tree, "trainer": kept})
 
 
-def _make_trainer(prepared: PreparedRun) -> Trainer:
+def _make_trainer(prepared: PreparedRun, group: ProcessGroup) -> Trainer:
     spec, network = prepared.spec, prepared.network
     model = Model(network.module, prepared.criterion, network.inputs, prepared.make_metrics)
     optimization = Optimization(prepared.optimizer, prepared.schedule, prepared.freezing)
     data = TrainingData(
         prepared.data, spec.seed, network.allows_trimming, network.fewest_steps, network.max_layer_outputs
     )
-    return Trainer(model, optimization, data, spec.trainer)
+    return Trainer(model, optimization, data, spec.trainer, group=group)

@@ -14,7 +14,7 @@ RESULT_FILE = "result.json"
 STATUS_FILE = "status.json"
 PREPARE_FILE = "prepare.json"  # what was fitted on the training rows: scales, categories, vocabularies
 ENVIRONMENT_FILE = "environment.json"
-LOG_FILE = "log.txt"
+LOG_FILE = "log.txt"  # of the others of several processes: format_rank_log_name
 LOCK_FILE = "lock"
 VERSIONS_FILE = "versions.json"  # of a sweep's job: the code and data that it was trained with
 METRICS_FILE = "metrics.jsonl"
@@ -72,6 +72,11 @@ def parse_evaluation_name(name: str) -> tuple[str, int]:
     """
     found = _EVALUATION_NAME.fullmatch(name)
     return (found[1], int(found[2] or 1)) if found else ("", 0)
+
+
+def format_rank_log_name(rank: int) -> str:
+    """Return the file name of the log of one of several processes: `log.txt` for the first, then `log.rank1.txt`."""
+    return f"log.rank{rank}.txt" if rank else LOG_FILE
 
 
 def format_checkpoint_name(step: int) -> str:

@@ -259,12 +259,12 @@ class LogFile(logging.Handler):
             self._warned = True
 
 
-def add_log_file(folder: Path) -> logging.Handler:
+def add_log_file(folder: Path, name: str = LOG_FILE) -> logging.Handler:
     """Add a handler to the root logger that writes all log messages, also those of user code, to the run's log.txt.
 
     Remove the handler from the root logger and close it at the end of the run.
     """
-    path = folder / LOG_FILE
+    path = folder / name
     is_replaced, handler = is_special_file(path), LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from dlspec.compat.torch_layers import is_batch_norm
 from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size
+from dlspec.data.batches.batch_share import BatchShare
 from dlspec.data.dataset import Split
 from dlspec.data.lazy_array import read_rows
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.components import Model, TrainingData, find_sampled_target
+from dlspec.training.distributed import ProcessGroup
 
 
 class BatchFactory:
@@ -28,18 +30,22 @@ class BatchFactory:
         settings: TrainerSpec,
         device: torch.device,
         dtype: torch.dtype | None,
+        group: ProcessGroup | None = None,
     ) -> None:
+        self._group = group or ProcessGroup()
         self._model, self._data, self._settings = model, data, settings
         self._device, self._dtype = device, dtype
 
     def make_training_batches(self) -> BatchLoader:
         """Make the batches of the training split."""
         # Batch normalization raises for a single sample, which has no variance: such a last batch joins the one before.
+        # With several processes, each needs two samples.
         has_batch_norm = any(is_batch_norm(each) for each in self._model.network.modules())
         return self._make_batches(
             self._data.dataset.train,
             self._settings.initial_batch_size,
-            min_batch_size=2 if has_batch_norm else 1,
+            min_batch_size=2 * self._group.world_size if has_batch_norm else 1,
+            share=self._group.make_share(is_even=has_batch_norm),
             sampled_classes=self._find_sampled_classes(),
             buckets=self._data.dataset.buckets,
             augmentation=self._data.dataset.augmentation,
@@ -49,11 +55,17 @@ class BatchFactory:
         name = find_sampled_target(self._data.dataset) if self._settings.sampling else None
         return None if name is None else read_rows(self._data.dataset.train.targets[name])
 
-    def make_evaluation_batches(self, split: Split) -> BatchLoader:
-        """Make the batches of a split that is only evaluated. They are larger, unless `eval_batch_size` is set."""
+    def make_evaluation_batches(self, split: Split, *, is_shared: bool = False) -> BatchLoader:
+        """Make the batches of a split that is only evaluated. They are larger, unless `eval_batch_size` is set.
+
+        Args:
+            split: the samples.
+            is_shared: whether each of several processes gets its own part of every batch.
+        """
         batch_size, max_layer_outputs = self._settings.initial_batch_size, self._data.max_layer_outputs
         chosen = choose_evaluation_batch_size(split, self._model.inputs, batch_size, self._device, max_layer_outputs)
-        return self._make_batches(split, self._settings.eval_batch_size or chosen)
+        share = self._group.make_share() if is_shared else BatchShare()
+        return self._make_batches(split, self._settings.eval_batch_size or chosen, share=share)
 
     def _make_batches(self, split: Split, batch_size: int, **options: Any) -> BatchLoader:
         criterion = self._model.criterion

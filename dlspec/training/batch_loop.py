@@ -66,10 +66,15 @@ class BatchLoop:
         if is_training:
             self.freezing.freeze_running_statistics(network)
         with torch.inference_mode(not is_training):
-            self._run_steps(batches, self.group.select_rank_samples(order), step, callbacks)
+            self._run_steps(batches, order, step, callbacks)
         results = {f"{phase}/{name}": value for name, value in self.scores.results().items()}
         self.guard.require_finite_epoch_loss(results.get(f"{phase}/loss", 0.0), self.scores, batches)
         return results
+
+    def _updates_together(self, is_training: bool) -> bool:
+        """Whether the steps add up gradients over processes, and decide together with that."""
+        has_trained = any(each.requires_grad for each in self.state.network.parameters())
+        return is_training and self.state.optimizer is not None and has_trained
 
     def _start_pass(self, phase: Phase, batches: BatchLoader) -> None:
         """Reset counters and scores, or restore them if a resumed run is in the middle of the training split."""
@@ -91,7 +96,9 @@ class BatchLoop:
         accumulate = self.settings.accumulate if is_training else 1
         max_steps = (self.settings.max_steps if is_training else None) or sys.maxsize
         listeners = find_step_listeners(callbacks)
-        for (inputs, targets), num_samples in zip(order, batches.sizes[state.batch :], strict=True):
+        is_evaluated_together = self.group.is_parallel and not self._updates_together(is_training)
+        sizes = zip(batches.sizes[state.batch :], batches.own_sizes[state.batch :], strict=True)
+        for (inputs, targets), (num_samples, num_own) in zip(order, sizes, strict=True):
             if state.step >= max_steps:
                 break
             try:
@@ -99,7 +106,10 @@ class BatchLoop:
             except NotFinite as not_finite:
                 self.guard.skip_or_fail(not_finite, batches, (inputs, targets))
             else:
-                scores.add(output, loss, targets, num_samples)
+                if num_own:  # else the batch has no samples for this process
+                    scores.add(output, loss, targets, num_own)
+            if is_evaluated_together:
+                self.group.decide_together()
             state.batch += 1
             state.samples += num_samples
             if accumulate > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,8 +26,9 @@ from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.nested_state import ImmutableState
 from dlspec.training.checkpoint.stateful import StateMismatch
 from dlspec.training.checkpoint.validated_state import Count, Seconds, ValidatedState
+from dlspec.training.distributed import ProcessGroup
 from dlspec.training.evaluation.scores import Scores
-from dlspec.training.runtime.randomness import get_random_state, set_random_state
+from dlspec.training.runtime.randomness import get_random_state, seed_generators, set_random_state
 from dlspec.training.state import EpochProgress, TrainingState
 
 # "left" (the position in the epoch) comes first, as other parts depend on it when they load. The generators come last,
@@ -250,19 +251,23 @@ class AverageState:
 class GeneratorState:
     """The state of all random generators: now, or at the end of the epoch's training split if that is finished.
 
-    In the latter case validation starts again after resuming.
+    In the latter case validation starts again after resuming. Each process has its own; all must call `state_dict`.
     """
 
     state: TrainingState
+    group: ProcessGroup = field(default_factory=ProcessGroup)
 
     def state_dict(self) -> dict[str, Any]:
-        epoch = self.state.current
-        if epoch is not None and epoch.generators:
-            return epoch.generators
-        return get_random_state(self.state.device)
+        epoch, device = self.state.current, self.state.device
+        own = epoch.generators if epoch is not None and epoch.generators else get_random_state(device)
+        first, *others = self.group.gather(own)
+        return {**first, "ranks": others} if others else first
 
     def load_state_dict(self, state: Any, /) -> None:
-        set_random_state(state, self.state.device)
+        states, rank, device = [state, *state.get("ranks", [])], self.group.rank, self.state.device
+        set_random_state(states[rank if rank < len(states) else 0], device)
+        if rank >= len(states):  # more processes than before
+            seed_generators(int(torch.randint(2**31, ())) + rank)
 
 
 @dataclass(frozen=True)

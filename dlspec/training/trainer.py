@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.optim.weight_averages import make_average
+from dlspec.optim.weight_averages import StochasticWeightAverage, make_average
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 from dlspec.training.batch_factory import BatchFactory
@@ -41,7 +41,7 @@ from dlspec.training.checkpoint_parts import (
 )
 from dlspec.training.components import Model, Optimization, TrainingData
 from dlspec.training.criterion_interface import MetricGroups
-from dlspec.training.distributed import find_process_group
+from dlspec.training.distributed import ProcessGroup, find_process_group
 from dlspec.training.evaluation.prediction_view import PredictionView
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.health.nan_checks import NotFiniteAfterUpdate
@@ -68,6 +68,7 @@ class Trainer:
         data: the dataset and how batches are made from it.
         settings: the `trainer` section.
         callbacks: called in this order.
+        group: the processes that train together; by default those that this process has joined.
 
     Raises:
         UserError: if the device or the monitored result does not exist.
@@ -80,14 +81,18 @@ class Trainer:
         data: TrainingData,
         settings: TrainerSpec,
         callbacks: Sequence[Callback] = (),
+        group: ProcessGroup | None = None,
     ) -> None:
+        self.group = group or find_process_group()
         self.model, self.optimization, self.data, self.settings = model, optimization, data, settings
         device = choose_device(settings.device)
-        self.backend = ComputeBackend(model.network, model.criterion, settings, device, data.max_layer_outputs)
+        self.backend = ComputeBackend(
+            model.network, model.criterion, settings, device, data.max_layer_outputs, self.group
+        )
         self.callbacks: Sequence[Callback] = add_required_callbacks(callbacks, settings)
         metrics = model.make_metrics(device)
-        self.scores = Scores(model.criterion, metrics, copies_outputs=self.backend.has_large_tensors)
-        self.batches = BatchFactory(model, data, settings, device, self.backend.precision.weights_dtype)
+        self.scores = Scores(model.criterion, metrics, copies_outputs=self.backend.has_large_tensors, group=self.group)
+        self.batches = BatchFactory(model, data, settings, device, self.backend.precision.weights_dtype, self.group)
         self.state = TrainingState(
             network=model.network,
             optimizer=optimization.optimizer,
@@ -100,10 +105,10 @@ class Trainer:
             view=lambda: _make_view(self.state, model, data, self.batches),
             average=make_average(model.network, settings.average, settings.epochs),
         )
-        self.guard = NanGuard(self.state, model, data, settings, self.backend.precision.wrap_forward)
-        self.steps = StepFactory(self.state, self.backend, optimization, self.guard, settings, data.seed)
+        wrap_forward = self.backend.precision.wrap_forward
+        self.guard = NanGuard(self.state, model, data, settings, wrap_forward, is_parallel=self.group.is_parallel)
+        self.steps = StepFactory(self.state, self.backend, optimization, self.guard, settings, data.seed, self.group)
         self.interruption = Interruption()
-        self.group = find_process_group()
         self._batch_loop = BatchLoop(
             self.state, self.scores, self.guard, optimization.freezing, settings, self.interruption, self.group
         )
@@ -129,9 +134,9 @@ class Trainer:
         state, settings = self.state, self.settings
         with self._close_callbacks_after():
             if not state.is_restored:
-                seed_generators(self.data.seed)
+                seed_generators(self.data.seed + self.group.rank)  # each process draws its own dropout
             train = self.batches.make_training_batches()
-            validation = self.batches.make_evaluation_batches(self.data.dataset.validation)
+            validation = self.batches.make_evaluation_batches(self.data.dataset.validation, is_shared=True)
             # Rounded up: the last update of an epoch may accumulate fewer batches.
             steps = state.count_planned_steps(-(-len(train) // settings.accumulate))
             state.planned_steps = min(steps, settings.max_steps or sys.maxsize)
@@ -155,7 +160,7 @@ class Trainer:
             if self.settings.test == "best":
                 load_best_weights(self.callbacks, self.state)
             self._call_callbacks("on_test_start")
-            batches = self.batches.make_evaluation_batches(self.data.dataset.test)
+            batches = self.batches.make_evaluation_batches(self.data.dataset.test, is_shared=True)
             step = self.steps.make_evaluation_step()
             self.state.test_results = self._batch_loop.run(
                 "test", batches, batches.iterate_in_order(), step, self.callbacks
@@ -167,8 +172,15 @@ class Trainer:
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot | None:
-        """Take a snapshot of the whole run between two steps; None if the weights are not finite."""
+        """Take a snapshot of the whole run between two steps; None if the weights are not finite.
+
+        All processes must call this. Only the first gets the snapshot.
+        """
         if not self.guard.has_finite_weights():
+            return None
+        if not self.group.is_writer:
+            for name in ("generators", "left"):  # contain a part of each process
+                self._checkpoint_parts()[name].state_dict()
             return None
         snapshot = take_snapshot(self.state.step, self._checkpoint_parts())
         self.guard.store_snapshot(snapshot)
@@ -210,7 +222,7 @@ class Trainer:
             "scaler": ScalerState(scaler) if scaler else ABSENT_PART,
             "schedule": ScheduleState(schedule, state, changes) if schedule else ABSENT_PART,
             "average": AverageState(state, changes),
-            "generators": GeneratorState(state),
+            "generators": GeneratorState(state, self.group),
             "left": EpochPosition(state, self.scores),
             "on_nan": self.guard,
             "callbacks": CallbackStates(self.callbacks, state),
@@ -254,6 +266,8 @@ class Trainer:
             if state.average:
                 inputs = (inputs for inputs, _ in train.iterate_shuffled(self.data.seed, state.epoch))
                 state.average.after_epoch(state.epoch, inputs)
+                if isinstance(state.average, StochasticWeightAverage):
+                    self.group.average_statistics(state.average.network)
             epoch.batch, epoch.samples, epoch.generators = state.batch, state.samples, get_random_state(state.device)
         timing = state.time_training(epoch)
         results = epoch.results

@@ -23,6 +23,7 @@ RUN_NAMES = (
     "prepare.json",
     "versions.json",
     "log.txt",
+    "log.rank1.txt",
     "lock",
     "metrics.jsonl",
     "timing.jsonl",

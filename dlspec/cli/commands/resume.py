@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from dlspec.cli.argument_parsing import parse_arguments
@@ -16,6 +17,7 @@ from dlspec.config.saved_run import RUN_FIX
 from dlspec.errors import UserError, replace_control_characters
 from dlspec.formatting import format_override
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
+from dlspec.jobs.ranks import join_ranks
 from dlspec.jobs.run_resuming import (
     continue_run,
     find_changes,
@@ -25,6 +27,7 @@ from dlspec.jobs.run_resuming import (
     make_resumed_job,
     refuse_changes,
 )
+from dlspec.training.distributed import ProcessGroup
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,12 +35,29 @@ def main(argv: Sequence[str]) -> int:
     if any(word.startswith("sweep=") for word in argv):
         return resume_sweep(argv)
     arguments = parse_arguments(make_spec_parser("resume"), argv)
-    folder, allowed, overrides = _parse_resume_arguments(arguments.overrides)
-    with lock_newest_checkpoint(folder) as found:
-        composed = compose_or_raise(
-            [format_override("run", str(folder)), *overrides], start_hydra(arguments.config_dir)
-        )
+    with join_ranks() as group:
+        resume_run(arguments.overrides, arguments.config_dir, group)
+    return 0
+
+
+def resume_run(words: Sequence[str], config_dir: str | None, group: ProcessGroup) -> None:
+    """Resume a run from its newest checkpoint, unless it is finished.
+
+    Args:
+        words: the run and the settings that change.
+        config_dir: a folder with config files of the user.
+        group: the processes that train together; the first one reads the checkpoint and sends it to the others.
+    """
+    folder, allowed, overrides = _parse_resume_arguments(words)
+    lock = lock_newest_checkpoint(folder) if group.is_writer else nullcontext()
+    with lock as own:
+        found = group.broadcast(own)
+        composed = compose_or_raise([format_override("run", str(folder)), *overrides], start_hydra(config_dir))
         job = make_resumed_job(make_preparation(composed), found)
+        if not group.is_writer:
+            if group.broadcast(True):
+                job.take_part(found)
+            return
         changed = find_changes(
             folder, job, found, [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
         )
@@ -45,10 +65,11 @@ def main(argv: Sequence[str]) -> int:
         if found is not None and not changed.keys() - {"trainer.progress"} and is_run_finished(folder):
             shown = replace_control_characters(str(folder))
             print(f"{shown} is finished; to train longer add trainer.epochs=N", file=sys.stderr)
-            return 0
+            group.broadcast(False)
+            return
+        group.broadcast(True)
         continue_run(job, folder, found)
     print_message(str(folder))
-    return 0
 
 
 def _parse_resume_arguments(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:

@@ -20,9 +20,11 @@ from dlspec.errors import Code, Problem, SpecError, UserError, replace_control_c
 from dlspec.formatting import COMMANDS
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.job_setup import make_job
+from dlspec.jobs.ranks import join_ranks, refuse_sweep_of_ranks
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.run_folder import check_named_run_folder, lock_new_run_folder
 from dlspec.sweeps.hydra.plugins import register
+from dlspec.training.distributed import ProcessGroup
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,11 +40,14 @@ def main(argv: Sequence[str]) -> int:
         hydra_action()
         return 0
     if arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides:
+        refuse_sweep_of_ranks()
         return sweep.run_sweep_command(hydra, _list_sweep_overrides(arguments), arguments.config_dir)
-    composed = compose_or_raise(arguments.overrides, hydra)
-    if composed.is_sweep:  # `hydra.mode` can also be set in the user's conf/config.yaml
-        return sweep.run_sweep_command(hydra, _list_sweep_overrides(arguments), arguments.config_dir)
-    train_one(hydra, composed)
+    with join_ranks() as group:
+        composed = compose_or_raise(arguments.overrides, hydra)
+        if composed.is_sweep:  # `hydra.mode` can also be set in the user's conf/config.yaml
+            refuse_sweep_of_ranks()
+            return sweep.run_sweep_command(hydra, _list_sweep_overrides(arguments), arguments.config_dir)
+        train_one(hydra, composed, group)
     return 0
 
 
@@ -94,12 +99,20 @@ def _print_shell_completions(hydra: HydraApp, overrides: list[str]) -> None:
     hydra.shell_completion(CONFIG_NAME, overrides)
 
 
-def train_one(hydra: HydraApp, composed: ComposedConfig) -> JobResult:
-    """Check, train and test one spec. The run's folder is created only after all checks have passed."""
+def train_one(hydra: HydraApp, composed: ComposedConfig, group: ProcessGroup) -> JobResult:
+    """Check, train and test one spec. The run's folder is created only after all checks have passed.
+
+    Args:
+        hydra: Hydra with dlspec's search path.
+        composed: the config.
+        group: the processes that train together; the first one makes the folder.
+    """
     run = SingleRun(hydra, composed)
-    if run.is_folder_named:
+    if run.is_folder_named and group.is_writer:
         check_named_run_folder(run.configured_folder())  # before anything that takes long
     job = make_job(make_preparation(composed))
+    if not group.is_writer:
+        return job.take_part()
     run.start_callbacks()
     configured = run.configured_folder()
     job.check_disk_space(configured if os.path.lexists(configured) else configured.parent)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.batches.batch_completion import BatchCompletion, BatchDraws, LazyBatches
+from dlspec.data.batches.batch_share import BatchShare, select_rows
 from dlspec.data.batches.prefetching import Batch, Tensors, prefetch
 from dlspec.data.batches.sample_order import make_balanced_order, sort_into_buckets
 from dlspec.data.batches.sequence_lengths import PaddingTrim, change_lengths
@@ -50,6 +51,7 @@ class BatchPlan:
     sampled_classes: Tensor | None = None  # class of each sample, to draw equally many of each in an epoch
     buckets: bool = False  # whether shuffled batches consist of samples of similar length
     augmentation: Augmentation | None = None  # changes shuffled batches at random
+    share: BatchShare = field(default_factory=BatchShare)  # the samples of each batch that this process takes
 
 
 class BatchLoader:
@@ -79,6 +81,11 @@ class BatchLoader:
         )
         self.sizes = compute_batch_sizes(len(split), plan.batch_size, plan.min_batch_size)[: plan.limit]
         self.samples = sum(self.sizes)
+        # For each batch, the number of samples of each process, in order of their ranks.
+        self.sizes_by_rank = [plan.share.divide(each, plan.batch_size) for each in self.sizes]
+        self.own_sizes = [each[plan.share.rank] for each in self.sizes_by_rank]
+        self._own_rows = None if plan.share.is_whole else plan.share.find_rows(self.sizes, plan.batch_size)
+        self._is_augmented = plan.augmentation is not None
         self._input_count = len(inputs)
         self._split_size = len(split)
         self._device, self._storage_device, self._workers = device, storage_device, workers
@@ -93,6 +100,8 @@ class BatchLoader:
     def iterate_shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch in a random order that depends only on the seed and the epoch.
 
+        Of several processes, each yields its own samples of every batch. Batches are augmented before they are divided.
+
         Args:
             seed: seed of the run
             epoch: number of the epoch
@@ -101,12 +110,24 @@ class BatchLoader:
         Returns:
             An iterator over the batches.
         """
-        order = self.shuffle_samples(seed, epoch)
-        rows = torch.split(order.to(self._storage_device), self.sizes)
-        pieces = zip(rows[start:], self._trim_tensors(order, start), strict=False)
+        order, sizes = self.shuffle_samples(seed, epoch), self.sizes
+        if self._own_rows is not None and not self._is_augmented:
+            order, sizes = select_rows(order, self._own_rows)
+        rows = torch.split(order.to(self._storage_device), sizes)
+        pieces = zip(rows[start:], self._trim_tensors(order, sizes, start), strict=False)
         batches = self._run_tasks(partial(_gather_rows, tensors, batch) for batch, tensors in pieces)
         draws = BatchDraws(seed, epoch, start)
-        return self._completion.complete(batches, _split_rows(order, self.sizes, start), draws)
+        completed = self._completion.complete(batches, _split_rows(order, sizes, start), draws)
+        return self._select_own_samples(completed, start) if self._own_rows and self._is_augmented else completed
+
+    def _select_own_samples(self, batches: Iterator[Batch], start: int) -> Iterator[Batch]:
+        """Yield this process's samples of whole batches."""
+        firsts = list(accumulate(self.sizes, initial=0))
+        for (inputs, targets), rows, first in zip(
+            batches, (self._own_rows or [])[start:], firsts[start:], strict=False
+        ):
+            own = slice(rows.start - first, rows.stop - first)
+            yield tuple(each[own] for each in inputs), tuple(each[own] for each in targets)
 
     def shuffle_samples(self, seed: int, epoch: int) -> Tensor:
         """Return the indices of the samples of one epoch in the order of `iterate_shuffled`, on the CPU."""
@@ -131,16 +152,21 @@ class BatchLoader:
         return (targets for _, targets in self._target_completion.complete((((), each) for each in parts), rows))
 
     def iterate_in_order(self) -> Iterator[Batch]:
-        """Yield every batch in the order of the split, as views without copying."""
-        return self._completion.complete(self._slice_in_order(), _split_rows(None, self.sizes))
+        """Yield every batch in the order of the split, as views without copying; of several processes its own part."""
+        order, sizes = None, self.sizes
+        if self._own_rows is not None:
+            order, sizes = select_rows(torch.arange(self.samples), self._own_rows)
+        return self._completion.complete(self._slice_in_order(), _split_rows(order, sizes))
 
     def _slice_in_order(self) -> Iterator[Batch]:
-        if not self._trims and not self._workers:
+        if not self._trims and not self._workers and self._own_rows is None:
             parts = zip(*(torch.split(each[: self.samples], self.sizes) for each in self.tensors), strict=True)
             return ((tensors[: self._input_count], tensors[self._input_count :]) for tensors in parts)
-        order = torch.arange(self.samples)
-        pieces = zip(self.sizes, accumulate(self.sizes), self._trim_tensors(order), strict=False)
-        return self._run_tasks(partial(_slice_rows, tensors, end - size, end) for size, end, tensors in pieces)
+        ends = accumulate(self.sizes)
+        rows = self._own_rows or [slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True)]
+        order, sizes = select_rows(torch.arange(self.samples), rows)
+        pieces = zip(rows, self._trim_tensors(order, sizes), strict=False)
+        return self._run_tasks(partial(_slice_rows, tensors, each) for each, tensors in pieces)
 
     def _run_tasks(self, tasks: Iterable[Callable[[], Tensors]]) -> Iterator[Batch]:
         inputs = self._input_count
@@ -158,23 +184,23 @@ class BatchLoader:
         batches = self._run_tasks([partial(_gather_rows, tuple(tensors), order.to(self._storage_device))])
         return next(self._completion.complete(batches, [order]))
 
-    def _trim_tensors(self, order: Tensor, start: int = 0) -> Iterator[Tensors]:
+    def _trim_tensors(self, order: Tensor, sizes: Sequence[int], start: int = 0) -> Iterator[Tensors]:
         """Yield, for each batch from `start` on, the whole split's tensors cut to the longest sample of that batch."""
         if not self._trims:
             return repeat(self.tensors)
         # Computed on the host for the whole epoch, from a copy of the lengths, so that no step waits for the device.
-        longest = {index: self._count_steps(order, *cut) for index, cut in self._trims.items()}
+        longest = {index: self._count_steps(order, sizes, *cut) for index, cut in self._trims.items()}
         return (
             tuple(
                 tensor.narrow(self._trims[index][1].dim, 0, longest[index][batch]) if index in longest else tensor
                 for index, tensor in enumerate(self.tensors)
             )
-            for batch in range(start, len(self.sizes))
+            for batch in range(start, len(sizes))
         )
 
-    def _count_steps(self, order: Tensor, lengths: Tensor, trim: PaddingTrim) -> list[int]:
+    def _count_steps(self, order: Tensor, sizes: Sequence[int], lengths: Tensor, trim: PaddingTrim) -> list[int]:
         """Count the steps of a tensor that each batch keeps."""
-        return [self._count_kept_steps(longest, trim) for longest in _find_longest(lengths[order], self.sizes)]
+        return [self._count_kept_steps(longest, trim) for longest in _find_longest(lengths[order], sizes)]
 
     def _count_kept_steps(self, longest_length: int, trim: PaddingTrim) -> int:
         """Count the steps of a tensor that a batch keeps if its longest sample has `longest_length` steps."""
@@ -191,8 +217,8 @@ def _split_rows(order: Tensor | None, sizes: Sequence[int], start: int = 0) -> I
     yield from torch.split(order, list(sizes))[start:]
 
 
-def _slice_rows(tensors: Tensors, start: int, end: int) -> Tensors:
-    return tuple([each[start:end] for each in tensors])
+def _slice_rows(tensors: Tensors, rows: slice) -> Tensors:
+    return tuple([each[rows] for each in tensors])
 
 
 def move_to_device(tensor: Tensor, device: torch.device) -> Tensor:

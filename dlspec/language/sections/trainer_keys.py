@@ -8,4 +8,4 @@ OUTPUT_KEYS = frozenset(
     "progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes keep_checkpoints".split()
 )
 # How a machine computes the result. Another number of threads may change the last bits.
-MACHINE_KEYS = frozenset("threads allocator num_workers activation_checkpointing".split())
+MACHINE_KEYS = frozenset("threads allocator num_workers activation_checkpointing parallel".split())

@@ -52,6 +52,9 @@ class TrainerSpec(BaseModel):
         None, ge=1, description="samples per batch in validation and test; null: chosen automatically"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = Field(
+        "auto", description="how processes started by torchrun train together; auto: ddp if there are several"
+    )
     precision: Literal[64, 32, 16, "tf32", "bf16"] = Field(
         32,
         description="bits per number; tf32: faster, less exact matrix products; bf16, 16: automatic mixed precision",

@@ -20,6 +20,7 @@ from dlspec.runs.job_state import JobState
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import delete_old_checkpoints, write_checkpoint
 from dlspec.training.checkpoint.tensor_file import write_tensors
+from dlspec.training.distributed import ProcessGroup
 from dlspec.training.state import TrainingState
 
 MIN_SECONDS_BETWEEN_WRITES = 5.0
@@ -80,6 +81,8 @@ class CheckpointSaver(BestWeightsCallback):
         minutes: save a checkpoint every this many minutes; None for never.
         seconds: minimum time between checkpoints after epochs, as an epoch of a small network takes less time than
             writing a file.
+        group: the processes that train together. The first one has this callback and decides when to save; the others
+            have a `CheckpointParticipant`.
     """
 
     def __init__(
@@ -91,8 +94,9 @@ class CheckpointSaver(BestWeightsCallback):
         steps: int | None = None,
         minutes: float | None = None,
         seconds: float = MIN_SECONDS_BETWEEN_WRITES,
+        group: ProcessGroup | None = None,
     ) -> None:
-        self.folder = folder
+        self.folder, self._group = folder, group or ProcessGroup()
         self._metadata = dict(metadata or {})
         self._max_kept, self._steps_between_saves = keep, steps
         self._seconds_between_saves, self._min_seconds_after_epoch = (minutes or math.inf) * 60, seconds
@@ -127,20 +131,32 @@ class CheckpointSaver(BestWeightsCallback):
         except OSError as error:
             raise TrainingFailed(f"can't write in {self.folder}: {error.strerror or error}") from None
         self._next_save_time = time.monotonic() + self._seconds_between_saves
+        self._group.wants_to_save = lambda: self._wants_to_save(state)
 
     def on_step_end(self, state: TrainingState) -> None:
         self._writer.raise_error()
-        if state.phase == "test" or not state.is_update_complete or state.step == self._last_saved[0]:
+        if state.phase == "test" or not state.is_update_complete:
             return
-        is_save_step = self._steps_between_saves is not None and state.step % self._steps_between_saves == 0
-        if is_save_step or self._next_save_time < time.monotonic():
+        if self._group.decisions.saves if self._group.is_parallel else self._is_due(state, state.step):
             self._start_saving(state)
+
+    def _wants_to_save(self, state: TrainingState) -> bool:
+        """Whether a checkpoint is to be saved after the step that several processes compute now."""
+        return not self._writer.is_busy and self._is_due(state, state.step + (state.phase == "train"))
+
+    def _is_due(self, state: TrainingState, step: int) -> bool:
+        """Whether a checkpoint within an epoch is to be saved after a step."""
+        if state.phase == "test" or step == self._last_saved[0]:
+            return False
+        is_save_step = self._steps_between_saves is not None and step % self._steps_between_saves == 0
+        return is_save_step or self._next_save_time < time.monotonic()
 
     def on_epoch_end(self, state: TrainingState) -> None:
         if state.monitor.is_best:
             self._best, self._best_position = copy_weights(state.evaluated_network), _describe_position(state)
             self._has_new_best = True
-        if self._next_save_time_after_epoch < time.monotonic():
+        is_due = self._next_save_time_after_epoch < time.monotonic() and not self._writer.is_busy
+        if self._group.broadcast(is_due):
             self._start_saving(state)
 
     def on_train_end(self, state: TrainingState) -> None:
@@ -155,7 +171,7 @@ class CheckpointSaver(BestWeightsCallback):
         """Save the current state of the run, and wait until it is written."""
         self._writer.wait()
         self._writer.raise_error()
-        if self._last_saved != (state.step, True) or not state.is_between_epochs:
+        if self._group.broadcast(self._last_saved != (state.step, True) or not state.is_between_epochs):
             self._start_saving(state)
         self._writer.run_and_wait(self._make_best_weights_write())
 
@@ -206,6 +222,28 @@ class CheckpointSaver(BestWeightsCallback):
         self._writer.run_and_wait(self._make_best_weights_write())
         if state.status is JobState.INTERRUPTED and state.phase != "test" and state.history:
             self._write_last_weights(state)
+
+
+class CheckpointParticipant(Callback):
+    """Takes part in the checkpoints that the first process saves, which contain a state of each process."""
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self._group = group
+
+    def on_step_end(self, state: TrainingState) -> None:
+        if state.phase != "test" and state.is_update_complete and self._group.decisions.saves:
+            state.snapshot()
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        if self._group.broadcast(False):
+            state.snapshot()
+
+    def on_train_end(self, state: TrainingState) -> None:
+        self.on_epoch_end(state)
+
+    def on_interrupt(self, state: TrainingState) -> None:
+        if state.phase != "test":
+            self.on_epoch_end(state)
 
 
 class BackgroundWriter:

@@ -8,12 +8,12 @@ from pathlib import Path
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
-from dlspec.training.callbacks.checkpoints import CheckpointSaver
+from dlspec.training.callbacks.checkpoints import CheckpointParticipant, CheckpointSaver
 from dlspec.training.callbacks.curves import Curves
 from dlspec.training.callbacks.log_files import MetricsFile, ResultFile, TensorBoard, TextLog, TimingFile
 from dlspec.training.callbacks.prediction_plots import PredictionPlots
 from dlspec.training.callbacks.status_file import StatusFile
-from dlspec.training.distributed import find_process_group
+from dlspec.training.distributed import ProcessGroup, find_process_group
 
 
 def make_default_callbacks(
@@ -31,7 +31,8 @@ def make_default_callbacks(
     Returns:
         The callbacks, in the order in which they must be called.
     """
-    is_writer = find_process_group().is_writer
+    group = find_process_group()
+    is_writer = group.is_writer
     callbacks: list[Callback] = []
     if settings.patience is not None:
         callbacks.append(EarlyStopping(settings.patience))
@@ -39,12 +40,16 @@ def make_default_callbacks(
         from dlspec.training.callbacks.progress import Progress
 
         callbacks.append(Progress(settings.progress))
-    if folder is None or not is_writer:
+    if folder is None:
         return callbacks
-    return [*callbacks, *_make_file_callbacks(settings, folder, metadata)]
+    if not is_writer:
+        return [*callbacks, CheckpointParticipant(group)] if settings.checkpoints else callbacks
+    return [*callbacks, *_make_file_callbacks(settings, folder, metadata, group)]
 
 
-def _make_file_callbacks(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None) -> list[Callback]:
+def _make_file_callbacks(
+    settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None, group: ProcessGroup
+) -> list[Callback]:
     callbacks: list[Callback] = [TextLog(), MetricsFile(folder), TimingFile(folder)]
     if settings.checkpoints:
         callbacks.append(
@@ -54,6 +59,7 @@ def _make_file_callbacks(settings: TrainerSpec, folder: Path, metadata: Mapping[
                 keep=settings.keep_checkpoints,
                 steps=settings.checkpoint_steps,
                 minutes=settings.checkpoint_minutes,
+                group=group,
             )
         )
     if settings.tensorboard:

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.compat.torchmetrics import get_metric_state, restore_metric
+from dlspec.compat.torchmetrics import get_metric_state, merge_metric, restore_metric
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets
+from dlspec.training.distributed import ProcessGroup
 from dlspec.training.evaluation.tensor_arena import TensorArena
 
 # Metrics are updated when the buffered steps reach one of these limits.
@@ -45,13 +46,23 @@ class Scores:
         metrics: metrics by name for each target that the criterion predicts.
         copies_outputs: copy losses, outputs and targets to a `TensorArena`, so that the memory of a step can be freed
             as a whole.
+        group: the processes that evaluate together: results are those of the samples of all of them.
     """
 
-    def __init__(self, criterion: CriterionProtocol, metrics: MetricGroups, *, copies_outputs: bool = False) -> None:
-        self._criterion = criterion
+    def __init__(
+        self,
+        criterion: CriterionProtocol,
+        metrics: MetricGroups,
+        *,
+        copies_outputs: bool = False,
+        group: ProcessGroup | None = None,
+    ) -> None:
+        self._criterion, self._group = criterion, group or ProcessGroup()
         self._arena = TensorArena() if copies_outputs else None
         self._metrics = metrics
         self._metrics_by_name = {name: each for group in metrics for name, each in group.items()}
+        for metric in self._metrics_by_name.values():
+            self._group.prepare_metric(metric)
         self._undefined_metrics: set[str] = set()  # that were reported
         self.loss_names = ("loss", *(f"loss_{name}" for name in criterion.term_names))
         self.reset()
@@ -74,7 +85,16 @@ class Scores:
             metric.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that was added so far, for a checkpoint in the middle of a pass."""
+        """Return everything that was added so far, for a checkpoint in the middle of a pass.
+
+        The state of the first process contains those of the others.
+        """
+        if not self._group.is_parallel:
+            return self._get_own_state()
+        first, *others = self._group.gather(map_tensors(Tensor.cpu, self._get_own_state()))
+        return {**first, "ranks": others}
+
+    def _get_own_state(self) -> dict[str, Any]:
         return {
             "sizes": list(self._batch_sizes),
             "pieces": torch.cat(self._loss_chunks) if self._loss_chunks else None,
@@ -88,9 +108,33 @@ class Scores:
 
     @torch.inference_mode()
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Continue a pass from the state that `state_dict` returned."""
+        """Continue a pass from the state that `state_dict` returned, with any number of processes."""
         self.reset()
-        state = map_tensors(lambda each: each.to(device), state)
+        states = [{key: each for key, each in state.items() if key != "ranks"}, *state.get("ranks", [])]
+        own, *others = states[self._group.rank :: self._group.world_size] or [None]
+        if own is not None:
+            self._load_own_state(map_tensors(lambda each: each.to(device), own))
+        for other in others:  # of processes that no longer exist
+            self._add_state(map_tensors(lambda each: each.to(device), other))
+
+    def _add_state(self, state: Mapping[str, Any]) -> None:
+        """Add the state of another process."""
+        mine = self._get_own_state()
+        chunks, losses, weights, steps = self._loss_chunks, self._losses, self._weights, self._buffered_steps
+        self._load_own_state(state)
+        sizes, others = [*mine["sizes"], *self._batch_sizes], self._loss_chunks + [each[None] for each in self._losses]
+        self._batch_sizes, self._loss_chunks, self._losses = (
+            sizes,
+            [*chunks, *(each[None] for each in losses), *others],
+            [],
+        )
+        self._weights, self._buffered_steps = weights + self._weights, steps + self._buffered_steps
+        self._num_buffered_rows += mine["rows"]
+        self._num_buffered_numbers += mine["numbers"]
+        for name, metric in self._metrics_by_name.items():
+            merge_metric(metric, mine["metrics"][name])
+
+    def _load_own_state(self, state: Mapping[str, Any]) -> None:
         self._batch_sizes, self._num_buffered_rows, self._num_buffered_numbers = (
             list(state["sizes"]),
             state["rows"],
@@ -145,9 +189,11 @@ class Scores:
     @torch.inference_mode()
     def results(self) -> dict[str, float]:
         """Compute the mean loss and the metrics by name; empty if no step was added. This waits for the device."""
+        self._flush()
+        if self._group.is_parallel:
+            self._gather_losses()
         if not self._batch_sizes:
             return {}
-        self._flush()
         metrics = {
             name: compute_metric(metric, partial(self._report_undefined_metric, name))
             for name, metric in self._metrics_by_name.items()
@@ -156,6 +202,13 @@ class Scores:
         columns = all_losses.T.tolist() if all_losses.dim() > 1 else [all_losses.tolist()]
         means = self._average_weighted(columns) if self._weights else self._average_over_samples(columns)
         return dict(zip(self.loss_names, means, strict=True)) | metrics
+
+    def _gather_losses(self) -> None:
+        """Replace the losses of this process by those of all processes. No step can be added after that."""
+        states = self._group.gather((self._batch_sizes, *map_tensors(Tensor.cpu, (self._loss_chunks, self._weights))))
+        self._batch_sizes, self._loss_chunks, self._weights = (
+            [each for part in column for each in part] for column in zip(*states, strict=True)
+        )
 
     def _report_undefined_metric(self, name: str, error: ValueError) -> None:
         if name not in self._undefined_metrics:

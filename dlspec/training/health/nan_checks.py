@@ -33,6 +33,13 @@ class NotFiniteGradient(NotFinite):
         super().__init__("loss is finite, but a gradient is not,")
 
 
+class NotFiniteElsewhere(NotFinite):
+    """The loss of another process is not finite. That process finds out why."""
+
+    def __init__(self) -> None:
+        super().__init__("loss of another rank is not finite")
+
+
 class NotFiniteAfterUpdate(Exception):
     """The loss of an earlier batch was not finite, and the weights have been updated since."""
 

@@ -21,6 +21,7 @@ from dlspec.training.health.nan_checks import (
     LossCheck,
     NotFinite,
     NotFiniteAfterUpdate,
+    NotFiniteElsewhere,
     Step,
     are_all_finite,
     check_after_update,
@@ -48,17 +49,25 @@ class NanGuard:
         data: the splits, their seed and their batches.
         settings: the `trainer` section.
         make_forward: wraps a `forward` so that it computes in the run's precision.
+        is_parallel: whether several processes train together, which must find a bad loss in the same step.
     """
 
     def __init__(
-        self, state: TrainingState, model: Model, data: TrainingData, settings: TrainerSpec, make_forward: ForwardMaker
+        self,
+        state: TrainingState,
+        model: Model,
+        data: TrainingData,
+        settings: TrainerSpec,
+        make_forward: ForwardMaker,
+        *,
+        is_parallel: bool = False,
     ) -> None:
         self._state, self._data, self._settings = state, data, settings
         self._cause_finder = NanCauseFinder(state, model, data, make_forward)
         self.policy = NAN_POLICIES[settings.on_nan](state.network, state.optimizer, state.average)
         reads_loss_before_update = state.device.type == "cpu" and settings.compile != "step"
         self.always_checks_before_update = (
-            reads_loss_before_update or self.policy.is_strict or settings.debug is not None
+            reads_loss_before_update or self.policy.is_strict or settings.debug is not None or is_parallel
         )
         self._newest_snapshot: Snapshot | None = None
         self._recheck_until = -1  # check every loss until training reaches this step again; -1 for never
@@ -97,10 +106,14 @@ class NanGuard:
         """
         policy = self.policy
         if not policy.can_continue(self._state):
+            if isinstance(error, NotFiniteElsewhere):
+                raise TrainingFailed(str(error))
             cause = self._cause_finder.find(error, batches, batch)
             raise TrainingFailed(f"{cause.found}; {policy.failure_reason or cause.fix}")
         if policy.reports_next:
-            log.warning("%s; %s", self._cause_finder.find(error, batches, batch).found, policy.recover())
+            is_elsewhere = isinstance(error, NotFiniteElsewhere)
+            found = str(error) if is_elsewhere else self._cause_finder.find(error, batches, batch).found
+            log.warning("%s; %s", found, policy.recover())
         else:
             policy.recover()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from dlspec.errors import UserError, shorten_middle
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import KERNEL_SETTINGS
 from dlspec.training.criterion_interface import CriterionProtocol
+from dlspec.training.distributed import ProcessGroup
 from dlspec.training.health.nan_checks import LossCheck
 from dlspec.training.health.nan_guard import NanGuard
 from dlspec.training.runtime.determinism import deterministic_algorithms
@@ -46,6 +48,7 @@ class ComputeBackend:
         settings: the `trainer` section.
         device: where to compute.
         max_layer_outputs: the largest number of values that a layer outputs for one sample.
+        group: the processes that train together.
 
     Raises:
         UserError: the device does not support a setting.
@@ -58,7 +61,9 @@ class ComputeBackend:
         settings: TrainerSpec,
         device: torch.device,
         max_layer_outputs: int = 0,
+        group: ProcessGroup | None = None,
     ) -> None:
+        self._group = group or ProcessGroup()
         self.network, self.criterion, self.settings, self.device = network, criterion, settings, device
         self.precision = Precision(settings.precision, device)
         self.scaler = self.precision.make_scaler()
@@ -162,8 +167,9 @@ class ComputeBackend:
         forward, parameters = self._training_forward(), list(self.network.parameters())
         scaled_update = None if self.scaler is None or optimizer is None else ScaledUpdate(self.scaler, optimizer)
         gradients = GradientComputation(
-            forward, self.criterion, parameters, self.clipping, check_loss, scaled_update, is_strict
-        )
+            forward, self.criterion, parameters, self.clipping, check_loss, scaled_update, is_strict,
+            partial(self._group.add_up_gradients, network=self.network) if self._group.is_parallel else None,
+        )  # fmt: skip
         return make_training_step(gradients, optimizer, after_update, accumulation)
 
     def _training_forward(self) -> Callable[..., Any]:
@@ -172,7 +178,8 @@ class ComputeBackend:
             if self.settings.compile == "model":
                 from dlspec.training.step.compiled_step import compile_forward
 
-                self._forward = compile_forward(self._forward, self.settings.initial_batch_size)
+                own_batch_size = -(-self.settings.initial_batch_size // self._group.world_size)
+                self._forward = compile_forward(self._forward, own_batch_size)
         return self._forward
 
     def _checkpointed_forward(self) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.components import Optimization
+from dlspec.training.distributed import ProcessGroup
 from dlspec.training.health.nan_guard import NanGuard
 from dlspec.training.state import TrainingState
 from dlspec.training.step.compute_backend import ComputeBackend
@@ -28,17 +29,20 @@ class StepFactory:
     guard: NanGuard
     settings: TrainerSpec
     seed: int  # of the order of the batches
+    group: ProcessGroup = field(default_factory=ProcessGroup)
 
     def make_training_step(self, batches: BatchLoader) -> Step:
         """Make the step that trains on one batch of the state's epoch; `batches` are those of the training split."""
         state, accumulate = self.state, self.settings.accumulate
         accumulation = None
-        if accumulate > 1:
+        if accumulate > 1 or self.group.is_parallel:
             sample_weights = self._compute_sample_weights(batches)
             if sample_weights is not None:
                 order = batches.shuffle_samples(self.seed, state.epoch)
                 sample_weights = sample_weights[order.to(sample_weights.device)]
-            batch_weights = compute_batch_weights(batches.sizes, accumulate, sample_weights)
+            ranks = self.group.world_size
+            sizes = [size for by_rank in batches.sizes_by_rank for size in by_rank]
+            batch_weights = compute_batch_weights(sizes, accumulate, sample_weights, ranks)[self.group.rank :: ranks]
             accumulation = GradientAccumulation(batch_weights, lambda: state.batch)
         return self.backend.make_training_step(
             self.optimization.optimizer, self._count_step_and_update_schedule, self.guard, accumulation

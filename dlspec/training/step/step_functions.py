@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import make_step_function
-from dlspec.data.batches.tensor_tree import map_tensors
+from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.optim.optimizer import needs_closure
 from dlspec.training.criterion_interface import CriterionProtocol, Targets, total_loss
-from dlspec.training.health.nan_checks import LossCheck, NotFinite, require_finite_gradients
+from dlspec.training.health.nan_checks import LossCheck, NotFinite, NotFiniteElsewhere, require_finite_gradients
 from dlspec.training.step.precision import ScaledUpdate
 
 Inputs = tuple[Tensor, ...]
 # Processes one batch: from (inputs, targets) to (detached output, detached loss as the criterion returns it).
 Step = Callable[[Inputs, Targets], tuple[Any, Tensor]]
+
+
+class JointGradients(Protocol):
+    """Adds up the gradients of all processes."""
+
+    def __call__(self, parameters: Sequence[nn.Parameter], *, is_bad: bool) -> bool:
+        """Add them up in place; return whether `is_bad`, a loss that is not finite, is true in any process."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class TermWeights:
 
 @dataclass(frozen=True)
 class BatchWeight:
-    """A batch's part in an accumulated update."""
+    """A batch's part in an update that combines several, of one process or of several processes."""
 
     weight: float  # of its gradient if samples count equally; the weights of an update add up to 1
     is_first: bool  # of the update's batches
@@ -61,23 +68,26 @@ class BatchWeight:
 
 
 def compute_batch_weights(
-    sizes: Sequence[int], accumulate: int, sample_weights: Tensor | None = None
+    sizes: Sequence[int], accumulate: int, sample_weights: Tensor | None = None, world_size: int = 1
 ) -> list[BatchWeight]:
     """Compute each batch's weight in its update, so that the update equals that of one large batch.
 
     The remaining batches at the epoch's end form a smaller update.
 
     Args:
-        sizes: the number of samples in each batch of the epoch.
+        sizes: the number of samples in each batch of the epoch; with several processes, of each process's part of each
+            batch, one after the other.
         accumulate: the number of batches of an update.
         sample_weights: how much each sample counts in each loss term, (N, terms), in the epoch's order; None if all
             count equally.
+        world_size: the number of processes.
     """
-    updates = [sizes[start : start + accumulate] for start in range(0, len(sizes), accumulate)]
-    terms = [None] * len(sizes) if sample_weights is None else _sum_weights(sizes, accumulate, sample_weights)
+    parts = accumulate * world_size
+    updates = [sizes[start : start + parts] for start in range(0, len(sizes), parts)]
+    terms = [None] * len(sizes) if sample_weights is None else _sum_weights(sizes, parts, sample_weights)
     positions = [(update, position) for update in updates for position in range(len(update))]
     return [
-        BatchWeight(update[position] / sum(update), position == 0, position == len(update) - 1, each)
+        BatchWeight(update[position] / sum(update), position < world_size, position >= len(update) - world_size, each)
         for (update, position), each in zip(positions, terms, strict=True)
     ]
 
@@ -105,6 +115,8 @@ class GradientComputation:
     scaled_update: ScaledUpdate | None = None  # for float16
     # Raise `NotFinite` for gradients that are not finite, too. Not for float16: its update skips them already.
     is_strict: bool = False
+    # Adds up the gradients of all processes, and raises `NotFinite` for a loss of any process; None for a single one.
+    joint_gradients: JointGradients | None = None
 
     def __call__(self, inputs: Inputs, targets: Targets, *, is_first: bool = True) -> tuple[Any, Tensor]:
         self.clear_gradients()
@@ -131,18 +143,39 @@ class GradientComputation:
         if batch_weight.is_first:
             self.clear_gradients()
         output = self.forward(*inputs)
-        if batch_weight.terms is None:
-            loss = self.criterion(output, targets)
-            total = total_loss(loss)
-            self.check_loss(total)
-            part = total * batch_weight.weight
+        part, checked, loss = self._weigh_loss(output, targets, batch_weight)
+        if self.joint_gradients is None:
+            self.check_loss(checked)
+            self._backward(part)
         else:
-            part, loss = self.criterion.accumulate(output, targets, batch_weight.terms.batch, batch_weight.terms.update)
-            self.check_loss(part)  # not the mean: it is nan for a batch that has only ignored classes
-        self._backward(part)
+            self._backward_together(part, checked, self.joint_gradients, is_last=batch_weight.is_last)
         if batch_weight.is_last:
             self._finish_gradients(is_strict=self.is_strict)
         return output, loss
+
+    def _weigh_loss(self, output: Any, targets: Targets, batch_weight: BatchWeight) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a batch's part in the loss of its update, the number to check, and its own loss."""
+        if not batch_weight.weight:  # a process without samples: its gradients are 0
+            part = torch.stack([each.sum() for each in iterate_tensors(output) if each.requires_grad]).sum() * 0
+            return part, part, part.detach()
+        if batch_weight.terms is None:
+            loss = self.criterion(output, targets)
+            total = total_loss(loss)
+            return total * batch_weight.weight, total, loss
+        part, loss = self.criterion.accumulate(output, targets, batch_weight.terms.batch, batch_weight.terms.update)
+        return part, part, loss  # not the mean: it is nan for a batch that has only ignored classes
+
+    def _backward_together(self, part: Tensor, checked: Tensor, join: JointGradients, *, is_last: bool) -> None:
+        """Compute the gradients, and add up those of all processes. A process whose loss is bad still takes part."""
+        error: NotFinite | None = None
+        try:
+            self.check_loss(checked)
+            self._backward(part)
+        except NotFinite as not_finite:
+            error = not_finite
+        is_bad = join(self.parameters if is_last else (), is_bad=error is not None)
+        if is_bad:
+            raise error or NotFiniteElsewhere
 
     def _backward(self, total: Tensor) -> None:
         scaled_loss = total if self.scaled_update is None else self.scaled_update.scaler.scale(total)

@@ -285,6 +285,7 @@ TRAINER_CHANGES: dict[str, tuple[Any, Callable[[Rows, Rows], bool]]] = {
     "accumulate": (3, lambda rows, straight: list_steps(rows) == [3, 6, 7, 8]),
     "eval_batch_size": (30, equals_up_to_rounding),
     "device": ("cpu", equals),
+    "parallel": ("none", equals),
     "precision": (64, equals_up_to_rounding),
     "threads": (1, equals_up_to_rounding),
     "allocator": ("keep", equals),

@@ -1,0 +1,61 @@
+"""Processes that train together: the weights and results are those of one process that accumulates their batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from helpers.command_line import QUIET, run_in_this_process
+from helpers.rank_runs import train_together
+
+SHORT = (*QUIET, "trainer.progress=none", "trainer.test=last")
+TEXTS = "text,label\n" + "\n".join(
+    f"{' '.join(f'word{(row * k) % 11}' for k in range(1 + row % 9))},{'abc'[row % 3]}" for row in range(90)
+)
+CHARACTERS = "".join(chr(97 + (number * number) % 23) for number in range(4000))
+# Words of a run; the batch size and the number of batches follow.
+RUNS: dict[str, tuple[str, ...]] = {
+    "mlp": ("model=mlp", "data=digits", "trainer.epochs=2", "trainer.clip_grad_norm=0.5", "trainer.average=EMA"),
+    "cnn": ("model=cnn", "data=digits", "trainer.epochs=1", "model.params.channels=4"),
+    "text_lstm": ("model=text_lstm", "data=text_csv", "data.path=texts.csv", "trainer.epochs=2",
+                  "loss=CrossEntropyLoss", "loss.weight=[1,3,0.5]", "model.params.hidden_size=8"),
+    "gpt_small": ("model=gpt_small", "data=text", "data.path=text.txt", "data.length=16", "model.params.length=16",
+                  "model.params.width=16", "model.params.depth=2", "trainer.epochs=1"),
+}  # fmt: skip
+LIMITS = {"mlp": 9, "cnn": 5, "text_lstm": None, "gpt_small": None}  # batches of an epoch; None: to the odd last one
+
+
+def list_words(name: str, parts: int) -> list[str]:
+    """The words of a run whose batches are cut into a number of parts."""
+    limit = LIMITS[name]
+    limits = [] if limit is None else [f"trainer.limit_batches={limit * parts}"]
+    accumulate = [f"trainer.accumulate={parts}"] if parts > 1 else []
+    return [*SHORT, *RUNS[name], f"trainer.batch_size={16 // parts}", f"trainer.eval_batch_size={64 // parts}",
+            *limits, *accumulate]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("ranks")
+    (work / "texts.csv").write_text(TEXTS)
+    (work / "text.txt").write_text(CHARACTERS)
+    train_together(work, 2, {name: list_words(name, 1) for name in RUNS})
+    return work
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_ranks_equal_accumulated_batches(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    done = run_in_this_process(*list_words(name, 2), f"hydra.run.dir={name}_alone")
+    assert done.code == 0, done.err
+    assert (folder / name / "metrics.jsonl").read_text() == (folder / f"{name}_alone/metrics.jsonl").read_text()
+    for file in ("last", "best"):
+        two, one = (load_file(folder / each / f"checkpoints/{file}.safetensors") for each in (name, f"{name}_alone"))
+        assert two.keys() == one.keys()
+        assert [key for key, each in two.items() if not each.equal(one[key])] == []
+    two, one = (json.loads((folder / each / "result.json").read_text()) for each in (name, f"{name}_alone"))
+    assert two["test"] == one["test"]
