@@ -17,6 +17,7 @@ from dlspec.errors import TrainingFailed, UserError
 from dlspec.formatting import first_line, format_bytes
 from dlspec.jobs.environment import collect_environment, find_package_version, merge_resumed_environment
 from dlspec.jobs.job_hash import compute_content_checksum
+from dlspec.jobs.ranks import describe_launch
 from dlspec.jobs.resumed_settings import Changes, find_all_changes, find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path, shorten_path
@@ -163,7 +164,7 @@ class Job:
         write_json(folder / PREPARE_FILE, self.saved_preparation)
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
-            {"seed": self.prepared.spec.seed, **collect_environment()},
+            {"seed": self.prepared.spec.seed, **collect_environment(), **describe_launch(self.trainer.group)},
         )
         now["threads"] = self.prepared.spec.trainer.threads or now["threads"]
         write_json(

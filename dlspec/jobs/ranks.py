@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from dlspec.config.saved_run import find_latest_run
 from dlspec.errors import UserError, replace_in_lines
 from dlspec.formatting import first_line
 from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INTERRUPTED, message_and_exit_code
+from dlspec.runs.file_access import is_regular_file
+from dlspec.runs.file_names import ENVIRONMENT_FILE, SPEC_FILE
+from dlspec.runs.io import read_json_object
 from dlspec.training.distributed import ProcessGroup, count_started_processes, register_process_group
 
 if TYPE_CHECKING:
@@ -21,6 +28,40 @@ def refuse_sweep_of_ranks() -> None:
     if count_started_processes() > 1:
         fix = "leave out torchrun (sweep.jobs=N trains N jobs at a time), or -m"
         raise UserError(f"a sweep (-m) can't run under torchrun, which starts processes for one run: {fix}")
+
+
+def describe_launch(group: ProcessGroup) -> dict[str, Any]:
+    """Describe the processes of a run for environment.json; empty for a single one."""
+    return {"processes": group.world_size, "torchrun": _identify_launch()} if group.is_parallel else {}
+
+
+def find_restarted_run(folder: Path, *, is_named: bool) -> Path | None:
+    """Find the run that torchrun restarts after a failure (`--max-restarts`); None for a first start.
+
+    Args:
+        folder: The folder that the config names.
+        is_named: Whether the user named it; else the run is below runs/.
+    """
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return None
+    if is_named and is_regular_file(folder / SPEC_FILE):
+        found = folder
+    else:
+        try:
+            found = find_latest_run(*([folder.parent] if is_named else []))
+        except UserError:
+            return None
+    environment = read_json_object(found / ENVIRONMENT_FILE) or {}
+    resumed = environment.get("resumed")
+    entries = [environment, *(resumed if isinstance(resumed, list) else [])]
+    launches = [each.get("torchrun") for each in entries if isinstance(each, dict)]
+    return found if _identify_launch() in launches else None
+
+
+def _identify_launch() -> str:
+    """Return what all attempts of one torchrun share."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return f"{socket.gethostname()} {os.getppid()}" if name in ("", "none") else name
 
 
 @contextmanager

@@ -11,16 +11,17 @@ from typing import Any
 
 from dlspec.cli.argument_parsing import FlagParser, parse_arguments
 from dlspec.cli.commands import sweep
+from dlspec.cli.commands.resume import resume_run
 from dlspec.cli.console_output import print_message
 from dlspec.compat.hydra import HydraApp, make_flags_parser
 from dlspec.config.composition import CONFIG_NAME, ComposedConfig, start_hydra
 from dlspec.config.hydra_run import SingleRun, unwrap_job_return
 from dlspec.config.overrides import command_line_location
 from dlspec.errors import Code, Problem, SpecError, UserError, replace_control_characters
-from dlspec.formatting import COMMANDS
+from dlspec.formatting import COMMANDS, format_override
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.job_setup import make_job
-from dlspec.jobs.ranks import join_ranks, refuse_sweep_of_ranks
+from dlspec.jobs.ranks import find_restarted_run, join_ranks, refuse_sweep_of_ranks
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.run_folder import check_named_run_folder, lock_new_run_folder
 from dlspec.sweeps.hydra.plugins import register
@@ -47,7 +48,12 @@ def main(argv: Sequence[str]) -> int:
         if composed.is_sweep:  # `hydra.mode` can also be set in the user's conf/config.yaml
             refuse_sweep_of_ranks()
             return sweep.run_sweep_command(hydra, _list_sweep_overrides(arguments), arguments.config_dir)
-        train_one(hydra, composed, group)
+        run = SingleRun(hydra, composed)
+        restarted = group.broadcast(find_restarted_run(run.configured_folder(), is_named=run.is_folder_named))
+        if restarted is not None:
+            resume_run([format_override("run", str(restarted))], arguments.config_dir, group)
+        else:
+            train_one(run, composed, group)
     return 0
 
 
@@ -99,15 +105,14 @@ def _print_shell_completions(hydra: HydraApp, overrides: list[str]) -> None:
     hydra.shell_completion(CONFIG_NAME, overrides)
 
 
-def train_one(hydra: HydraApp, composed: ComposedConfig, group: ProcessGroup) -> JobResult:
+def train_one(run: SingleRun, composed: ComposedConfig, group: ProcessGroup) -> JobResult:
     """Check, train and test one spec. The run's folder is created only after all checks have passed.
 
     Args:
-        hydra: Hydra with dlspec's search path.
+        run: runs it in Hydra's way.
         composed: the config.
         group: the processes that train together; the first one makes the folder.
     """
-    run = SingleRun(hydra, composed)
     if run.is_folder_named and group.is_writer:
         check_named_run_folder(run.configured_folder())  # before anything that takes long
     job = make_job(make_preparation(composed))
