@@ -46,15 +46,16 @@ def _train_all(file: str) -> None:
     register()
     with join_ranks() as group:
         for name, words in json.loads(Path(file).read_text()).items():
+            before = (getattr(group, "calls", 0), getattr(group, "bytes_sent", 0))
             job = make_job(make_preparation(compose_or_raise(words, start_hydra(None))))
             if group.is_writer:
                 Path(name).mkdir()
                 job.run(Path(name))
             else:
                 job.take_part()
-            calls, sent, steps = getattr(group, "calls", 0), getattr(group, "bytes_sent", 0), job.trainer.state.step
+            calls, sent = getattr(group, "calls", 0) - before[0], getattr(group, "bytes_sent", 0) - before[1]
             if group.is_writer:
-                Path(name, "calls.json").write_text(json.dumps([calls, sent, steps]))
+                Path(name, "calls.json").write_text(json.dumps([calls, sent]))
 
 
 if __name__ == "__main__":

@@ -25,16 +25,18 @@ RUNS: dict[str, tuple[str, ...]] = {
     "gpt_small": ("model=gpt_small", "data=text", "data.path=text.txt", "data.length=16", "model.params.length=16",
                   "model.params.width=16", "model.params.depth=2", "trainer.epochs=1"),
 }  # fmt: skip
-LIMITS = {"mlp": 9, "cnn": 5, "text_lstm": None, "gpt_small": None}  # batches of an epoch; None: to the odd last one
+RUNS["seven samples"] = ("model=linear", "data=breast_cancer", "data.limit=7", "trainer.epochs=2",
+                         "metrics=[Accuracy,AUROC,F1Score]")  # fmt: skip
+LIMITS = {"mlp": 9, "cnn": 5}  # batches of an epoch; else all to the odd last one
+EVALUATION_SIZES = {"seven samples": 4}
 
 
 def list_words(name: str, parts: int) -> list[str]:
     """The words of a run whose batches are cut into a number of parts."""
-    limit = LIMITS[name]
-    limits = [] if limit is None else [f"trainer.limit_batches={limit * parts}"]
+    limits = [f"trainer.limit_batches={LIMITS[name] * parts}"] if name in LIMITS else []
     accumulate = [f"trainer.accumulate={parts}"] if parts > 1 else []
-    return [*SHORT, *RUNS[name], f"trainer.batch_size={16 // parts}", f"trainer.eval_batch_size={64 // parts}",
-            *limits, *accumulate]  # fmt: skip
+    return [*SHORT, *RUNS[name], f"trainer.batch_size={16 // parts}", *limits, *accumulate,
+            f"trainer.eval_batch_size={EVALUATION_SIZES.get(name, 64) // parts}"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +60,17 @@ def test_two_ranks_equal_accumulated_batches(name: str, folder: Path, monkeypatc
         assert [key for key, each in two.items() if not each.equal(one[key])] == []
     two, one = (json.loads((folder / each / "result.json").read_text()) for each in (name, f"{name}_alone"))
     assert two["test"] == one["test"]
+
+
+def test_a_step_makes_one_call_with_all_gradients(folder: Path) -> None:
+    tensors = load_file(folder / "mlp/checkpoints/last.safetensors").values()
+    calls, sent = json.loads((folder / "mlp/calls.json").read_text())
+    steps, flags, evaluations = 2 * 9, 5, 2 * 3 + 6  # 3 batches of validation in each epoch, 6 of the test
+    assert calls == steps + evaluations
+    assert sent == 4 * (steps * (sum(each.numel() + 1 for each in tensors) + flags) + evaluations * flags)
+
+
+def test_the_other_process_writes_only_a_log(folder: Path) -> None:
+    assert "computing on cpu" in (folder / "mlp/log.rank1.txt").read_text()
+    environment = json.loads((folder / "mlp/environment.json").read_text())
+    assert environment["processes"] == 2

@@ -1,0 +1,193 @@
+"""Processes of torchrun that fail, are killed, stand still or differ: all end, and resuming goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dlspec.runs.io import read_json_lines
+from helpers.command_line import QUIET, make_environment
+from helpers.rank_runs import TORCHRUN, run_ranks
+
+pytestmark = pytest.mark.soak
+RUN = (*QUIET, "data=digits", "model=failing", "trainer.progress=none", "trainer.batch_size=32", "trainer.test=last",
+       "trainer.checkpoint_steps=3", "trainer.epochs=6", "optimizer=SGD", "optimizer.lr=0.01", "imports=[failing_layer]")  # fmt: skip
+MODEL = """
+layers:
+  - Flatten
+  - Linear: 64
+  - ReLU
+  - Failing
+  - Dropout: 0.2
+  - Linear: 10
+"""
+LAYER = '''
+"""A layer that does in one process, at one step, what a variable says: RANK STEP ACTION."""
+import os, signal
+import torch
+from torch import nn
+import dlspec
+
+@dlspec.layer
+class Failing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        rank, step, self.action = os.environ.get("FAIL", "-1 0 none").split()
+        is_first_start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        self.left = int(step) if rank == os.environ.get("RANK") and is_first_start else -1
+
+    def forward(self, value):
+        if self.training and torch.is_grad_enabled():
+            self.left -= 1
+            if self.left == 0:
+                return self.fail(value)
+        return value
+
+    def fail(self, value):
+        if self.action == "raise":
+            raise RuntimeError("something of the layer is wrong")
+        if self.action == "memory":
+            raise MemoryError
+        if self.action == "nan":
+            return value * float("nan")
+        os.kill(os.getpid(), getattr(signal, self.action))
+        return value
+'''
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path) -> None:
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/failing.yaml").write_text(MODEL)
+    (tmp_path / "failing_layer.py").write_text(LAYER)
+
+
+def train(work: Path, folder: str, fail: str = "", *, flags: Sequence[str] = (), seconds: int = 60) -> str:
+    variables = {"FAIL": fail} if fail else {}
+    done = run_ranks(work, 2, *RUN, f"hydra.run.dir={folder}", flags=flags, DLSPEC_MAX_RANK_SECONDS=str(seconds),
+                     **variables)  # fmt: skip
+    assert bool(done.returncode) == (bool(fail) and not flags), done.stderr
+    return done.stderr
+
+
+def resume(work: Path, folder: str, world_size: int) -> None:
+    done = run_ranks(work, world_size, "resume", f"run={folder}")
+    assert done.returncode == 0, done.stderr
+
+
+def list_rank_lines(text: str) -> list[str]:
+    return [each for each in text.splitlines() if re.match(r"rank \d", each)]
+
+
+def equals(work: Path, folder: str, other: str) -> bool:
+    files = [load_file(work / each / "checkpoints/last.safetensors") for each in (folder, other)]
+    metrics = [(work / each / "metrics.jsonl").read_text() for each in (folder, other)]
+    return metrics[0] == metrics[1] and all(each.equal(files[1][key]) for key, each in files[0].items())
+
+
+@pytest.mark.parametrize(
+    ("fail", "lines"),
+    [
+        ("1 20 raise", ["rank 1: the training failed: RuntimeError: something of the layer is wrong"]),
+        ("0 20 raise", ["rank 0: the training failed: RuntimeError: something of the layer is wrong"]),
+        ("1 20 memory", ["rank 1: out of memory on cpu in training, epoch 1, with batch size 32"]),
+        ("1 20 nan", ["rank 1: train/loss became nan in epoch 1 at step 20"]),
+        ("1 20 SIGKILL", ["rank 1 was killed; the other processes stop"]),
+        ("0 20 SIGKILL", ["rank 0 was killed; the other processes stop"]),
+        ("1 20 SIGSTOP", ["rank 0 lost the connection to the other processes"]),
+    ],
+)  # fmt: skip
+def test_one_process_fails(fail: str, lines: list[str], tmp_path: Path) -> None:
+    text = train(tmp_path, "run", fail, seconds=5)
+    found = list_rank_lines(text)
+    assert len(found) == len(lines), text
+    assert all(one.startswith(other) for one, other in zip(found, lines, strict=True)), text
+    train(tmp_path, "straight")
+    resume(tmp_path, "run", 2)
+    assert equals(tmp_path, "run", "straight")
+
+
+@pytest.mark.parametrize("fail", ["1 50 SIGKILL", "0 50 SIGKILL", "1 50 raise"])
+def test_torchrun_restarts_a_run(fail: str, tmp_path: Path) -> None:
+    train(tmp_path, "straight")
+    text = train(tmp_path, "run", fail, flags=["--max-restarts", "2"])
+    assert "resuming run from step" in text
+    assert equals(tmp_path, "run", "straight")
+
+
+def test_a_signal_to_one_process_saves_all(tmp_path: Path) -> None:
+    text = train(tmp_path, "run", "1 31 SIGTERM")
+    assert text.count("interrupted by SIGTERM; to resume") == 1
+    assert (tmp_path / "run/checkpoints/step-000000031.safetensors").exists()
+    train(tmp_path, "straight")
+    resume(tmp_path, "run", 2)
+    assert equals(tmp_path, "run", "straight")
+
+
+def test_another_spec_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "failing_layer.py").write_text(LAYER.replace("import os, signal", """import os, signal
+import dlspec.jobs.parallel_checks as checks
+if os.environ.get("RANK") == "1":
+    checks.find_package_version = lambda name: "0.0.1"
+"""))  # fmt: skip
+    done = run_ranks(tmp_path, 2, *RUN, "hydra.run.dir=run")
+    assert done.returncode
+    assert done.stderr.count("all processes need the same files, versions and settings") == 1
+    assert "rank 1 has dlspec 0.0.1, and rank 0 has" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def kill_when_saved(work: Path, folder: str, words: Sequence[str], chance: random.Random) -> None:
+    """Start a run, and kill one of its processes or all at some moment after its next checkpoint."""
+    before = set((work / folder / "checkpoints").glob("step-*"))
+    process = subprocess.Popen(
+        [*TORCHRUN, "2", "-m", "dlspec", *words], cwd=work, env=make_environment(), stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    while process.poll() is None and not set((work / folder / "checkpoints").glob("step-*")) - before:
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0, 0.3))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2, "the run is too short"
+    for child in children if chance.random() < 0.5 else [chance.choice(children)]:
+        os.kill(int(child), signal.SIGKILL)
+    process.wait(60)
+
+
+def test_ten_kills(tmp_path: Path) -> None:
+    chance, words = random.Random(7), [*RUN, "hydra.run.dir=killed", "trainer.epochs=60", "trainer.keep_checkpoints=9"]
+    done = run_ranks(tmp_path, 2, *words, "hydra.run.dir=straight")
+    assert done.returncode == 0, done.stderr
+    for _ in range(10):
+        kill_when_saved(tmp_path, "killed", words, chance)
+        words = ["resume", "run=killed"]
+    for world_size in (1, 3):
+        shutil.copytree(tmp_path / "killed", tmp_path / f"with{world_size}")
+        resume(tmp_path, f"with{world_size}", world_size)
+    resume(tmp_path, "killed", 2)
+    assert equals(tmp_path, "killed", "straight")
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_resuming_with_another_number_of_processes(world_size: int, tmp_path: Path) -> None:
+    (tmp_path / "conf/model/failing.yaml").write_text(MODEL.replace("  - Dropout: 0.2\n", ""))
+    train(tmp_path, "straight")
+    train(tmp_path, "run", "1 31 SIGTERM")
+    resume(tmp_path, "run", world_size)
+    rows, others = (read_json_lines(tmp_path / each / "metrics.jsonl") for each in ("run", "straight"))
+    for row, other in zip(rows, others, strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+    files = [load_file(tmp_path / each / "checkpoints/last.safetensors") for each in ("run", "straight")]
+    for key, each in files[0].items():
+        torch.testing.assert_close(each, files[1][key], rtol=1e-6, atol=1e-6)
