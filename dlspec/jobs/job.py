@@ -87,20 +87,22 @@ class Job:
             for note in self.prepared.notes:
                 log.info(note)
             try:
-                return self.trainer.run()
+                return self._train(folder / LOG_FILE)
             except Interrupted as error:
                 log.info(error)
                 raise Interrupted(error.number, f"; to resume: {resume_command(_format_folder(folder))}") from None
-            except Exception as error:
-                log.debug("the run failed\n%s", traceback.format_exc())
-                if isinstance(error, UserError | TrainingFailed) or getattr(error, "filename", None) is not None:
-                    raise
-                # An error of PyTorch: out of memory, or a layer that does not accept a batch of one sample.
-                reason = first_line(error)
-                log_name = format_file_path(folder / LOG_FILE)
-                raise TrainingFailed(
-                    f"the training failed: {type(error).__name__}: {reason} (see {log_name})"
-                ) from error
+
+    def _train(self, log_file: Path) -> JobResult:
+        """Train and test, and turn an error of PyTorch into TrainingFailed with a line that names the log file."""
+        try:
+            return self.trainer.run()
+        except Exception as error:
+            log.debug("the run failed\n%s", traceback.format_exc())
+            if isinstance(error, UserError | TrainingFailed) or getattr(error, "filename", None) is not None:
+                raise
+            # An error of PyTorch: out of memory, or a layer that does not accept a batch of one sample.
+            reason, log_name = first_line(error), format_file_path(log_file)
+            raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {log_name})") from error
 
     def take_part(self, snapshot: Snapshot | None = None) -> JobResult:
         """Train and test as one of several processes, of which the first calls `run_in_folder`.
@@ -113,7 +115,7 @@ class Job:
         if snapshot is not None:
             self.trainer.restore(snapshot, group.broadcast(UNCHANGED))
         with _log_of_rank(folder, group.rank), catch_signals(self.trainer.interruption):
-            return self.trainer.run()
+            return self._train(folder / format_rank_log_name(group.rank))
 
     def _add_callbacks(self, folder: Path | None) -> None:
         settings = self.prepared.spec.trainer
