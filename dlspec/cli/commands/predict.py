@@ -91,7 +91,7 @@ def _predict_split(model: Predictor, split: SplitName, options: AnswerOptions, o
     rows = open_own_data(model.run).select(split, model.run.data)
     if options.keep and rows.table is None:
         raise UserError("keep has no effect on this split, as the run's data are not a table; leave it out")
-    return _write_answers(model, iterate_split_chunks(rows, model.chunk_rows), options, output)
+    return _write_answers(model, iterate_split_chunks(rows, model.chunks.max_rows), options, output)
 
 
 def _predict_files(
@@ -107,10 +107,12 @@ def _predict_files(
         output: the file to write
     """
     fitted = model.run.require_preparation()
-    settings = make_input_settings(model.run.spec.data, fitted, arguments.data, keep=model.needs_all_columns(options))
+    settings = make_input_settings(
+        model.run.spec.data, fitted, arguments.data, keep=model.chunks.needs_all_columns(options)
+    )
     inputs = find_inputs(source, settings)
     check_output(output, [Path(each) for each in inputs.files])
-    chunks = iterate_row_chunks(inputs, settings, model.chunk_rows)
+    chunks = iterate_row_chunks(inputs, settings, model.chunks.max_rows)
     return _write_answers(model, chunks, options, output, read_generation_options(arguments))
 
 
@@ -132,7 +134,7 @@ def _write_answers(
     """
     progress = PredictionProgress(str(model.run.device))
     with open_prediction_file(output) as writer:
-        for answers in model.predict_chunks(progress.watch(chunks), options, generation):
+        for answers in model.chunks.predict(progress.watch(chunks), options, generation):
             writer.write(answers.columns, answers.problems)
             progress.add(answers)
             if writer.is_closed:

@@ -89,7 +89,7 @@ def load(name: str) -> Predictor:
 def test_saved_runs_predict_as_training_did(name: str, runs: dict[str, PredictedRun], here: Path) -> None:
     predictor = load(name)
     assert not predictor.run.has_samples
-    found = [batch.values for batch in predictor.batches.iterate_batches(runs[name].data.test)]
+    found = [batch.values for batch in predictor.chunks.batches.iterate_batches(runs[name].data.test)]
     for one, expected in zip(found, runs[name].batches, strict=True):
         assert all(torch.equal(one[each], expected[each]) for each in expected)
 
@@ -172,7 +172,7 @@ def test_ignored_pixels_count_nowhere(name: str, runs: dict[str, PredictedRun], 
     truth = read_rows(split.targets["mask"])
     known = truth >= 0
     assert 0 < (~known).sum() < known.sum()
-    predicted = torch.cat([batch.values["mask"] for batch in predictor.batches.iterate_batches(split)])
+    predicted = torch.cat([batch.values["mask"] for batch in predictor.chunks.batches.iterate_batches(split)])
     if name == "masks":  # the probability of the second class
         loss = binary_cross_entropy(predicted[known], truth[known].float())
         right = ((predicted > 0.5) == truth)[known]
