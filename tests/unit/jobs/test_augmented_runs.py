@@ -103,6 +103,7 @@ def test_a_sweep_over_augmentations(work: Path, dlspec: Callable[..., CommandRes
     assert found == [None, ["RandomErasing"]]
 
 
+@pytest.mark.soak
 def test_a_run_is_the_same_for_every_number_of_workers(work: Path, dlspec: Callable[..., CommandResult]) -> None:
     for workers in (0, 2):
         words = (f"trainer.num_workers={workers}", f"hydra.run.dir=workers{workers}", "trainer.precision=bf16")
