@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from zoo import ROOT, command
 
 from helpers.command_line import QUICK
@@ -28,6 +29,7 @@ BESIDE = {
     "data/text": ["model=text_lstm", "model.layers.lstm.LSTM.output=sequence", "data.limit=50"],
     "data/text_csv": ["model=text_lstm", "data.path=texts.csv"],
     "data/files": ["model=text_lstm", 'data.path="texts/{label}/{n}.txt"', "data.target=label"],
+    "data/images": ["data.path=images"],
     "data/table": ["model=text_lstm", "data.path=texts.csv", "data.target=label"],
     "experiment/article_mnist": ["data.path=mnist"],
     "experiment/article_text": TEXT[1:],
@@ -65,6 +67,9 @@ def small_files(work: Path) -> None:
         file = work / "texts" / ("ham" if number % 2 else "spam") / f"{number}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"some words {number}")
+        image = work / "images" / file.parent.name / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(image)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -73,7 +78,7 @@ def test_every_file_validates_and_runs_two_steps(dlspec, small_files: None, name
     said = dlspec("validate", *choice)
     assert (said.code, said.err) == (0, "")
     said = dlspec(*choice, *QUICK)
-    is_inferred = name in ("data/files", "data/table")  # these say what they took the columns for
+    is_inferred = name in ("data/files", "data/images", "data/table")  # these say what they took the columns for
     assert (said.code, is_inferred or said.err) == (0, is_inferred or "")
 
 
