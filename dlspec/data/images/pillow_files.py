@@ -9,12 +9,10 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable, Mapping
-from functools import cache
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from dlspec.compat.pillow import import_image_class
 from dlspec.errors import Code, DataError
 from dlspec.formatting import first_line
 from dlspec.limits import explain_raising_limit, get_limit
@@ -100,7 +98,7 @@ def open_image(content: bytes) -> Image:
     """
     name = find_format(content)
     try:
-        image = _get_class(name)(io.BytesIO(content))
+        image = import_image_class(*_CLASSES[name])(io.BytesIO(content))
     except Exception as error:  # Pillow raises any type for damaged files
         raise DataError("", f"its {name} header is damaged: {_describe(error)}", Code.BAD_DATA) from None
     pixels, limit = image.width * image.height, get_limit("image_pixels")
@@ -159,18 +157,5 @@ def check_end(content: bytes) -> None:
         load_image(content)
 
 
-@cache
-def _get_class(name: str) -> Callable[[io.BytesIO], Image]:
-    """Return Pillow's class for files of a format."""
-    module, class_name = _CLASSES[name]
-    found: Callable[[io.BytesIO], Image] = getattr(import_module(f"PIL.{module}"), class_name)
-    return found
-
-
 def _describe(error: Exception) -> str:
     return first_line(error) or type(error).__name__
-
-
-def is_readable_image(path: Path) -> bool:
-    """Whether a file exists and has the ending of an image."""
-    return has_image_ending(path.name) and path.is_file()

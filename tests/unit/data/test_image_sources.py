@@ -334,8 +334,9 @@ def test_bad_files_are_refused_or_left_out(tmp_path: Path) -> None:
     (tmp_path / "b/damaged.png").write_bytes(bytes(middle))  # which only decoding shows
     data = open_source("images", path=str(tmp_path), bad_rows="skip")
     assert sum(count_rows(data)) == COUNT
-    (note,) = [each for each in data.notes if "left out 3 rows" in each]
-    assert all(name in note for name in ("cut.png", "text.png", "damaged.png"))
+    start = data.notes.index("left out 3 rows with cells that can't be read") + 1
+    listed = data.notes[start : start + 3]
+    assert [name for name in ("cut.png", "text.png", "damaged.png") if not any(name in line for line in listed)] == []
 
 
 def test_an_outline_reads_two_samples_and_has_the_same_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from dlspec.data.images.image_decoding import CHANNELS_OF_MODE, MODES, Mode
 from dlspec.data.images.resizing import Resize, Size
+from dlspec.data.prepare.kinds.array_column import MAX_NUMBERS
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
 from dlspec.data.prepare.kinds.image_settings import (
     MAX_PATH,
@@ -205,6 +207,8 @@ class FittedImage(FittedColumn):
         mean, std = values.get_numbers("mean", 4), values.get_numbers("std", 4)
         if len(mean) not in (0, CHANNELS_OF_MODE[mode]) or len(std) != len(mean) or not all(each > 0 for each in std):
             raise make_saved_error("mean and std must have a number for each channel, and std is above 0")
+        if prod(store or size) * CHANNELS_OF_MODE[mode] > MAX_NUMBERS:
+            raise make_saved_error(f"an image has more than {MAX_NUMBERS:,} numbers")
         bits = values.get_integer("bits", 8, 16)
         if bits not in (8, 16):
             raise make_saved_error("bits must be 8 or 16")
