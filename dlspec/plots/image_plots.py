@@ -47,19 +47,22 @@ def draw_class_maps(target: Target, predicted: Tensor, truth: Tensor, images: Te
     Args:
         target: the target; its class names are in the legend.
         predicted: predicted classes (N, H, W).
-        truth: true classes (N, H, W).
+        truth: true classes (N, H, W); pixels of class -100 are white, and count in no accuracy.
         images: input images (N, C, H, W) to draw above the maps, if any.
         note: subtitle, for example which split and how many samples are shown.
     """
-    occurring = torch.cat([predicted, truth]).flatten().bincount().nonzero()[:, 0].tolist()
+    known = truth >= 0
+    occurring = torch.cat([predicted.flatten(), truth[known]]).bincount().nonzero()[:, 0].tolist()
     names, colors = [target.classes[each] for each in occurring], make_class_colors(len(target.classes))
     columns = _count_legend_columns(names, len(truth))
     lines = -(-min(len(names), MAX_LEGEND_ENTRIES) // columns)
     image_row = (
         {} if images is None else {"image": torch.cat([to_colors(each[None], *_value_range(each)) for each in images])}
     )
-    rows = {**image_row, "true": colors[truth], "predicted": colors[predicted]}
-    accuracies = (predicted == truth).flatten(1).float().mean(1).tolist()
+    true_colors = colors[truth.clamp(min=0)].where(known[..., None], 1.0)
+    rows = {**image_row, "true": true_colors, "predicted": colors[predicted]}
+    is_right = ((predicted == truth) & known).flatten(1).float()
+    accuracies = (is_right.sum(1) / known.flatten(1).sum(1).clamp(min=1)).tolist()
     page = _draw_image_grid(rows, [f"{accuracy:.1%}" for accuracy in accuracies], BOTTOM_MARGIN + 0.2 * lines + 0.2)
     draw_legend(page, names, colors[occurring], lines)
     page.draw_title(f"{target.name}: true and predicted", f"{note}; fraction of correct pixels below each map")

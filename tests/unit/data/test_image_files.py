@@ -315,6 +315,12 @@ def test_patterns_find_exactly_one_file(tmp_path: Path) -> None:
     assert "2 files match" in cells[2].problem and "no file matches" in cells[3].problem and cells[4] is None
     (cell,) = find_image_files("part_2/{id}_*.png", {"id": ["d"]}, 1, str(tmp_path), "columns.image")
     assert str(cell) == f"{tmp_path}/part_2/d_x.png" and not cell.problem
+    (tmp_path / "tables/2024").mkdir(parents=True)
+    for start in ("tables/2024", "tables", ""):  # the pattern's first folder is above the table
+        (cell,) = find_image_files("part_1/{id}.jpg", {"id": ["a"]}, 1, str(tmp_path / start), "columns.image")
+        assert str(cell) == f"{tmp_path}/part_1/a.jpg"
+    (cell,) = find_image_files("{id}.jpg", {"id": ["a"]}, 1, str(tmp_path / "part_1"), "columns.image")
+    assert str(cell) == f"{tmp_path}/part_1/a.jpg"
     with pytest.raises(DataError, match="no column 'ix'; available: id"):
         find_image_files("{ix}.jpg", {"id": ids}, 5, "", "columns.image")
     with pytest.raises(DataError, match="same file in each row"):
