@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import dlspec
 from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan
 from dlspec.data.dataset import Dataset
+from dlspec.data.files.idx import read_idx
 from dlspec.data.inspection.source_inspection import inspect_source
 from dlspec.data.lazy_array import LazyArray, read_rows
 from dlspec.data.sources import SOURCES, open_data
@@ -26,7 +29,10 @@ from dlspec.data.sources.table_dataset import make_table_dataset
 from dlspec.data.sources.table_rows import TableRows
 from dlspec.data.tables.python_rows import table_from_python
 from dlspec.errors import Code, DataError
+from dlspec.runs.file_names import METRICS_FILE
+from helpers.command_line import QUIET
 from helpers.image_files import encode, make_pixels, write_image
+from helpers.paths import SHARED
 
 COUNT = 24
 
@@ -65,33 +71,49 @@ def assert_equal_batches(one: list[tuple[Tensor, ...]], other: list[tuple[Tensor
         assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
 
 
-def write_mnist_twice(folder: Path, count: int, pixels: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
-    """Write images as IDX, and as PNG files with tables of their names in the same order."""
-    import struct
-
-    for part, name in (("train", "train"), ("t10k", "test")):
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 28, 28) + pixels.tobytes())
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, count) + labels.tobytes())
-        rows = []
-        for row in range(count):
-            write_image(folder / "png" / f"{row}.png", pixels[row])
-            rows.append([f"png/{row}.png", labels[row]])
-        write_csv(folder / f"{name}.csv", ["image", "digit"], rows)
+def write_mnist_part(folder: Path, part: str, pixels: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
+    """Write images as IDX, and as PNG files with a table of their names in the same order."""
+    count = len(pixels)
+    (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, count, 28, 28) + pixels.tobytes())
+    (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, count) + labels.tobytes())
+    for row in range(count):
+        write_image(folder / part / f"{row}.png", pixels[row])
+    write_csv(folder / f"{part}.csv", ["image", "digit"], [[f"{part}/{row}.png", labels[row]] for row in range(count)])
 
 
 def test_mnist_as_a_table_of_files_is_mnist(tmp_path: Path) -> None:
     labels = (np.arange(90) % 10).astype(np.uint8)
     pixels = np.stack([make_pixels(28, 28, 1, row) for row in range(90)])
-    write_mnist_twice(tmp_path, 90, pixels, labels)
+    write_mnist_part(tmp_path, "train", pixels, labels)
+    write_mnist_part(tmp_path, "t10k", pixels, labels)
     idx = open_source("mnist", path=str(tmp_path))
     table = open_source(
-        "table", path=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"), validation=5_000 / 60_000,
+        "table", path=str(tmp_path / "train.csv"), test=str(tmp_path / "t10k.csv"), validation=5_000 / 60_000,
         target={"digit": "class"}, columns={"image": "image"},
     )  # fmt: skip
     assert count_rows(idx) == count_rows(table)
     for name in ("image", "digit"):
         assert torch.equal(read_field(idx, name), read_field(table, name))
     assert_equal_batches(read_batches(idx, ["image"], ["digit"]), read_batches(table, ["image"], ["digit"]))
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not (SHARED / "data/mnist").is_dir(), reason="MNIST is not here")
+def test_mnist_as_files_trains_to_the_same_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first 2,000 training and 500 test images: metrics.jsonl is equal byte for byte."""
+    monkeypatch.chdir(tmp_path)
+    folder = SHARED / "data/mnist"
+    for part, count in (("train", 2_000), ("t10k", 500)):
+        images = read_idx(folder / f"{part}-images-idx3-ubyte.gz", (28, 28))[:count]
+        labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz", ())[:count]
+        write_mnist_part(tmp_path, part, images, labels)
+    common = ["model=cnn", "trainer.epochs=2", "trainer.device=cpu", *QUIET]
+    table = ["data=table", "data.path=train.csv", "data.test=t10k.csv", f"data.validation={5_000 / 60_000}"]
+    idx = dlspec.train([*common, "data=mnist", f"data.path={tmp_path}"], folder=tmp_path / "idx").folder
+    spec = [*common, *table, "data.target={digit: class}", "data.columns={image: image}"]
+    files = dlspec.train(spec, folder=tmp_path / "files").folder
+    assert idx is not None and files is not None
+    assert (idx / METRICS_FILE).read_bytes() == (files / METRICS_FILE).read_bytes()
 
 
 def test_masks_in_files_are_those_of_digits_segments(tmp_path: Path) -> None:
