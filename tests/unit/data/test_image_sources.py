@@ -314,6 +314,17 @@ def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
     assert (train.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-6
 
 
+def test_an_image_to_predict_is_reported_in_its_own_unit() -> None:
+    rows = [{"grey": make_pixels(6, 8, 1, row), "colours": make_pixels(6, 8, 3, row)} for row in range(COUNT)]
+    for scale, shift, divisor in (("unit", 0.0, 1.0), ("half", 0.5, 0.5), ({"mean": [0, 0, 0.5], "std": 2}, 0.5, 2.0)):
+        data = open_python(rows, target={"colours": {"image": {"scale": scale}}}, columns={"grey": "image"})
+        values, target = read_field(data, "colours"), data.target
+        assert target.kind == "numbers" and target.shape == (3, 6, 8) and data.fields[0].shape == (1, 6, 8)
+        unit = values if target.scale is None else target.scale.invert(values)
+        assert unit.min() >= -1e-6 and unit.max() <= 1 + 1e-6
+        torch.testing.assert_close(values[:, 2] * divisor + shift, unit[:, 2])
+
+
 def test_equal_images_stay_in_one_split(tmp_path: Path) -> None:
     """The names differ, the contents do not: each picture is there four times."""
     for row in range(4 * COUNT):

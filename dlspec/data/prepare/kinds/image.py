@@ -38,6 +38,7 @@ from dlspec.data.prepare.kinds.kind import (
     register_saved,
 )
 from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
+from dlspec.data.prepare.kinds.scales import LinearScale
 from dlspec.errors import Code, DataError, format_value, suggest
 from dlspec.layouts import Layout
 
@@ -158,6 +159,11 @@ class FittedImage(FittedColumn):
     @property
     def layout(self) -> Layout:
         return "channels-first"
+
+    @property
+    def scale(self) -> LinearScale | None:
+        """How channels in [0, 1] are scaled: predicted images are in [0, 1] again; None if they are not scaled."""
+        return LinearScale(np.array(self.mean), np.array(self.std)) if self.mean else None
 
     def apply(self, column: NDArray[Any]) -> Encoded:
         cells = as_image_cells(column)
