@@ -303,6 +303,13 @@ def test_names_are_images_only_where_the_files_exist(tmp_path: Path) -> None:
     assert data.resolved["columns"]["photo"] == "image" and data.field("other") is None
     dropped = open_source("table", path=str(table), target="y", drop=["photo"])
     assert [each.name for each in dropped.fields] == ["features"]
+    for row in range(COUNT):  # 24 of 25 cells are names of images: the other one is refused
+        rows[row][3] = row % 3
+    table = write_csv(tmp_path / "b.csv", ["photo", "other", "y", "x"], [*rows, ["none", "", 1, 1]])
+    with pytest.raises(DataError, match=r"no file '.*/none'"):
+        open_source("table", path=str(table), target="y")
+    with pytest.raises(DataError, match="so its path 'x' has no effect"):
+        open_source("table", path=str(table), target="y", columns={"photo": {"image": {"path": "x"}}})
 
 
 def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
