@@ -74,9 +74,9 @@ def _has_images(column: NDArray[Any], find_folder: Callable[[int], str]) -> bool
         return bool(filled) and all(_is_image(cell) for cell in filled)
     if column.dtype.kind != "T" or column.ndim > 1:
         return False
-    filled = sum(cell is not None for cell in column.tolist())
+    count = sum(cell is not None for cell in column.tolist())
     names = [(row, cell) for row, cell in enumerate(column.tolist()) if cell is not None and has_image_ending(cell)]
-    if not names or len(names) < MIN_SHARE * filled:
+    if not names or len(names) < MIN_SHARE * count:
         return False
     tried = names[:: max(1, len(names) // MAX_TRIED_FILES)][:MAX_TRIED_FILES]
     return any(Path(find_folder(row), cell).is_file() for row, cell in tried)
