@@ -18,6 +18,7 @@ from dlspec.errors import Code, DataError, suggest
 
 _BRACE = re.compile(r"\{([^{}]*)\}")
 MAX_LISTED = 3  # files in a message
+MAX_FOLDERS = 10_000  # that a pattern may match: one of a stranger's run could list the whole disk
 
 
 def list_braces(pattern: str) -> list[str]:
@@ -109,7 +110,10 @@ class _FileFinder:
             return [folder]
         if folder not in self._folders:
             parent, last = _split(folder)
-            self._folders[folder] = [each for start in self._find_folders(parent) for each in self._match(start, last)]
+            found = [each for start in self._find_folders(parent) for each in self._match(start, last)]
+            if len(found) > MAX_FOLDERS:
+                raise DataError("", f"more than {MAX_FOLDERS:,} folders match '{folder}'", Code.TOO_LARGE)
+            self._folders[folder] = found
         return self._folders[folder]
 
     def _match(self, folder: str, name: str) -> list[str]:
