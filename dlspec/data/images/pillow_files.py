@@ -61,12 +61,13 @@ def read_image_file(path: str, max_bytes: int | None = None) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise DataError("", f"'{path}' is a folder, pipe or device", Code.FILE_UNREADABLE)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    with os.fdopen(descriptor, "rb") as file:
         if found.st_size > get_limit("image_bytes"):
             reason = f"the file has {found.st_size:,} bytes, more than {get_limit('image_bytes'):,}"
             raise DataError("", f"{reason}: {explain_raising_limit('image_bytes')}", Code.TOO_LARGE)
         try:
-            return file.readall() if max_bytes is None else file.read(max_bytes)
+            # No more than its size: some of the kernel's own files never end.
+            return file.read(found.st_size if max_bytes is None else min(max_bytes, found.st_size)) or b""
         except OSError as error:
             raise DataError("", f"it can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
 
