@@ -91,9 +91,9 @@ class ImageSettings(SizedKind):
         if isinstance(self.scale, dict):
             return _read_channels(self.scale, channels, key)
         if self.scale == "standard":
-            from dlspec.data.prepare.kinds.image_statistics import measure_channels
+            from dlspec.data.prepare.kinds.image_statistics import find_channel_statistics
 
-            return measure_channels(unscaled.make_array(training))
+            return find_channel_statistics(unscaled.make_array(training))
         if self.scale == "imagenet" and channels != 3:
             found = f"scale: imagenet is for images of 3 channels, and these have {channels} ({unscaled.mode})"
             raise DataError(key, f"{found}; add mode: rgb, or write scale: standard", Code.CONFLICT)
