@@ -31,6 +31,7 @@ from dlspec.jobs.spec_reading import read_spec, settle_spec
 from dlspec.jobs.spec_saving import losses_to_spec, metrics_to_spec, part_to_spec
 from dlspec.jobs.trial_step import try_training_step
 from dlspec.jobs.weights_origin import check_weights_origin
+from dlspec.jobs.weights_scale import check_scale_of_weights
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.spec_versions import LABELS_OF_BOOLS, SPEC_VERSION
@@ -164,6 +165,8 @@ class Preparation:
         network = build_network(spec.graph, spec.layers, samples, problems, mode)
         raise_problems(problems, self.make_source_map)
         assert network is not None  # otherwise a problem was raised
+        if spec.weights is not None and not self.is_resumed:
+            check_scale_of_weights(spec.weights.path, spec.data, data, problems)
         notes = () if self.is_resumed else _initialize_weights(network, spec, data, problems)
         notes += describe_ignored_dropout(network.module)
         freezing = freeze_parameters(network, spec.freeze, problems)

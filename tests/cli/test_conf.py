@@ -17,6 +17,7 @@ FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in 
 
 TEXT = ["model=text_lstm", "data=text_csv", "data.path=texts.csv"]
 SMALL = ["model.params.width=8", "model.params.depth=1", "model.params.heads=2"]
+IMAGES = ["data.path=images", "data.size=16"]
 # What a file needs beside itself; the others run with the defaults.
 BESIDE = {
     "data/breast_cancer": ["model=mlp"],
@@ -36,8 +37,14 @@ BESIDE = {
     "experiment/bert_huggingface": [*SMALL, "weights=null", *TEXT[1:]],
     "experiment/gpt2_huggingface": [*SMALL, "weights=null", "data=text", "data.path=texts.csv", "data.length=9"],
     "experiment/resnet_huggingface": ["weights=null", "model.params.width=4"],
+    "experiment/finetune_resnet18": ["weights=null", "model.params.width=4", *IMAGES, "freeze=['stem.*']"],
+    "experiment/finetune_vit": [
+        *("weights=null", "model.params={width: 8, depth: 5, heads: 2, patch: 8}", *IMAGES),
+    ],
     "experiment/shakespeare_small": ["data.path=texts.csv", "data.length=9"],
 }
+
+INFERRED = ("data/files", "data/images", "data/table")
 
 
 def words_of(name: str) -> list[str]:
@@ -78,7 +85,7 @@ def test_every_file_validates_and_runs_two_steps(dlspec, small_files: None, name
     said = dlspec("validate", *choice)
     assert (said.code, said.err) == (0, "")
     said = dlspec(*choice, *QUICK)
-    is_inferred = name in ("data/files", "data/images", "data/table")  # these say what they took the columns for
+    is_inferred = name in INFERRED or "finetune" in name  # these say what they took the columns for
     assert (said.code, is_inferred or said.err) == (0, is_inferred or "")
 
 

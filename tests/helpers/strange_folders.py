@@ -28,6 +28,7 @@ RUN_NAMES = (
     "timing.jsonl",
     "curves.png",
     "predictions.png",
+    "predictions_images.png",
     "samples.txt",
     "run.html",
     "evaluations",

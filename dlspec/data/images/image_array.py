@@ -143,6 +143,12 @@ class PrepareImages(nn.Module):
             return values.contiguous()
         return (values - self.mean.to(values.dtype)) / self.std.to(values.dtype)
 
+    def undo_scale(self, images: Tensor) -> Tensor:
+        """Return prepared images with values from 0 to 1 again, for pictures."""
+        if self.mean is None or self.std is None:
+            return images
+        return (images * self.std.to(images) + self.mean.to(images)).clamp(0, 1)
+
 
 class PrepareMasks(nn.Module):
     """Prepares compact masks (N, H, W) for a loss: the center of the stored size, as int64 with -100 for ignored.

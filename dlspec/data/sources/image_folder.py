@@ -35,7 +35,9 @@ class ImageFolder(FileSource):
     resize: Literal["cover", "fit", "stretch"] = Field("cover", description="cover: the center, fit: all, or stretch")
     store: int | list[int] | None = Field(None, description="size that images are kept at; training crops of it")
     mode: Literal["auto", "rgb", "grey", "rgba"] = Field("auto", description="auto: rgb where an image has colours")
-    scale: str | dict[str, Any] = Field("unit", description="unit, half, standard, imagenet or {mean, std}")
+    scale: str | dict[str, Any] | None = Field(
+        None, description="unit, half, standard, imagenet or {mean, std}; null: unit, or refused with weights"
+    )
 
     @field_validator("columns")
     @classmethod

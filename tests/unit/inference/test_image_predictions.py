@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import dlspec
 from dlspec.data.lazy_array import read_rows
 from dlspec.inference.loading.loaded_run import load_run
 from dlspec.inference.predictor import Predictor
+from helpers.command_line import CommandResult
 from helpers.image_files import encode, make_pixels, write_image
 from helpers.predicted_runs import DataCase, PredictedRun, train_and_capture
 
@@ -197,3 +199,21 @@ def test_images_of_a_table_elsewhere_are_beside_it(here: Path, tmp_path: Path) -
 
 def test_the_public_interface_takes_images(here: Path) -> None:
     assert set(dlspec.predictor("runs/folder").predict("animals")["label"]) <= {"cat", "dog"}
+
+
+def test_predict_writes_masks_and_evaluate_divides_by_folder(
+    here: Path, dlspec: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    said = dlspec("predict", "run=runs/masks", 'input="animals/{label}/{n}.png"', "output=predicted/")
+    assert (said.code, said.out) == (0, "predicted/: 40 images; 0 dark, 1 light\n"), said.err
+    masks = load("masks").predict("animals/{label}/{n}.png")
+    for file, mask in zip(masks["file"], masks["mask"], strict=True):
+        written = np.asarray(Image.open(Path("predicted", *Path(file).parts[1:])))
+        np.testing.assert_array_equal(written, mask)
+    assert "is not empty" in dlspec("predict", "run=runs/masks", "input=animals/cat", "output=predicted/").err
+    assert "keep has no effect" in dlspec("predict", "run=runs/masks", "input=animals", "output=x/", "keep=true").err
+    assert "write output=predictions.csv" in dlspec("predict", "run=runs/folder", "input=animals", "output=x/").err
+    groups = load("folder").evaluate("animals", by="folder", resamples=0).groups
+    assert {Path(each.value).name: each.rows for each in groups} == {"cat": 20, "dog": 20}
+    assert len(load("folder").evaluate(by="folder", resamples=0).groups) == 2

@@ -197,6 +197,13 @@ class FittedImage(FittedColumn):
             return numbers
         return np.asarray(numbers * np.reshape(self.std, (-1, 1, 1)) + np.reshape(self.mean, (-1, 1, 1)))
 
+    def name_scale(self) -> str | dict[str, list[float]]:
+        """Return the scale as a setting: its name, or its numbers."""
+        half = (0.5,) * len(self.mean)
+        scales = {"unit": ((), ()), "imagenet": IMAGENET, "half": (half, half)}
+        found = next((name for name, each in scales.items() if each == (self.mean, self.std)), None)
+        return found or {"mean": list(self.mean), "std": list(self.std)}
+
     def to_json(self) -> dict[str, Any]:
         store = None if self.store is None else list(self.store)
         return {
