@@ -90,6 +90,11 @@ def find_update_rule(optimizer: Optimizer, groups: Sequence[Mapping[str, Any]]) 
     return make_rule(flags[0], groups)
 
 
+def has_update_rule(optimizer: Optimizer) -> bool:
+    """Return whether an optimizer's class has a rule."""
+    return type(optimizer) in _RULES
+
+
 def read_numbers(group: Mapping[str, Any]) -> dict[str, float]:
     """Read the numbers of a parameter group, those that a rule takes as tensors."""
     betas = group.get("betas")

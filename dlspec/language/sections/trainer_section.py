@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 DEFAULT_BATCH_SIZE = 32
+MAX_STEPS_PER_CALL = 64  # each step of a call adds seconds to its compilation
 
 
 class AverageSettings(BaseModel):
@@ -58,6 +59,9 @@ class TrainerSpec(BaseModel):
     )
     compile: Literal["none", "model", "step", "cudagraphs"] = Field(
         "none", description="torch.compile the model or the whole step; cudagraphs: record a step and replay it (CUDA)"
+    )
+    steps_per_call: Annotated[int, Field(ge=1, le=MAX_STEPS_PER_CALL)] | Literal["auto"] = Field(
+        "auto", description="training steps in one call of the compiled step (compile: step)"
     )
     threads: int | None = Field(None, ge=1, le=10_000, description="CPU threads for PyTorch; null: PyTorch's default")
     allocator: Literal["auto", "default", "keep"] = Field(

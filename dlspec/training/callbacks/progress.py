@@ -34,6 +34,8 @@ class Progress(Callback):
     "auto" chooses the bar on a terminal, and lines elsewhere. rich chooses whether to use colors; it respects NO_COLOR.
     """
 
+    accepts_several_steps = True
+
     def __init__(self, mode: Literal["auto", "bar", "lines"] = "auto", console: Console | None = None) -> None:
         self.console = console or Console(soft_wrap=True, highlight=False)
         self.mode: DisplayMode = ("bar" if self.console.is_terminal else "lines") if mode == "auto" else mode

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -123,6 +123,9 @@ class Scores:
             if self._metrics_by_name:
                 output, targets = map_tensors(self._arena.copy, (output, targets))
         self._losses.append(loss)
+        self._buffer_outputs(output, targets, num_samples)
+
+    def _buffer_outputs(self, output: Any, targets: Targets, num_samples: int) -> None:
         if self._metrics_by_name:
             self._buffered_steps.append((output, targets))
             self._num_buffered_rows += num_samples
@@ -133,6 +136,32 @@ class Scores:
             or len(self._losses) >= MAX_BUFFERED_STEPS
         ):
             self._flush()
+
+    def add_block(self, outputs: Any, losses: Tensor, targets: Targets, batch_sizes: Sequence[int]) -> None:
+        """Add several steps of one call, without waiting for the device.
+
+        Args:
+            outputs: the outputs of all batches, concatenated and detached.
+            losses: the losses of the batches, (batches,) or (batches, 1 + terms).
+            targets: the targets of all batches, concatenated.
+            batch_sizes: the number of samples in each batch.
+        """
+        if self._arena is not None or self._criterion.weigh(tuple(each[:1] for each in targets)) is not None:
+            for one in self._split_block(outputs, losses, targets, batch_sizes):
+                self.add(*one)
+            return
+        self._batch_sizes += batch_sizes
+        self._losses += losses.unbind()
+        self._buffer_outputs(outputs, targets, sum(batch_sizes))
+
+    def _split_block(
+        self, outputs: Any, losses: Tensor, targets: Targets, batch_sizes: Sequence[int]
+    ) -> Iterator[tuple[Any, Tensor, Targets, int]]:
+        end = 0
+        for loss, size in zip(losses.unbind(), batch_sizes, strict=True):
+            start, end = end, end + size
+            output, own_targets = map_tensors(partial(_slice_samples, start=start, end=end), (outputs, targets))
+            yield output, loss, own_targets, size
 
     def running_loss(self) -> float:
         """Compute the mean loss of the last steps; nan before the first step. This waits for the device."""
@@ -222,6 +251,10 @@ def compute_metric(metric: Any, report: Callable[[ValueError], None] = lambda er
     except ValueError as error:
         report(error)
         return math.nan
+
+
+def _slice_samples(tensor: Tensor, start: int, end: int) -> Tensor:
+    return tensor[start:end] if tensor.dim() else tensor
 
 
 def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:

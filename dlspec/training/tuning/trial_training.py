@@ -8,6 +8,7 @@ from itertools import count
 from torch import Tensor
 
 from dlspec.training.runtime.randomness import seed_generators
+from dlspec.training.step.block_step import RowBlock
 from dlspec.training.trainer import Trainer
 
 
@@ -37,12 +38,18 @@ def iterate_training_steps(trainer: Trainer, seed_offset: int = 0) -> Iterator[t
     if not len(train):
         return
     for epoch in count(1):
-        state.epoch = epoch
-        step = trainer.steps.make_training_step(train)
-        batches = zip(train.iterate_shuffled(seed, epoch), train.sizes, strict=True)
-        for batch, ((inputs, targets), rows) in enumerate(batches):
-            state.batch = batch
-            yield step(inputs, targets)[1], rows
+        state.epoch, state.batch = epoch, 0
+        steps = trainer.steps.make_training_steps(train)
+        for each in steps.iterate_batches():
+            if isinstance(each, RowBlock):
+                result = steps.block_step(each) if steps.block_step else None
+                loss, num_batches = (None, 0) if result is None else (result[1], each.batches)
+            else:
+                loss, num_batches = steps.step(*each)[1], 1
+            rows = sum(train.sizes[state.batch : state.batch + num_batches])
+            state.batch += num_batches
+            if loss is not None:
+                yield loss, rows
 
 
 def _set_training_mode(trainer: Trainer) -> None:

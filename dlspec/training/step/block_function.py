@@ -1,0 +1,99 @@
+"""The function that makes several training steps in one call, to be compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlspec.training.criterion_interface import Targets
+from dlspec.training.step.functional_step import FunctionalStep, StepTensors, TensorsByName
+from dlspec.training.step.step_functions import Inputs
+
+BlockResult = tuple[Any, Tensor, Targets]  # outputs and targets of all samples of a block, losses of its batches
+
+
+@dataclass(frozen=True)
+class BlockSize:
+    """How many steps a call makes, and of how many batches of what size."""
+
+    steps: int
+    accumulate: int  # batches of a step
+    batch_size: int
+
+    @property
+    def batches(self) -> int:
+        """The number of batches of a call."""
+        return self.steps * self.accumulate
+
+
+@dataclass(frozen=True)
+class BlockFunction:
+    """The function to compile: the steps of a block, from the tensors of the whole split and the rows to gather."""
+
+    step: FunctionalStep
+    size: BlockSize
+    names: Sequence[Sequence[str]]  # of the numbers of each parameter group
+    num_inputs: int  # of the split's tensors; the others are targets
+
+    def __call__(
+        self, tensors: StepTensors, frozen: TensorsByName, numbers: Tensor, split: Sequence[Tensor], rows: Tensor
+    ) -> BlockResult:
+        """Make all steps, and update the tensors in place.
+
+        Args:
+            tensors: what the steps change.
+            frozen: the parameters that are not trained.
+            numbers: the optimizer's numbers at each step, (steps, numbers).
+            split: the tensors of the whole split: inputs, then targets.
+            rows: the samples of the block's batches, (batches * batch size,).
+
+        Returns:
+            The outputs and targets of all samples, and the losses of the batches.
+        """
+        gathered = [each.index_select(0, rows) for each in split]
+        batches = list(zip(*(torch.split(each, self.size.batch_size) for each in gathered), strict=True))
+        new, results = tensors, []
+        for step in range(self.size.steps):
+            start = step * self.size.accumulate
+            own = [self._split_batch(each) for each in batches[start : start + self.size.accumulate]]
+            new, found = self.step(new, frozen, self._name_numbers(numbers[step]), own)
+            results += found
+        _copy_in_place(tensors, new)
+        losses = torch.stack([loss.detach() for _, loss in results])
+        return join_outputs([output for output, _ in results]), losses, tuple(gathered[self.num_inputs :])
+
+    def _split_batch(self, batch: tuple[Tensor, ...]) -> tuple[Inputs, Targets]:
+        return batch[: self.num_inputs], batch[self.num_inputs :]
+
+    def _name_numbers(self, numbers: Tensor) -> list[dict[str, Tensor]]:
+        values = iter(numbers.unbind())
+        return [{name: next(values) for name in names} for names in self.names]
+
+
+def join_outputs(outputs: Sequence[Any]) -> Any:
+    """Concatenate the outputs of batches: tensors, or nested tuples, lists or mappings of tensors."""
+    first = outputs[0]
+    if len(outputs) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(outputs)) if first.dim() else first
+    if isinstance(first, Mapping):
+        return {name: join_outputs([each[name] for each in outputs]) for name in first}
+    return tuple(join_outputs(each) for each in zip(*outputs, strict=True))
+
+
+def _copy_in_place(old: StepTensors, new: StepTensors) -> None:
+    for old_tensors, new_tensors in (
+        (old.weights, new.weights),
+        (old.buffers, new.buffers),
+        (old.averages, new.averages),
+    ):
+        for name, each in old_tensors.items():
+            each.copy_(new_tensors[name])
+    for name, state in old.states.items():
+        for key, each in state.items():
+            each.copy_(new.states[name][key])

@@ -1,0 +1,128 @@
+"""Blocks as the training loop sees them: which batches of an epoch form a block, and what follows its updates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import accumulate, takewhile
+from typing import Any
+
+from torch import Tensor
+
+from dlspec.data.batches.batch_loader import Batch, BatchLoader
+from dlspec.optim.schedule import Schedule
+from dlspec.training.criterion_interface import total_loss
+from dlspec.training.state import TrainingState
+from dlspec.training.step.block_function import BlockResult
+from dlspec.training.step.compiled_blocks import CompiledBlocks
+
+MAX_AUTO_STEPS = 12  # in one call: more are hardly faster, and compiling takes longer for each of them
+# The cost of a step outside of a block, in calls: its Python takes as long as about eight calls.
+CALLS_PER_EAGER_STEP = 8
+# Longer steps gain nothing from sharing a call. Both were chosen so that a step takes about a millisecond on one core.
+MAX_SHORT_PRODUCTS = 2**22  # batch size times weights
+MAX_SHORT_OUTPUTS = 2**17  # batch size times the values of the largest layer's output
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Several batches for one call of the compiled function."""
+
+    rows: Tensor  # the samples of all batches, (samples,)
+    batches: int
+
+
+@dataclass(frozen=True)
+class BlockStep:
+    """Makes the steps of a block, steps the schedule after each of them, and counts them."""
+
+    blocks: CompiledBlocks
+    state: TrainingState
+    schedule: Schedule | None
+    check_loss: Callable[[Tensor], None]  # called after the updates
+    max_steps: int | None
+
+    def can_run(self) -> bool:
+        """Return whether the next steps of the epoch can be a block."""
+        state, size = self.state, self.blocks.size
+        return (
+            state.batch % size.accumulate == 0
+            and state.step + size.steps <= (self.max_steps or sys.maxsize)
+            and self.blocks.can_run(is_first_update=state.batch == 0)
+        )
+
+    def __call__(self, block: RowBlock) -> BlockResult | None:
+        """Make the steps of a block; return None, with nothing changed, if they can't be compiled."""
+        before = None if self.blocks.is_compiled else self._save_schedule()
+        numbers = []
+        for _ in range(self.blocks.size.steps):
+            numbers.append(self.blocks.read_numbers())
+            if self.schedule is not None:
+                self.schedule.after_step()
+        result = self.blocks(block.rows, numbers)
+        if result is None:
+            self._restore_schedule(before)
+            return None
+        losses = result[1]
+        self.check_loss((total_loss(losses.T) if losses.dim() > 1 else losses).sum())
+        self.state.step += self.blocks.size.steps
+        return result
+
+    def _save_schedule(self) -> Any:
+        assert self.state.optimizer is not None
+        groups = [
+            {key: each for key, each in group.items() if key != "params"} for group in self.state.optimizer.param_groups
+        ]
+        return deepcopy((self.schedule.state_dict() if self.schedule else None, groups))
+
+    def _restore_schedule(self, saved: Any) -> None:
+        assert self.state.optimizer is not None
+        schedule_state, groups = saved
+        if self.schedule is not None:
+            self.schedule.load_state_dict(schedule_state)
+        for group, settings in zip(self.state.optimizer.param_groups, groups, strict=True):
+            group.update(settings)
+
+
+def iterate_blocks(
+    batches: BatchLoader, order: Tensor, state: TrainingState, block_step: BlockStep
+) -> Iterator[Batch | RowBlock]:
+    """Yield the rest of an epoch from `state.batch` on, which the loop advances: blocks, and batches between them.
+
+    Args:
+        batches: the batches of the training split.
+        order: the samples of the epoch.
+        state: the run's state.
+        block_step: tells whether the next steps can be a block.
+    """
+    size, rows = block_step.blocks.size, order.to(batches.tensors[0].device)
+    starts = [0, *accumulate(batches.sizes)]
+    num_whole = count_whole_batches(batches, size.batch_size)
+    while state.batch < len(batches):
+        last = state.batch + size.batches
+        if last <= num_whole and block_step.can_run():
+            yield RowBlock(rows[starts[state.batch] : starts[last]], size.batches)
+        else:
+            yield batches.gather(rows[starts[state.batch] : starts[state.batch + 1]])
+
+
+def count_whole_batches(batches: BatchLoader, batch_size: int) -> int:
+    """Count the batches of an epoch before the last one, if that has another size."""
+    return sum(1 for _ in takewhile(lambda size: size == batch_size, batches.sizes))
+
+
+def choose_steps_per_call(updates: int, accumulate: int, *, is_short: bool) -> int:
+    """Choose how many steps a call makes, so that few steps of an epoch remain outside of a call.
+
+    Args:
+        updates: the number of updates of an epoch with whole batches.
+        accumulate: the number of batches of an update.
+        is_short: whether a step is so short that it pays to make several in a call.
+    """
+
+    def count_cost(steps: int) -> int:
+        return updates // steps + CALLS_PER_EAGER_STEP * (updates % steps)
+
+    return min(range(1, max(MAX_AUTO_STEPS // accumulate, 1) + 1), key=count_cost) if is_short else 1
