@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -129,26 +128,3 @@ def use_deterministic_algorithms(is_on: bool, *, warn_only: bool) -> None:
 def silence_graph_breaks() -> None:
     """Silence the compiler's warnings about code that it can't include in its graphs."""
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
-
-
-def compile_without_guards(function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """Compile a function for one set of shapes, without checking at each call that the arguments still have them.
-
-    The checks of a function with 20 tensors were measured to take a third as long as the step of a small network. The
-    compiler keeps its results by code object, so each compiled function gets its own: without checks it would take the
-    result for another network.
-
-    Args:
-        function: a function of tensors, and lists and mappings of tensors.
-        options: options of Inductor.
-
-    Returns:
-        The function to call, which compiles when it is called first.
-    """
-
-    def run(*arguments: Any) -> Any:
-        return function(*arguments)
-
-    fresh = FunctionType(run.__code__.replace(co_name="run_block"), run.__globals__, None, None, run.__closure__)
-    all_options = {**options, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-    return torch.compile(fresh, fullgraph=True, dynamic=False, options=all_options)

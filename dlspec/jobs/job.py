@@ -20,8 +20,8 @@ from dlspec.jobs.job_hash import compute_content_checksum
 from dlspec.jobs.resumed_settings import Changes, find_all_changes, find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path, shorten_path
-from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, PREPARE_FILE, RESULT_FILE, SPEC_FILE
-from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_json, write_yaml
+from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, PREPARE_FILE, RATES_FILE, RESULT_FILE, SPEC_FILE
+from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_bytes, write_json, write_yaml
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.run_status import resume_command
@@ -140,6 +140,12 @@ class Job:
         changes = {} if snapshot is None else self._find_all_changes(snapshot, folder)
         (folder / RESULT_FILE).unlink(missing_ok=True)  # the result of a resumed run is outdated
         write_json(folder / PREPARE_FILE, self.saved_preparation)
+        found_rate = self.prepared.found_rate
+        if found_rate is not None and snapshot is None and self.prepared.spec.trainer.pictures:
+            from dlspec.plots.rate_plots import draw_range_test  # imports matplotlib
+
+            page = draw_range_test(found_rate.rates, found_rate.losses, found_rate.rate)
+            write_bytes(folder / RATES_FILE, page.to_png())
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
             {"seed": self.prepared.spec.seed, **collect_environment()},

@@ -109,8 +109,8 @@ class BatchLoop:
                 break
             if not isinstance(each, RowBlock):
                 self._run_batch(each, batches, step)
-            elif block_step is None or not self._run_block(each, batches, block_step):
-                continue  # it can't be compiled: its batches follow one by one
+            elif block_step is not None:
+                self._run_block(each, batches, block_step)
             if accumulate > 1:
                 state.is_update_complete = state.batch % accumulate == 0 or state.batch == len(batches)
             for listener in listeners:
@@ -131,14 +131,9 @@ class BatchLoop:
         state.batch += 1
         state.samples += num_samples
 
-    def _run_block(self, block: RowBlock, batches: BatchLoader, block_step: BlockStep) -> bool:
-        """Run the steps of a block; return False, with nothing changed, if they can't be compiled."""
+    def _run_block(self, block: RowBlock, batches: BatchLoader, block_step: BlockStep) -> None:
         state = self.state
-        result = block_step(block)
-        if result is None:
-            return False
         sizes = batches.sizes[state.batch : state.batch + block.batches]
-        self.scores.add_block(*result, sizes)
+        self.scores.add_block(*block_step(block), sizes)
         state.batch += block.batches
         state.samples += sum(sizes)
-        return True

@@ -29,6 +29,7 @@ RUN_NAMES = (
     "curves.png",
     "predictions.png",
     "samples.txt",
+    "learning_rates.png",
     "run.html",
     "evaluations",
     "evaluations/2026-05-01_12-30-05.json",

@@ -68,8 +68,10 @@ class TrainerSpec(BaseModel):
         "auto",
         description="keep: freed memory is reused in the next step (glibc); auto: keep if a tensor is over 1 MiB",
     )
-    tune: bool | Literal["precision"] = Field(
-        False, description="measure which settings are fastest and use them; precision: also try lower precision"
+    tune: bool | Literal["precision", "lr"] = Field(
+        False,
+        description="measure which settings are fastest and use them; precision: also try lower precision; "
+        "lr: find a learning rate",
     )
     channels_last: bool = Field(False, description="store images in channels-last memory format (NHWC)")
     activation_checkpointing: tuple[str, ...] = Field(

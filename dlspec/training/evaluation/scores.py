@@ -146,7 +146,7 @@ class Scores:
             targets: the targets of all batches, concatenated.
             batch_sizes: the number of samples in each batch.
         """
-        if self._arena is not None or self._criterion.weigh(tuple(each[:1] for each in targets)) is not None:
+        if self._arena is not None or self._criterion.weigh(targets) is not None:
             for one in self._split_block(outputs, losses, targets, batch_sizes):
                 self.add(*one)
             return

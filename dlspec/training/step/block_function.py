@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlspec.compat.torch_inductor import compile_tensor_function
+from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
+from dlspec.data.files.download import find_cache_folder
 from dlspec.training.criterion_interface import Targets
 from dlspec.training.step.functional_step import FunctionalStep, StepTensors, TensorsByName
 from dlspec.training.step.step_functions import Inputs
@@ -72,6 +75,51 @@ class BlockFunction:
     def _name_numbers(self, numbers: Tensor) -> list[dict[str, Tensor]]:
         values = iter(numbers.unbind())
         return [{name: next(values) for name in names} for names in self.names]
+
+
+class FlatFunction:
+    """A block function whose arguments and results are lists of tensors, as the compiler takes them.
+
+    Args:
+        block: the function.
+        arguments: the changed tensors, the frozen parameters and the tensors of the split, for their structure.
+    """
+
+    def __init__(self, block: BlockFunction, arguments: tuple[StepTensors, TensorsByName, Sequence[Tensor]]) -> None:
+        self._block, self._arguments = block, arguments
+        self._output: Any = None  # for its structure
+        self._run: Callable[..., Sequence[Tensor]] = self._run_flat
+
+    def compile(self, numbers: Tensor, rows: Tensor, options: Mapping[str, Any]) -> None:
+        """Compile the function for arguments of these shapes.
+
+        Args:
+            numbers: the optimizer's numbers at each step, as an example.
+            rows: the samples of the block's batches, as an example.
+            options: options of Inductor.
+        """
+        arguments = (numbers, rows, *iterate_tensors(self._arguments))
+        self._run = compile_tensor_function(self._run_flat, arguments, options, find_cache_folder("inductor"))
+
+    def __call__(self, numbers: Tensor, rows: Tensor, tensors: Sequence[Tensor]) -> BlockResult:
+        """Run the function.
+
+        Args:
+            numbers: the optimizer's numbers at each step.
+            rows: the samples of the block's batches.
+            tensors: the other arguments, as a list.
+        """
+        losses, *others = self._run(numbers, rows, *tensors)
+        remaining = iter(others)
+        output = map_tensors(lambda _: next(remaining), self._output)
+        return output, losses, tuple(remaining)
+
+    def _run_flat(self, numbers: Tensor, rows: Tensor, *tensors: Tensor) -> list[Tensor]:
+        remaining = iter(tensors)
+        changed, frozen, split = map_tensors(lambda _: next(remaining), self._arguments)
+        output, losses, targets = self._block(StepTensors(*changed), frozen, numbers, split, rows)
+        self._output = output
+        return [losses, *iterate_tensors(output), *targets]
 
 
 def join_outputs(outputs: Sequence[Any]) -> Any:

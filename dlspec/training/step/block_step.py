@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, takewhile
-from typing import Any
+from functools import cached_property
+from itertools import accumulate
 
 from torch import Tensor
 
 from dlspec.data.batches.batch_loader import Batch, BatchLoader
 from dlspec.optim.schedule import Schedule
-from dlspec.training.criterion_interface import total_loss
 from dlspec.training.state import TrainingState
 from dlspec.training.step.block_function import BlockResult
-from dlspec.training.step.compiled_blocks import CompiledBlocks
+from dlspec.training.step.compiled_blocks import CompiledBlocks, StepNumbers
 
 MAX_AUTO_STEPS = 12  # in one call: more are hardly faster, and compiling takes longer for each of them
 # The cost of a step outside of a block, in calls: its Python takes as long as about eight calls.
@@ -53,37 +51,27 @@ class BlockStep:
             and self.blocks.can_run(is_first_update=state.batch == 0)
         )
 
-    def __call__(self, block: RowBlock) -> BlockResult | None:
-        """Make the steps of a block; return None, with nothing changed, if they can't be compiled."""
-        before = None if self.blocks.is_compiled else self._save_schedule()
-        numbers = []
-        for _ in range(self.blocks.size.steps):
-            numbers.append(self.blocks.read_numbers())
-            if self.schedule is not None:
-                self.schedule.after_step()
-        result = self.blocks(block.rows, numbers)
-        if result is None:
-            self._restore_schedule(before)
-            return None
+    def __call__(self, block: RowBlock) -> BlockResult:
+        """Make the steps of a block. `can_run` must have returned True."""
+        result = self.blocks(block.rows, self._step_schedule())
         losses = result[1]
-        self.check_loss((total_loss(losses.T) if losses.dim() > 1 else losses).sum())
+        self.check_loss((losses[:, 0] if losses.dim() > 1 else losses).sum())
         self.state.step += self.blocks.size.steps
         return result
 
-    def _save_schedule(self) -> Any:
-        assert self.state.optimizer is not None
-        groups = [
-            {key: each for key, each in group.items() if key != "params"} for group in self.state.optimizer.param_groups
-        ]
-        return deepcopy((self.schedule.state_dict() if self.schedule else None, groups))
+    @cached_property
+    def _constant_numbers(self) -> Sequence[StepNumbers]:
+        return [self.blocks.read_numbers()] * self.blocks.size.steps
 
-    def _restore_schedule(self, saved: Any) -> None:
-        assert self.state.optimizer is not None
-        schedule_state, groups = saved
-        if self.schedule is not None:
-            self.schedule.load_state_dict(schedule_state)
-        for group, settings in zip(self.state.optimizer.param_groups, groups, strict=True):
-            group.update(settings)
+    def _step_schedule(self) -> Sequence[StepNumbers]:
+        """Step the schedule as after each step of the block, and return the optimizer's numbers at each step."""
+        steps, numbers = self.blocks.size.steps, list[StepNumbers]()
+        if self.schedule is None or not self.schedule.follows_steps:
+            return self._constant_numbers
+        for _ in range(steps):
+            numbers.append(self.blocks.read_numbers())
+            self.schedule.after_step()
+        return numbers
 
 
 def iterate_blocks(
@@ -110,7 +98,7 @@ def iterate_blocks(
 
 def count_whole_batches(batches: BatchLoader, batch_size: int) -> int:
     """Count the batches of an epoch before the last one, if that has another size."""
-    return sum(1 for _ in takewhile(lambda size: size == batch_size, batches.sizes))
+    return len(batches) - bool(batches.sizes and batches.sizes[-1] != batch_size)
 
 
 def choose_steps_per_call(updates: int, accumulate: int, *, is_short: bool) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dlspec.compat.torch_dynamo import compile_without_guards, silence_graph_breaks
+from dlspec.compat.torch_inductor import keep_addresses
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.data.batches.tensor_tree import iterate_tensors
 from dlspec.formatting import first_line, format_duration
+from dlspec.network.random_state import preserve_random_state
 from dlspec.optim.update_rules import RuleState, UpdateRule, find_update_rule, read_numbers
 from dlspec.optim.weight_averages import MovingAverage
-from dlspec.training.step.block_function import BlockFunction, BlockResult, BlockSize
+from dlspec.training.step.block_function import BlockFunction, BlockResult, BlockSize, FlatFunction
 from dlspec.training.step.functional_step import FunctionalStep, StepTensors, TensorsByName
+from dlspec.training.step.pure_code import require_pure_code
 
 log = logging.getLogger("dlspec")
 
@@ -56,94 +58,90 @@ class CompiledBlocks:
         batches: BatchLoader,
         size: BlockSize,
     ) -> None:
-        silence_graph_breaks()
         self.size = size
         self._step, self._network, self._optimizer, self._average = step, step.network, optimizer, average
         self._split, self._num_inputs, self._device = batches.tensors, batches.input_count, step.precision.device
         groups = optimizer.param_groups
         self._rules = [find_update_rule(optimizer, [group]) for group in groups]
         self._names = [tuple(read_numbers(group)) for group in groups]
-        self._functions: dict[Any, Callable[..., BlockResult]] = {}
-        self._arguments: tuple[StepTensors, TensorsByName] | None = None
-        self._run: Callable[..., BlockResult] | None = None
-        self._is_compiled = self._has_failed = False
-        self._last_numbers: tuple[Sequence[StepNumbers], Tensor] | None = None
+        self._numbers: tuple[Sequence[StepNumbers], Tensor] | None = None
+        self._functions: dict[Any, FlatFunction] = {}
+        self._function: FlatFunction | None = None  # of this epoch
+        self._tensors: Sequence[Tensor] = ()  # its arguments that stay the same in an epoch
+        self._has_failed = False
 
     def start_epoch(self) -> None:
         """Forget the tensors of the last epoch: a restored optimizer has others, and layers may have been unfrozen."""
-        self._arguments = None
+        self._function, self._tensors = None, ()
 
     def read_numbers(self) -> StepNumbers:
         """Read the optimizer's numbers for the next update."""
         return [number for group in self._optimizer.param_groups for number in read_numbers(group).values()]
 
-    @property
-    def is_compiled(self) -> bool:
-        """Whether the function for this epoch has been compiled."""
-        return self._is_compiled
-
     def can_run(self, *, is_first_update: bool) -> bool:
-        """Return whether the next steps can be a block. The first update of an epoch may create the optimizer's state.
+        """Return whether the next steps can be a block; compile the function if this is the first.
 
         Args:
-            is_first_update: whether this is the first update of the epoch.
+            is_first_update: whether this is the first update of the epoch. It may create the optimizer's state.
         """
         if self._has_failed or (self._average is not None and not self._average.has_values):
             return False
-        if self._arguments is None:
-            found, is_complete = self._collect_tensors()
+        if self._function is None:
+            tensors, frozen, is_complete = self._collect_tensors()
             if is_first_update and not is_complete:
                 return False
-            self._arguments = found
-            self._run = self._find_function(found)
-        return True
+            self._function = self._find_function(tensors, frozen)
+            self._tensors = list(iterate_tensors((tensors, frozen, self._split)))
+        return self._function is not None
 
-    def __call__(self, rows: Tensor, numbers: Sequence[StepNumbers]) -> BlockResult | None:
-        """Make the steps of a block; return None if they can't be compiled. `can_run` must have returned True.
+    def __call__(self, rows: Tensor, numbers: Sequence[StepNumbers]) -> BlockResult:
+        """Make the steps of a block. `can_run` must have returned True.
 
         Args:
             rows: the samples of the block's batches, (batches * batch size,).
             numbers: the optimizer's numbers at each step.
         """
-        assert self._run is not None and self._arguments is not None
-        arguments = (*self._arguments, self._make_number_tensor(numbers), self._split, rows)
-        result = self._run(*arguments) if self._is_compiled else self._compile_and_run(arguments)
-        if result is not None and self._average is not None:
+        assert self._function is not None
+        result = self._function(self._make_number_tensor(numbers), rows, self._tensors)
+        if self._average is not None:
             self._average.count_updates(self.size.steps)
         return result
 
-    def _compile_and_run(self, arguments: tuple[Any, ...]) -> BlockResult | None:
-        assert self._run is not None
-        steps = "" if self.size.steps == 1 else f", {self.size.steps} steps a call"
-        log.warning("compiling the training step%s ...", steps)
-        started = time.perf_counter()
+    def _make_number_tensor(self, numbers: Sequence[StepNumbers]) -> Tensor:
+        if self._numbers is None or self._numbers[0] != numbers:
+            self._numbers = numbers, torch.tensor(numbers, dtype=torch.float64, device=self._device)
+        return self._numbers[1]
+
+    def _find_function(self, tensors: StepTensors, frozen: TensorsByName) -> FlatFunction | None:
+        """Find the function for the weights that are trained now and the modes of the layers, or compile one."""
+        key = (tuple(tensors.states), tuple(each.training for each in self._network.modules()))
+        if key not in self._functions:
+            decay = self._average.decay if self._average else 0.0
+            step = replace(self._step, rules=self._find_rules(tensors.states), decay=decay)
+            block = BlockFunction(step, self.size, self._names, self._num_inputs)
+            function = FlatFunction(block, (tensors, frozen, self._split))
+            if not self._compile(function):
+                return None
+            self._functions[key] = function
+        return self._functions[key]
+
+    def _compile(self, function: FlatFunction) -> bool:
+        """Compile a function. If that fails, log a warning and return False."""
+        size, started = self.size, time.perf_counter()
+        log.warning("compiling the training step%s ...", "" if size.steps == 1 else f", {size.steps} steps a call")
+        rows = torch.zeros(size.batches * size.batch_size, dtype=torch.int64, device=self._device)
+        numbers = self._make_number_tensor([self.read_numbers()] * size.steps)
         try:
-            result = self._run(*arguments)
+            with preserve_random_state(self._device), require_pure_code(self._network, self._step.criterion):
+                function.compile(numbers, rows, _choose_options(self._device))
         except Exception as error:  # PyTorch raises many types here
             reason = first_line(error) or type(error).__name__
             log.warning("trainer.compile: the step can't be compiled and runs eagerly: %s", reason)
             log.debug("the compiler says:", exc_info=True)
             self._has_failed = True
-            return None
+            return False
         log.warning("compiled the training step in %s", format_duration(time.perf_counter() - started))
-        self._is_compiled = True
-        return result
-
-    def _make_number_tensor(self, numbers: Sequence[StepNumbers]) -> Tensor:
-        if self._last_numbers is None or self._last_numbers[0] != numbers:
-            self._last_numbers = numbers, torch.tensor(numbers, dtype=torch.float64).to(self._device)
-        return self._last_numbers[1]
-
-    def _find_function(self, arguments: tuple[StepTensors, TensorsByName]) -> Callable[..., BlockResult]:
-        """Find the function for the weights that are trained now and the modes of the layers, or make one."""
-        key = (tuple(arguments[0].states), tuple(each.training for each in self._network.modules()))
-        self._is_compiled = key in self._functions
-        if not self._is_compiled:
-            decay = self._average.decay if self._average else 0.0
-            step = replace(self._step, rules=self._find_rules(arguments[0].states), decay=decay)
-            function = BlockFunction(step, self.size, self._names, self._num_inputs)
-            self._functions[key] = compile_without_guards(function, _choose_options(self._device))
-        return self._functions[key]
+        return True
 
     def _find_rules(self, names: Mapping[str, Any]) -> dict[str, tuple[UpdateRule, int]]:
         parameters = dict(self._network.named_parameters())
@@ -153,13 +151,15 @@ class CompiledBlocks:
     def _find_groups(self) -> dict[Tensor, int]:
         return {each: index for index, group in enumerate(self._optimizer.param_groups) for each in group["params"]}
 
-    def _collect_tensors(self) -> tuple[tuple[StepTensors, TensorsByName], bool]:
-        """Collect the function's arguments, and whether all weights have a state.
+    def _collect_tensors(self) -> tuple[StepTensors, TensorsByName, bool]:
+        """Collect what a step changes, the frozen parameters, and whether all weights have a state.
 
         After the first update, weights without a state are those that the loss does not depend on.
         """
-        groups, weights, states, frozen = self._find_groups(), TensorsByName(), dict[str, RuleState](), TensorsByName()
-        is_complete = True
+        groups, is_complete = self._find_groups(), True
+        weights: TensorsByName = {}
+        frozen: TensorsByName = {}
+        states: dict[str, RuleState] = {}
         for name, parameter in self._network.named_parameters():
             group = groups.get(parameter) if parameter.requires_grad else None
             state = None if group is None else self._read_state(parameter, self._rules[group])
@@ -170,8 +170,8 @@ class CompiledBlocks:
                 weights[name], states[name] = parameter.detach(), state
         tensors = StepTensors(weights, dict(self._network.named_buffers()), states, self._collect_averages(weights))
         if self._device.type == "cuda":
-            _keep_addresses(tensors)
-        return (tensors, frozen), is_complete
+            keep_addresses(iterate_tensors(tuple(tensors)))
+        return tensors, frozen, is_complete
 
     def _read_state(self, parameter: Tensor, rule: UpdateRule) -> RuleState | None:
         """Read the optimizer's state of a parameter; None if it is still to be created."""
@@ -194,11 +194,3 @@ def _choose_options(device: torch.device) -> dict[str, Any]:
     # Channels-last convolutions are slower on a CPU: measured 0.4 times the speed at batch size 32.
     options = {"layout_optimization": False}
     return options | ({"triton.cudagraphs": True} if device.type == "cuda" else {"cpp_wrapper": device.type == "cpu"})
-
-
-def _keep_addresses(tensors: StepTensors) -> None:
-    """Tell the compiler that the tensors stay where they are, as CUDA graphs that change them require."""
-    from torch._dynamo import mark_static_address
-
-    for each in iterate_tensors(tuple(tensors)):
-        mark_static_address(each)

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import EMA
+from dlspec.network.random_state import preserve_random_state
 from dlspec.optim.frozen_parameters import FrozenParameters
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
@@ -23,7 +24,7 @@ from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.runtime.interruption import Interrupted
 from dlspec.training.state import TrainingState
-from dlspec.training.step import compiled_blocks
+from dlspec.training.step import block_function
 from dlspec.training.step.block_step import choose_steps_per_call
 from dlspec.training.trainer import Trainer
 from helpers.toy_training import CrossEntropy, make_dataset, make_trainer
@@ -39,13 +40,17 @@ compiled = [
 def block_functions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The functions that were to be compiled. They are compiled if the fixture's parameter says so."""
     found: list[Any] = []
-    compile_function = compiled_blocks.compile_without_guards
+    compile_function = block_function.compile_tensor_function
 
-    def observe(function: Any, options: Any) -> Any:
-        found.append(function)
-        return compile_function(function, options) if request.param else function
+    def observe(function: Any, arguments: Any, options: Any, cache: Any) -> Any:
+        found.append(function.__self__._block)
+        if request.param:
+            return compile_function(function, arguments, options, cache)
+        with preserve_random_state():
+            function(*(each.clone() for each in arguments))  # as the compiler traces it
+        return function
 
-    monkeypatch.setattr(compiled_blocks, "compile_without_guards", observe)
+    monkeypatch.setattr(block_function, "compile_tensor_function", observe)
     return found
 
 
