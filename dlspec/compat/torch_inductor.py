@@ -33,10 +33,10 @@ def compile_tensor_function(
     Returns:
         The compiled function, which does not check its arguments.
     """
+    os.environ.setdefault(CACHE_VARIABLE, str(cache))  # before the imports, which set it, too
     from torch._inductor import compile as compile_graph
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    os.environ.setdefault(CACHE_VARIABLE, str(cache))
     # Fake arguments: nothing is computed or drawn. Tensors that are no arguments, such as class weights, are constants.
     trace = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
     with torch.no_grad():

@@ -140,12 +140,8 @@ class Job:
         changes = {} if snapshot is None else self._find_all_changes(snapshot, folder)
         (folder / RESULT_FILE).unlink(missing_ok=True)  # the result of a resumed run is outdated
         write_json(folder / PREPARE_FILE, self.saved_preparation)
-        found_rate = self.prepared.found_rate
-        if found_rate is not None and snapshot is None and self.prepared.spec.trainer.pictures:
-            from dlspec.plots.rate_plots import draw_range_test  # imports matplotlib
-
-            page = draw_range_test(found_rate.rates, found_rate.losses, found_rate.rate)
-            write_bytes(folder / RATES_FILE, page.to_png())
+        if snapshot is None and self.prepared.spec.trainer.pictures:
+            self._draw_range_test(folder)
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
             {"seed": self.prepared.spec.seed, **collect_environment()},
@@ -157,6 +153,14 @@ class Job:
         )
         # After the environment, which says that its changes were made on purpose and not by editing it.
         write_yaml(folder / SPEC_FILE, dict(self.prepared.resolved))
+
+    def _draw_range_test(self, folder: Path) -> None:
+        """Draw the search for a learning rate, if there was one."""
+        found = self.prepared.found_rate
+        if found is not None and len(found.losses) > 1:
+            from dlspec.plots.rate_plots import draw_range_test  # imports matplotlib
+
+            write_bytes(folder / RATES_FILE, draw_range_test(found.rates, found.losses, found.rate).to_png())
 
 
 def _format_folder(folder: Path) -> Path:

@@ -26,6 +26,7 @@ def check_optimizer(spec: Spec, optimizer: Optimizer, problems: Problems) -> Non
     _check_kernel_settings(spec.optimizer, optimizer, problems)
     _check_steps_per_call(spec.trainer, problems)
     _check_compiled_step(spec, optimizer, problems)
+    _check_rate_search(spec, problems)
     if needs_closure(optimizer):
         _check_closure_support(spec.optimizer.schema.name, spec.trainer, problems)
 
@@ -75,6 +76,14 @@ def _check_steps_per_call(trainer: TrainerSpec, problems: Problems) -> None:
         found = f"trainer.steps_per_call has no effect with trainer.compile={trainer.compile}"
         fix = "leave it out, or compile the step: trainer.compile=step"
         problems.add(Code.UNSUPPORTED, ("trainer", "steps_per_call"), found, fix, at_value=True)
+
+
+def _check_rate_search(spec: Spec, problems: Problems) -> None:
+    """Report a scheduler with which the learning rate that `trainer.tune: lr` finds would have no effect."""
+    scheduler = spec.scheduler
+    if spec.trainer.tune == "lr" and scheduler is not None and scheduler.schema.name in STEP_SCHEDULERS:
+        found = f"trainer.tune=lr finds optimizer.lr, but {scheduler.schema.name} sets the learning rate itself"
+        problems.add(Code.UNSUPPORTED, ("trainer", "tune"), found, "leave one of them out", at_value=True)
 
 
 def _check_closure_support(name: str, trainer: TrainerSpec, problems: Problems) -> None:

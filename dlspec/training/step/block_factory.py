@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.data.batches.batch_loader import BatchLoader
@@ -44,6 +45,8 @@ class BlockFactory:
         self._state, self._backend, self._optimization, self._guard = state, backend, optimization, guard
         self._blocks: CompiledBlocks | None = None
         self._is_chosen = False
+        # Whether the steps are not compiled at all: recurrent layers would be unrolled, operation by operation.
+        self.runs_eagerly = any(isinstance(each, nn.RNNBase | nn.RNNCellBase) for each in backend.network.modules())
 
     def make_block_step(self, batches: BatchLoader, step_listeners: Sequence[str]) -> BlockStep | None:
         """Make the block step of an epoch; None if the steps do not run in blocks.
@@ -66,6 +69,9 @@ class BlockFactory:
     def _make_blocks(
         self, optimizer: Optimizer, batches: BatchLoader, step_listeners: Sequence[str]
     ) -> CompiledBlocks | None:
+        if self.runs_eagerly:
+            log.warning("trainer.compile: steps with recurrent layers run eagerly, which is faster")
+            return None
         if not batches.gathers_by_index:
             log.info("trainer.compile: each step is a call, because its batch is gathered before it")
             return None

@@ -13,6 +13,7 @@ from dlspec.compat.torch_inductor import compile_tensor_function
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.data.files.download import find_cache_folder
 from dlspec.training.criterion_interface import Targets
+from dlspec.training.evaluation.buffered_steps import concatenate_outputs
 from dlspec.training.step.functional_step import FunctionalStep, StepTensors, TensorsByName
 from dlspec.training.step.step_functions import Inputs
 
@@ -67,7 +68,7 @@ class BlockFunction:
             results += found
         _copy_in_place(tensors, new)
         losses = torch.stack([loss.detach() for _, loss in results])
-        return join_outputs([output for output, _ in results]), losses, tuple(gathered[self.num_inputs :])
+        return concatenate_outputs([output for output, _ in results]), losses, tuple(gathered[self.num_inputs :])
 
     def _split_batch(self, batch: tuple[Tensor, ...]) -> tuple[Inputs, Targets]:
         return batch[: self.num_inputs], batch[self.num_inputs :]
@@ -110,6 +111,8 @@ class FlatFunction:
             tensors: the other arguments, as a list.
         """
         losses, *others = self._run(numbers, rows, *tensors)
+        if losses.is_cuda:  # a recorded graph writes its next results into the same memory
+            losses, others = losses.clone(), [each.clone() for each in others]
         remaining = iter(others)
         output = map_tensors(lambda _: next(remaining), self._output)
         return output, losses, tuple(remaining)
@@ -120,18 +123,6 @@ class FlatFunction:
         output, losses, targets = self._block(StepTensors(*changed), frozen, numbers, split, rows)
         self._output = output
         return [losses, *iterate_tensors(output), *targets]
-
-
-def join_outputs(outputs: Sequence[Any]) -> Any:
-    """Concatenate the outputs of batches: tensors, or nested tuples, lists or mappings of tensors."""
-    first = outputs[0]
-    if len(outputs) == 1:
-        return first
-    if isinstance(first, Tensor):
-        return torch.cat(list(outputs)) if first.dim() else first
-    if isinstance(first, Mapping):
-        return {name: join_outputs([each[name] for each in outputs]) for name in first}
-    return tuple(join_outputs(each) for each in zip(*outputs, strict=True))
 
 
 def _copy_in_place(old: StepTensors, new: StepTensors) -> None:

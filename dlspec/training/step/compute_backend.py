@@ -84,7 +84,7 @@ class ComputeBackend:
         guard: NanGuard,
         accumulation: GradientAccumulation | None = None,
         *,
-        has_blocks: bool = False,
+        compiles: bool = True,
     ) -> Step:
         """Make the step that trains on one batch.
 
@@ -93,7 +93,7 @@ class ComputeBackend:
             after_update: called after each update.
             guard: checks the losses.
             accumulation: how to combine batches to updates; None updates with every batch.
-            has_blocks: whether most batches run in compiled blocks, so that this step is not compiled.
+            compiles: False if this step is not compiled, whatever the settings say: most batches run in blocks.
 
         Returns:
             The step from (inputs, targets) to (output, loss).
@@ -101,9 +101,9 @@ class ComputeBackend:
         optimizer, compile_mode = optimization.optimizer, self.settings.compile
         checks_before_update, check_loss = guard.checks_before_update, guard.make_loss_check()
         step = self._make_eager_step(optimizer, after_update, check_loss, accumulation, guard.policy.is_strict)
-        if checks_before_update or optimizer is None or has_blocks:
+        if checks_before_update or optimizer is None:
             return guard.watch_step(step)
-        if compile_mode == "step" and self._can_compile_single_steps(optimization, accumulation):
+        if compile_mode == "step" and compiles and self._can_compile_single_steps(optimization, accumulation):
             return self._make_compiled_step(optimizer).make_step(
                 step, guard.make_late_loss_check(check_loss), after_update
             )

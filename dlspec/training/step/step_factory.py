@@ -69,7 +69,7 @@ class StepFactory:
             self._count_step_and_update_schedule,
             self.guard,
             accumulation,
-            has_blocks=block_step is not None,
+            compiles=block_step is None and not self._block_factory.runs_eagerly,
         )
         return TrainingSteps(batches, self.state, self.seed, step, block_step)
 

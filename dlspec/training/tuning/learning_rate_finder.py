@@ -59,8 +59,9 @@ def find_learning_rate(trainer: Trainer) -> FoundLearningRate:
 
 def _record_losses(trainer: Trainer) -> tuple[list[float], list[float]]:
     """Train with rising rates, and return the rates and the loss of each step until training diverges."""
-    assert trainer.state.optimizer is not None
     rates = np.geomspace(FIRST_RATE, LAST_RATE, NUM_STEPS).tolist()
+    if trainer.state.optimizer is None:
+        return rates, []
     groups, default = trainer.state.optimizer.param_groups, trainer.state.optimizer.defaults["lr"]
     tested_groups = [each for each in groups if float(each["lr"]) == float(default)] or groups
     step, losses, lowest = trainer.backend.make_trial_step(trainer.state.optimizer), list[float](), math.inf
