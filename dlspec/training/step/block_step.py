@@ -10,7 +10,8 @@ from itertools import accumulate
 
 from torch import Tensor
 
-from dlspec.data.batches.batch_loader import Batch, BatchLoader
+from dlspec.data.batches.batch_loader import BatchLoader
+from dlspec.data.batches.prefetching import Batch
 from dlspec.optim.schedule import Schedule
 from dlspec.training.state import TrainingState
 from dlspec.training.step.block_function import BlockResult

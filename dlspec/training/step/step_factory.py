@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.batch_loader import Batch, BatchLoader
+from dlspec.data.batches.batch_loader import BatchLoader
+from dlspec.data.batches.prefetching import Batch
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.components import Optimization
 from dlspec.training.health.nan_guard import NanGuard

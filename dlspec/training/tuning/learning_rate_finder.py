@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dlspec.data.batches.batch_loader import Batch
+from dlspec.data.batches.prefetching import Batch
 from dlspec.formatting import format_number
 from dlspec.training.criterion_interface import total_loss
 from dlspec.training.health.nan_checks import NotFinite
