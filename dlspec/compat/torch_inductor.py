@@ -37,7 +37,7 @@ def compile_tensor_function(
     from torch._inductor import compile as compile_graph
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    # Fake arguments: nothing is computed or drawn. Tensors that are no arguments, such as class weights, are constants.
+    # Fake arguments: nothing is computed or drawn. Other tensors, such as class weights, are constants of the code.
     trace = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
     with torch.no_grad():
         graph = trace(*arguments)

@@ -195,6 +195,6 @@ def _choose_options(device: torch.device) -> dict[str, Any]:
     options: dict[str, Any] = {"layout_optimization": False}
     if device.type == "cuda":
         return options | {"triton.cudagraphs": True}
-    # The threshold makes the code compute the powers of Adam's betas once, and not for each weight: on the MLP 64-128-10,
+    # The threshold makes the code compute the powers of Adam's betas once, not for each weight: on the MLP 64-128-10,
     # the speed rose from 4.8 to 7.0 times that of the best eager loop.
     return options | ({"cpp_wrapper": True, "realize_opcount_threshold": 4} if device.type == "cpu" else {})

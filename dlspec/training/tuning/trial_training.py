@@ -49,7 +49,7 @@ def iterate_training_steps(trainer: Trainer, seed_offset: int = 0) -> Iterator[t
         steps = trainer.steps.make_training_steps(train)
         for each in steps.iterate_batches():
             if isinstance(each, RowBlock):
-                assert steps.block_step is not None  # otherwise there are no blocks
+                assert steps.block_step is not None
                 loss, num_batches = steps.block_step(each)[1], each.batches
             else:
                 loss, num_batches = steps.step(*each)[1], 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 import signal
 from collections.abc import Callable
@@ -238,3 +239,55 @@ def test_few_steps_of_an_epoch_remain_outside_of_calls(
     updates: int, accumulate: int, is_short: bool, steps: int
 ) -> None:
     assert choose_steps_per_call(updates, accumulate, is_short=is_short) == steps
+
+
+class DrawsInPython(nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values * random.random()
+
+
+class Counts(nn.Module):
+    calls = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return values * self.calls
+
+
+@pytest.mark.parametrize("block_functions", [False], indirect=True)
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (DrawsInPython(), "it draws random numbers with Python or NumPy"),
+        (Counts(), "Counts changes its own attributes"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_python_code_with_effects_is_not_compiled(
+    layer: nn.Module, reason: str, block_functions: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Compiled, it would repeat the number of its first call. The run equals one that is not compiled."""
+    results = []
+    for mode in ("step", "none"):
+        network = nn.Sequential(make_normalized_network(), layer)
+        vars(layer).update({"calls": 0} if isinstance(layer, Counts) else {})
+        trainer = make_trainer(network, settings={"compile": mode})
+        trainer.fit()
+        results.append(trainer.state.history)
+    assert results[0] == results[1]
+    assert f"trainer.compile: the step can't be compiled and runs eagerly: {reason}" in caplog.text
+
+
+def test_recurrent_layers_run_eagerly(caplog: pytest.LogCaptureFixture) -> None:
+    network = nn.Sequential(nn.Unflatten(1, (2, 2)), nn.LSTM(2, 3), Last())
+    make_trainer(network, settings={"compile": "step", "epochs": 1}).fit()
+    assert "trainer.compile: steps with recurrent layers run eagerly, which is faster" in caplog.text
+
+
+class Last(nn.Module):
+    def forward(self, values: tuple[torch.Tensor, Any]) -> torch.Tensor:
+        return values[0][:, -1]
