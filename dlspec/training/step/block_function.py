@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,9 @@ class BlockFunction:
         for step in range(self.size.steps):
             start = step * self.size.accumulate
             own = [self._split_batch(each) for each in batches[start : start + self.size.accumulate]]
-            new, found = self.step(new, frozen, self._name_numbers(numbers[step]), own)
+            named, factors = self._name_numbers(numbers[step])
+            with _use_factors(self.step.criterion, factors):
+                new, found = self.step(new, frozen, named, own)
             results += found
         _copy_in_place(tensors, new)
         losses = torch.stack([loss.detach() for _, loss in results])
@@ -73,9 +76,10 @@ class BlockFunction:
     def _split_batch(self, batch: tuple[Tensor, ...]) -> tuple[Inputs, Targets]:
         return batch[: self.num_inputs], batch[self.num_inputs :]
 
-    def _name_numbers(self, numbers: Tensor) -> list[dict[str, Tensor]]:
+    def _name_numbers(self, numbers: Tensor) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
+        """Split the numbers of a step into those of each parameter group, by name, and the factors of loss terms."""
         values = iter(numbers.unbind())
-        return [{name: next(values) for name in names} for names in self.names]
+        return [{name: next(values) for name in names} for names in self.names], list(values)
 
 
 class FlatFunction:
@@ -123,6 +127,19 @@ class FlatFunction:
         output, losses, targets = self._block(StepTensors(*changed), frozen, numbers, split, rows)
         self._output = output
         return [losses, *iterate_tensors(output), *targets]
+
+
+@contextmanager
+def _use_factors(criterion: Any, factors: Sequence[Tensor]) -> Iterator[None]:
+    """Let a criterion multiply its terms by tensors inside the context: numbers would be constants of compiled code."""
+    before = criterion.factors
+    if factors:
+        criterion.factors = list(factors)
+    try:
+        yield
+    finally:
+        if factors:
+            criterion.factors = before
 
 
 def _copy_in_place(old: StepTensors, new: StepTensors) -> None:

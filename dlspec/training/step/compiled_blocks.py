@@ -29,7 +29,7 @@ from dlspec.training.step.pure_code import require_pure_code
 
 log = logging.getLogger("dlspec")
 
-# The numbers of one update: those of each parameter group, in the order of `BlockFunction.names`.
+# The numbers of one update: those of each parameter group, in the order of `BlockFunction.names`, and loss factors.
 StepNumbers = Sequence[float]
 
 
@@ -75,8 +75,11 @@ class CompiledBlocks:
         self._function, self._tensors = None, ()
 
     def read_numbers(self) -> StepNumbers:
-        """Read the optimizer's numbers for the next update."""
-        return [number for group in self._optimizer.param_groups for number in read_numbers(group).values()]
+        """Read the numbers of the next update: the optimizer's, and the factors of multiple loss terms."""
+        numbers = [number for group in self._optimizer.param_groups for number in read_numbers(group).values()]
+        factors = self._step.criterion.factors
+        # Accumulated losses are weighted by factors that are constants.
+        return [*numbers, *factors] if len(factors) > 1 and self.size.accumulate == 1 else numbers
 
     def can_run(self, *, is_first_update: bool) -> bool:
         """Return whether the next steps can be a block; compile the function if this is the first.

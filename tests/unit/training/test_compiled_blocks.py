@@ -145,6 +145,34 @@ def test_blocks_equal_single_steps(case: str, block_functions: list[Any]) -> Non
     assert len(block_functions) == (2 if "unfreeze_epoch" in settings else 1)
 
 
+class TwoTerms(CrossEntropy):
+    """Terms with factors, as dlspec's own criterion adds them."""
+
+    term_names = ("cross_entropy", "size")
+    factors = (0.5, 2.0)
+
+    def forward(self, output: torch.Tensor, targets: Any) -> torch.Tensor:
+        values = [super().forward(output, targets), output.square().mean()]
+        total = torch.stack([factor * value for factor, value in zip(self.factors, values, strict=True)]).sum()
+        return torch.stack([total, *(each.detach() for each in values)])
+
+
+@pytest.mark.parametrize("block_functions", compiled, indirect=True)
+def test_factors_of_loss_terms_are_arguments(block_functions: list[Any]) -> None:
+    """The same function computes with other factors: a sweep over them compiles once."""
+    trainers = []
+    for mode in ("step", "none"):
+        criterion = TwoTerms()
+        settings = {"compile": mode, "precision": 64, "epochs": 1, "batch_size": 8}
+        trainer = make_trainer(make_normalized_network(), settings=settings, criterion=criterion)
+        trainer.fit()
+        trainer.state.epochs, criterion.factors = 2, (3.0, 0.1)
+        trainer.fit()
+        trainers.append(trainer)
+    assert_equal_runs(*trainers)
+    assert len(block_functions) == 1
+
+
 class StopAfterCalls(Callback):
     """Interrupts a run after a number of calls of its step, and keeps the snapshot that is taken then."""
 
