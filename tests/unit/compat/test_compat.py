@@ -30,6 +30,7 @@ from dlspec.compat.safetensors import open_tensor_file
 from dlspec.compat.torch_cuda import end_failed_graph_capture
 from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
 from dlspec.compat.torch_foreach import copy_tensors
+from dlspec.compat.torch_inductor import keep_addresses
 from dlspec.compat.torch_layers import can_have_running_statistics, is_batch_norm, iterate_tensor_slots
 from dlspec.compat.torch_optim import mark_optimizer_stepped
 from dlspec.compat.torchmetrics import get_metric_state, get_summed_state, restore_metric, set_summed_state
@@ -214,3 +215,9 @@ def test_pillow_does_not_warn_about_metadata() -> None:
         return len(caught)
 
     assert count_warnings(with_filter=False) > 0 and count_warnings(with_filter=True) == 0
+
+
+def test_addresses_are_marked_as_static() -> None:
+    tensor = torch.zeros(2)
+    keep_addresses([tensor])
+    assert tensor._dynamo_static_input_type == "unguarded"
