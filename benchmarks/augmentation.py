@@ -30,7 +30,7 @@ COSTS: Mapping[str, Any] = {
     "MixUp": ["MixUp"],
     "CutMix": ["CutMix"],
 }
-SMALL_AFFINE = {"degrees": 7, "translate": [0.06, 0.06], "scale": [0.9, 1.1], "p": 0.7}
+SMALL_AFFINE = {"degrees": 10, "translate": [0.1, 0.1], "scale": [0.85, 1.15], "shear": 10, "p": 0.8}
 SEEDS = range(5)
 LAYERS = [
     *({"Conv2d": {"out_channels": 32, "kernel_size": 3, "padding": 1}}, "BatchNorm2d", "ReLU"),

@@ -125,7 +125,7 @@ def compare_arrays(title: str, run: Path, inputs: Any, rounds: int) -> None:
     import dlspec
 
     model, network = dlspec.predictor(run), dlspec.load(run)
-    batch = model.batches.batch_size
+    batch = model.chunks.batches.batch_size
 
     (fitted,) = model.run.require_preparation().inputs.values()
     scale = fitted.to_json().get("scale")
@@ -174,7 +174,7 @@ def compare_csv(folder: Path, rows: int, rounds: int) -> None:
     write_table(source, rows)
     network = dlspec.load(run)
     model = dlspec.predictor(run)
-    fitted, batch = model.run.require_preparation().inputs, model.batches.batch_size
+    fitted, batch = model.run.require_preparation().inputs, model.chunks.batches.batch_size
     scales = [fitted[name].to_json()["scale"] for name in NAMES]
     mean, deviation = (np.ravel([each[key] for each in scales]) for key in ("shift", "divisor"))
 

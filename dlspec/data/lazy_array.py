@@ -149,6 +149,14 @@ def read_rows(values: Values, rows: slice | Tensor = slice(None)) -> Tensor:
     return values if isinstance(values, Tensor) and is_all else values[rows]
 
 
+def read_pictures(values: Values, rows: slice | Tensor) -> Tensor:
+    """Read some rows for a picture: images from 0 to 1, whatever scale the network takes."""
+    read = read_rows(values, rows)
+    undo_scale = getattr(values.module, "undo_scale", None) if isinstance(values, LazyArray) else None
+    pictures: Tensor = read if undo_scale is None else undo_scale(read)
+    return pictures
+
+
 def read_rows_to_check(values: Values) -> Tensor:
     """Read what checks look at: all rows of a tensor, but only the first ones of a lazy array."""
     return values[:MAX_CHECKED_ROWS] if isinstance(values, LazyArray) else values

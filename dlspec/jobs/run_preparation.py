@@ -31,6 +31,7 @@ from dlspec.jobs.spec_reading import read_spec, settle_spec
 from dlspec.jobs.spec_saving import losses_to_spec, metrics_to_spec, part_to_spec
 from dlspec.jobs.trial_step import try_training_step
 from dlspec.jobs.weights_origin import check_weights_origin
+from dlspec.jobs.weights_scale import check_scale_of_weights
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.spec_versions import LABELS_OF_BOOLS, SPEC_VERSION
@@ -49,6 +50,7 @@ from dlspec.training.runtime.determinism import deterministic_algorithms
 from dlspec.training.runtime.devices import UnknownDevice, choose_device
 from dlspec.training.runtime.randomness import seed_generators
 from dlspec.training.step.activation_checkpointing import find_checkpointed_layers
+from dlspec.training.tuning.learning_rate_finder import FoundLearningRate
 
 GroupChoices = Mapping[str, Iterable[str]]
 SAMPLES_FOR_TRACING = 2  # samples that pass through the network when it is built
@@ -64,6 +66,12 @@ class OpenedSpec:
     def with_trainer_settings(self, found: Mapping[str, Any]) -> OpenedSpec:
         """Return a copy with these settings of the trainer, which were found by tuning."""
         return replace(self, spec=replace(self.spec, trainer=self.spec.trainer.model_copy(update=found)))
+
+    def with_optimizer_settings(self, found: Mapping[str, Any]) -> OpenedSpec:
+        """Return a copy with these settings of the optimizer, which were found by tuning."""
+        optimizer = self.spec.optimizer
+        changed = replace(optimizer, settings={**optimizer.settings, **found})
+        return replace(self, spec=replace(self.spec, optimizer=changed))
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class PreparedRun:
     make_metrics: Callable[[], Sequence[Mapping[str, Any]]]
     resolved: Mapping[str, Any]  # the spec as it is saved in the run's folder
     notes: Sequence[str] = ()  # lines for the user, such as which weights were loaded
+    found_rate: FoundLearningRate | None = None  # the result of `trainer.tune: lr`
     source_data: Dataset | None = None  # the data as their source returned them; None if they are `data`
 
 
@@ -164,6 +173,8 @@ class Preparation:
         network = build_network(spec.graph, spec.layers, samples, problems, mode)
         raise_problems(problems, self.make_source_map)
         assert network is not None  # otherwise a problem was raised
+        if spec.weights is not None and not self.is_resumed:
+            check_scale_of_weights(spec.weights.path, spec.data, data, problems)
         notes = () if self.is_resumed else _initialize_weights(network, spec, data, problems)
         notes += describe_ignored_dropout(network.module)
         freezing = freeze_parameters(network, spec.freeze, problems)

@@ -14,7 +14,6 @@ from dlspec.language.problems import Problems
 from dlspec.language.spec_versions import PADDING
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.losses.class_weight_checks import check_class_weights
-from dlspec.losses.ignored_pixels import explain_counted_pixels
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_rules import SOFTMAX_LAYERS
 from dlspec.losses.mixed_targets import explain_unmixed, list_mixings
@@ -32,7 +31,6 @@ def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
     problem_count = len(problems)
     checks = (
         _check_sample_weights,
-        _check_ignored_pixels,
         _check_mixing,
         _check_target,
         _check_target_values,
@@ -76,14 +74,6 @@ def _check_sample_weights(match: LossMatch, data: Dataset, problems: Problems) -
         if found:
             fix = f"use a loss of PyTorch such as CrossEntropyLoss or MSELoss, or {data.name} without weights"
             problems.add(Code.UNSUPPORTED, match.term.path, found, fix)
-
-
-def _check_ignored_pixels(match: LossMatch, data: Dataset, problems: Problems) -> None:
-    """Report a loss that can't leave out the pixels of a mask that are to be ignored."""
-    if isinstance(match.target, Target) and match.target.has_ignored:
-        found = explain_counted_pixels(match)
-        if found:
-            problems.add(Code.UNSUPPORTED, match.term.path, found, "use CrossEntropyLoss")
 
 
 def _check_mixing(match: LossMatch, data: Dataset, problems: Problems) -> None:

@@ -12,15 +12,20 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.data.prepare.kinds.kind import IGNORED
 from dlspec.formatting import format_digits
 from dlspec.plots.canvas import FAINT_TEXT_COLOR, Page, TextStyle, measure_text_width
-from dlspec.plots.image_plots import draw_legend, is_image_shape, make_class_colors, to_colors
+from dlspec.plots.image_plots import (
+    IGNORED_COLOR,
+    draw_legend,
+    draw_masks_over,
+    is_image_shape,
+    make_class_colors,
+    to_colors,
+)
 
 MAX_SHOWN_SAMPLES = 32
 COLUMNS = 8
 CELL = 1.2  # width of an image in inches
 GAP, MARGIN, TITLE = 0.1, 0.15, 0.7  # in inches
 CAPTION_LINE = 0.16  # in inches
-MASK_OPACITY = 0.5
-IGNORED_COLOR = (0.85, 0.1, 0.75)
 LEGEND_LINES = 3
 TensorsByName = Mapping[str, Tensor]
 
@@ -102,10 +107,7 @@ def _make_colors(images: Tensor) -> Tensor:
 def _draw_masks(colors: Tensor, over: Sequence[Target], shown: TensorsByName) -> Tensor:
     """Blend masks into images (N, H, W, 3); the first class, often the background, leaves the image as it is."""
     for target in over:
-        mask = shown[target.name].cpu()
-        palette = make_class_colors(len(target.classes))[mask.clamp(min=0)]
-        palette = torch.where((mask == IGNORED)[..., None], torch.tensor(IGNORED_COLOR), palette)
-        colors = torch.where((mask != 0)[..., None], torch.lerp(colors, palette, MASK_OPACITY), colors)
+        colors = draw_masks_over(colors, shown[target.name].cpu(), len(target.classes))
     return colors
 
 

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
+from dlspec.data.prepare.kinds.kind import IGNORED
 from dlspec.plots.canvas import FAINT_TEXT_COLOR, WHITE, Page, TextStyle, measure_text_width, rectangle_corners
 
 MAX_IMAGES, MAX_MAPS = 10, 6
 CELL_SIZE = 1.15  # width of a small image in inches
 GAP, LEFT_MARGIN, BOTTOM_MARGIN = 0.08, 1.25, 0.25  # in inches
 MAX_LEGEND_ENTRIES = 21
+MASK_OPACITY = 0.5
+MAP_OPACITY = 0.65  # of maps to compare: their colours must agree with the legend
+IGNORED_COLOR = (0.85, 0.1, 0.75)  # of pixels without a class
 
 
 def is_image_shape(shape: Sequence[int]) -> bool:
@@ -47,23 +51,56 @@ def draw_class_maps(target: Target, predicted: Tensor, truth: Tensor, images: Te
     Args:
         target: the target; its class names are in the legend.
         predicted: predicted classes (N, H, W).
-        truth: true classes (N, H, W).
+        truth: true classes (N, H, W); pixels of class -100 are white, and count in no accuracy.
         images: input images (N, C, H, W) to draw above the maps, if any.
         note: subtitle, for example which split and how many samples are shown.
     """
-    occurring = torch.cat([predicted, truth]).flatten().bincount().nonzero()[:, 0].tolist()
+    is_known = truth != IGNORED
+    occurring = torch.cat([predicted.flatten(), truth[is_known]]).bincount().nonzero()[:, 0].tolist()
     names, colors = [target.classes[each] for each in occurring], make_class_colors(len(target.classes))
+    shown = colors[occurring]
+    if not is_known.all():
+        names, shown = [*names, "ignored"], torch.cat([shown, torch.tensor([IGNORED_COLOR])])
     columns = _count_legend_columns(names, len(truth))
     lines = -(-min(len(names), MAX_LEGEND_ENTRIES) // columns)
-    image_row = (
-        {} if images is None else {"image": torch.cat([to_colors(each[None], *_value_range(each)) for each in images])}
-    )
-    rows = {**image_row, "true": colors[truth], "predicted": colors[predicted]}
-    accuracies = (predicted == truth).flatten(1).float().mean(1).tolist()
-    page = _draw_image_grid(rows, [f"{accuracy:.1%}" for accuracy in accuracies], BOTTOM_MARGIN + 0.2 * lines + 0.2)
-    draw_legend(page, names, colors[occurring], lines)
+    rows = _draw_maps(predicted, truth, images, len(target.classes))
+    right = ((predicted == truth) & is_known).flatten(1).sum(1) / is_known.flatten(1).sum(1).clamp(min=1)
+    page = _draw_image_grid(rows, [f"{each:.1%}" for each in right.tolist()], BOTTOM_MARGIN + 0.2 * lines + 0.2)
+    draw_legend(page, names, shown, lines)
     page.draw_title(f"{target.name}: true and predicted", f"{note}; fraction of correct pixels below each map")
     return page
+
+
+def _draw_maps(predicted: Tensor, truth: Tensor, images: Tensor | None, classes: int) -> dict[str, Tensor]:
+    """Draw maps as rows of colors (N, H, W, 3): over their images, if there are any."""
+    if images is None:
+        blank = torch.ones(*truth.shape, 3)
+        maps = {"true": truth, "predicted": predicted}
+        return {name: draw_masks_over(blank, each, classes, opacity=1, shows_first=True) for name, each in maps.items()}
+    colors = torch.cat([to_colors(each[None], *_value_range(each)) for each in images])
+    maps = {"true": truth, "predicted": predicted}
+    drawn = {name: draw_masks_over(colors, each, classes, opacity=MAP_OPACITY) for name, each in maps.items()}
+    return {"image": colors, **drawn}
+
+
+def draw_masks_over(
+    colors: Tensor, masks: Tensor, classes: int, *, opacity: float = MASK_OPACITY, shows_first: bool = False
+) -> Tensor:
+    """Blend masks into images.
+
+    Args:
+        colors: the images (N, H, W, 3) from 0 to 1.
+        masks: the class of each pixel (N, H, W), int64; -100 for none.
+        classes: the number of classes.
+        opacity: of the masks, from 0 to 1.
+        shows_first: whether the first class is drawn; it is often the background.
+
+    Returns:
+        The colors, (N, H, W, 3).
+    """
+    palette = make_class_colors(classes)[masks.clamp(min=0)]
+    palette = torch.where((masks == IGNORED)[..., None], torch.tensor(IGNORED_COLOR), palette)
+    return torch.where(((masks != 0) | shows_first)[..., None], torch.lerp(colors, palette, opacity), colors)
 
 
 def make_class_colors(count: int) -> Tensor:

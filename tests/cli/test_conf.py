@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from zoo import ROOT, command
 
 from helpers.command_line import QUICK
@@ -16,6 +17,7 @@ FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in 
 
 TEXT = ["model=text_lstm", "data=text_csv", "data.path=texts.csv"]
 SMALL = ["model.params.width=8", "model.params.depth=1", "model.params.heads=2"]
+IMAGES = ["data.path=images", "data.size=16"]
 # What a file needs beside itself; the others run with the defaults.
 BESIDE = {
     "data/breast_cancer": ["model=mlp"],
@@ -28,14 +30,21 @@ BESIDE = {
     "data/text": ["model=text_lstm", "model.layers.lstm.LSTM.output=sequence", "data.limit=50"],
     "data/text_csv": ["model=text_lstm", "data.path=texts.csv"],
     "data/files": ["model=text_lstm", 'data.path="texts/{label}/{n}.txt"', "data.target=label"],
+    "data/images": ["data.path=images"],
     "data/table": ["model=text_lstm", "data.path=texts.csv", "data.target=label"],
     "experiment/article_mnist": ["data.path=mnist"],
     "experiment/article_text": TEXT[1:],
     "experiment/bert_huggingface": [*SMALL, "weights=null", *TEXT[1:]],
     "experiment/gpt2_huggingface": [*SMALL, "weights=null", "data=text", "data.path=texts.csv", "data.length=9"],
     "experiment/resnet_huggingface": ["weights=null", "model.params.width=4"],
+    "experiment/finetune_resnet18": ["weights=null", "model.params.width=4", *IMAGES, "freeze=['stem.*']"],
+    "experiment/finetune_vit": [
+        *("weights=null", "model.params={width: 8, depth: 5, heads: 2, patch: 8}", *IMAGES),
+    ],
     "experiment/shakespeare_small": ["data.path=texts.csv", "data.length=9"],
 }
+
+INFERRED = ("data/files", "data/images", "data/table")
 
 
 def words_of(name: str) -> list[str]:
@@ -65,6 +74,9 @@ def small_files(work: Path) -> None:
         file = work / "texts" / ("ham" if number % 2 else "spam") / f"{number}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"some words {number}")
+        image = work / "images" / file.parent.name / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(image)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -73,7 +85,7 @@ def test_every_file_validates_and_runs_two_steps(dlspec, small_files: None, name
     said = dlspec("validate", *choice)
     assert (said.code, said.err) == (0, "")
     said = dlspec(*choice, *QUICK)
-    is_inferred = name in ("data/files", "data/table")  # these say what they took the columns for
+    is_inferred = name in INFERRED or "finetune" in name  # these say what they took the columns for
     assert (said.code, is_inferred or said.err) == (0, is_inferred or "")
 
 

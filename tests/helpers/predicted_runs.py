@@ -42,6 +42,7 @@ SMALL_MODELS: Mapping[str, Sequence[str]] = {
     "unet": ["model.params.width=4", "model.params.depth=2"],
     "vae": ["model.params.width=10", "model.params.code=3"],
     "vgg11": ["model.params.width=4", "model.params.hidden=16", "model.params.pooled=1"],
+    "vit": [f"model.params.{each}" for each in ("patch=4", "width=8", "depth=1", "heads=2")],
     "wavenet": ["model.params.width=8", "model.params.skip=8", "model.params.depth=2", "model.params.stacks=1"],
     "wide_and_deep": ["model.params.embedding=4", "model.params.widths=[8]"],
 }

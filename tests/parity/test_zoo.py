@@ -21,6 +21,7 @@ SIZES: dict[str, tuple[list[str], int]] = {
     "bert_base": (["data.vocab_size=30522", "data.length=512", "data.num_classes=2"], 109_482_240 + 769),
     "mlp_mixer": (PICTURES, 18_528_264),
     "siamese": ([*PAIR, "data.targets={same: {num_classes: 2}}"], 38_951_745),
+    "vit": (PICTURES, 22_050_664),
     "lenet5": ([], 61_706),
     "gpt_small": (["data.vocab_size=65", "data.length=64"], 804_096),
     "text_transformer": (TEXT, 1_380_161),
@@ -49,6 +50,7 @@ SIZES: dict[str, tuple[list[str], int]] = {
     ),
 }
 HEADS = {"bert_base": 769}  # what classifies behind the pooler is not counted
+VIT_B16 = ["model.params.width=768", "model.params.heads=12"]
 NEXT = ("gpt2", "gpt_small", "wavenet")
 
 
@@ -60,6 +62,11 @@ def test_a_model_has_the_size_that_its_header_says(dlspec, name: str) -> None:
     assert (said.code, said.err) == (0, "")
     assert f"\n{size:,} parameters" in said.out
     assert f"{size - HEADS.get(name, 0):,} parameters" in " ".join(header(MODELS[name]))
+
+
+def test_vit_b16_has_the_published_size(dlspec) -> None:
+    said = dlspec("summary", "model=vit", *VIT_B16, "data=random", "data.size=4", *PICTURES)
+    assert "\n86,567,656 parameters" in said.out and "86,567,656" in " ".join(header(MODELS["vit"]))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,4 +1,4 @@
-"""ResNet, GPT-2 and BERT with the weights of Hugging Face's transformers give what those give, gradients included."""
+"""ResNet, ViT, GPT-2 and BERT with weights of Hugging Face's transformers give what those give, gradients included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -104,16 +103,36 @@ def bert(width: int, depth: int, heads: int, length: int, vocab_size: int, separ
     )
 
 
+def vit(width: int, depth: int, heads: int, patch: int, side: int, classes: int) -> Pair:
+    def make() -> nn.Module:
+        from transformers import ViTConfig, ViTForImageClassification
+
+        sizes = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads, "num_labels": classes}
+        more = {"intermediate_size": 4 * width, "image_size": side, "patch_size": patch}
+        return ViTForImageClassification(ViTConfig(**sizes, **more))
+
+    overrides = ["data=random", "freeze=[]", "optimizer.groups=[]", *head("classifier.*")]
+    return Pair(
+        make,
+        ["experiment=finetune_vit", *params(width=width, depth=depth, heads=heads, patch=patch), *overrides],
+        {"shape": [3, side, side], "num_classes": classes},
+        lambda: {"pixel_values": torch.randn(3, 3, side, side)},
+        (3,),
+    )
+
+
 SMALL = {
     "ResNet, basic": resnet((8, 16, 32, 64), (2, 1, 2, 1), "basic", 32, 5),
     "ResNet, bottleneck": resnet((16, 32, 64, 128), (1, 2, 1, 1), "bottleneck", 32, 5),
     "GPT-2": gpt2(32, 2, 4, 16, 50),
+    "ViT": vit(32, 2, 4, 8, 32, 5),
     "BERT": bert(32, 2, 4, 16, 50, 7),
 }
 FULL = {
     "ResNet-18": resnet((64, 128, 256, 512), (2, 2, 2, 2), "basic", 224, 1000),
     "ResNet-50": resnet((256, 512, 1024, 2048), (3, 4, 6, 3), "bottleneck", 224, 1000),
     "GPT-2 small": gpt2(768, 12, 12, 256, 50257),
+    "ViT-B/16": vit(768, 12, 12, 16, 224, 1000),
     "BERT base": bert(768, 12, 12, 256, 30522, 102),
 }
 CASES = [*SMALL, *(pytest.param(each, marks=pytest.mark.soak) for each in FULL)]
@@ -131,8 +150,8 @@ def test_equals_transformers(work: Path, name: str) -> None:
     targets = torch.randint(found.shape[-1], pair.classes)
     for output in (wanted, found):
         cross_entropy(output.flatten(0, -2), targets.flatten()).backward()
-    save_file(gradients(theirs), "gradients.safetensors")
-    turned = dict(built(pair, "gradients.safetensors").named_parameters())  # their gradients, under our names
+    save_gradients(theirs, "gradients")
+    turned = dict(built(pair, "gradients").named_parameters())  # their gradients, under our names
     largest = max(each.abs().max() for each in turned.values()).item()
     far = {name: difference(each.grad, turned[name], largest / 1000) for name, each in ours.named_parameters()}
     assert {name: each for name, each in far.items() if each > 1e-4} == {}
@@ -166,10 +185,12 @@ def built(pair: Pair, path: str) -> nn.Module:
     return dlspec.build([*pair.overrides, f"weights.path={path}"], {**pair.data, **FEW})
 
 
-def gradients(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict with each parameter's gradient in its place; a tied one stands there once."""
-    once = {id(each): (name, each) for name, each in reversed(network.state_dict(keep_vars=True).items())}
-    return {name: each if each.grad is None else each.grad for name, each in once.values()}
+def save_gradients(network: nn.Module, folder: str) -> None:
+    """Save the gradients as transformers saves weights, whose names differ from those in memory."""
+    with torch.no_grad():
+        for each in network.parameters():
+            each.copy_(torch.zeros_like(each) if each.grad is None else each.grad)
+    network.save_pretrained(folder)
 
 
 def difference(one: Tensor | None, other: Tensor, least: float = 0.0) -> float:

@@ -22,7 +22,8 @@ from helpers.rank_runs import TORCHRUN, run_ranks
 
 pytestmark = pytest.mark.soak
 RUN = (*QUIET, "data=digits", "model=failing", "trainer.progress=none", "trainer.batch_size=32", "trainer.test=last",
-       "trainer.checkpoint_steps=3", "trainer.epochs=6", "optimizer=SGD", "optimizer.lr=0.01", "imports=[failing_layer]")  # fmt: skip
+       "trainer.checkpoint_steps=3", "trainer.epochs=6", "optimizer=SGD", "optimizer.lr=0.01",
+       "imports=[failing_layer]")  # fmt: skip
 MODEL = """
 layers:
   - Flatten

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dlspec.cli.console_output import print_message
 from dlspec.cli.generation_arguments import GENERATION_WORDS, read_generation_options
+from dlspec.cli.prediction_output import check_output_words, describe_output, open_output
 from dlspec.cli.prediction_progress import PredictionProgress
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
 from dlspec.data.split_indices import SplitName
@@ -15,7 +17,8 @@ from dlspec.errors import UserError
 from dlspec.inference.answers.answer_columns import AnswerOptions
 from dlspec.inference.generation.sampling import GenerationOptions
 from dlspec.inference.loading.own_data import open_own_data
-from dlspec.inference.output.prediction_files import STANDARD_OUTPUT, check_output, open_prediction_file
+from dlspec.inference.output.image_folders import is_folder_output
+from dlspec.inference.output.prediction_files import STANDARD_OUTPUT, check_output
 from dlspec.inference.predictor import Predictor, predictor
 from dlspec.inference.rows.input_chunks import iterate_row_chunks
 from dlspec.inference.rows.input_settings import make_input_settings
@@ -36,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     """Predict the rows of files, and return the exit code."""
     arguments = parse_run_arguments("predict", argv, WORDS)
     output = _require(arguments, "output")
-    check_output(output)
+    check_output_words(output, arguments)
     options = AnswerOptions(
         arguments.get_flag("probabilities"),
         arguments.get_number("threshold"),
@@ -53,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         progress = _predict_files(model, source or (), arguments, options, output)
     progress.finish()
     if output != STANDARD_OUTPUT:
-        print_message(f"{output}: {progress.rows:,} row{'s' if progress.rows != 1 else ''}")
+        print_message(describe_output(output, model, progress.rows, progress.left_out))
     return EXIT_ROWS_LEFT_OUT if progress.left_out else EXIT_OK
 
 
@@ -89,9 +92,11 @@ def load_predictor(arguments: RunArguments) -> Predictor:
 def _predict_split(model: Predictor, split: SplitName, options: AnswerOptions, output: str) -> PredictionProgress:
     """Predict a split of the run's own data, which are opened as for training."""
     rows = open_own_data(model.run).select(split, model.run.data)
+    if is_folder_output(output):
+        options = replace(options, keep=rows.table is not None)  # the columns name the images
     if options.keep and rows.table is None:
         raise UserError("keep has no effect on this split, as the run's data are not a table; leave it out")
-    return _write_answers(model, iterate_split_chunks(rows, model.chunk_rows), options, output)
+    return _write_answers(model, iterate_split_chunks(rows, model.chunks.max_rows), options, output)
 
 
 def _predict_files(
@@ -107,11 +112,17 @@ def _predict_files(
         output: the file to write
     """
     fitted = model.run.require_preparation()
-    settings = make_input_settings(model.run.spec.data, fitted, arguments.data, keep=model.needs_all_columns(options))
+    if is_folder_output(output):
+        options = replace(options, keep=True)  # the columns name the images
+    settings = make_input_settings(
+        model.run.spec.data, fitted, arguments.data, keep=model.chunks.needs_all_columns(options)
+    )
     inputs = find_inputs(source, settings)
-    check_output(output, [Path(each) for each in inputs.files])
-    chunks = iterate_row_chunks(inputs, settings, model.chunk_rows)
-    return _write_answers(model, chunks, options, output, read_generation_options(arguments))
+    if not is_folder_output(output):
+        check_output(output, [Path(each) for each in inputs.files])
+    chunks = iterate_row_chunks(inputs, settings, model.chunks.max_rows)
+    files = inputs.names if inputs.kind == "images" else ()
+    return _write_answers(model, chunks, options, output, files, read_generation_options(arguments))
 
 
 def _write_answers(
@@ -119,6 +130,7 @@ def _write_answers(
     chunks: Iterable[RowChunk],
     options: AnswerOptions,
     output: str,
+    files: Sequence[str] = (),
     generation: GenerationOptions | None = None,
 ) -> PredictionProgress:
     """Predict chunks of rows and write them.
@@ -127,12 +139,13 @@ def _write_answers(
         model: the run
         chunks: the rows
         options: what is written
-        output: the file to write
+        output: the file to write, or the folder of images
+        files: the input files, after which images are named
         generation: how a text is written; None for the most probable tokens
     """
     progress = PredictionProgress(str(model.run.device))
-    with open_prediction_file(output) as writer:
-        for answers in model.predict_chunks(progress.watch(chunks), options, generation):
+    with open_output(output, model, files) as writer:
+        for answers in model.chunks.predict(progress.watch(chunks), options, generation):
             writer.write(answers.columns, answers.problems)
             progress.add(answers)
             if writer.is_closed:

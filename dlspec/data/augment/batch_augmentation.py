@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ MIXING_STREAM = 3  # tells the draws of MixUp and CutMix from others that follow
 TensorsByName = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
 class BatchAugmentation:
     """Augments training batches. The draws depend only on the seed of the run, the epoch and the batch's number.
 
@@ -30,14 +28,15 @@ class BatchAugmentation:
         mixings: MixUp and CutMix as written; one of them is drawn for each batch.
     """
 
-    images: Sequence[Field]
-    targets: Mapping[str, Target]
-    fields: Mapping[str, FieldAugmentation]
-    mixings: Sequence[AugmentationTerm] = ()
-    _mixing_objects: Sequence[Mixing] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_mixing_objects", [each.build() for each in self.mixings])
+    def __init__(
+        self,
+        images: Sequence[Field],
+        targets: Mapping[str, Target],
+        fields: Mapping[str, FieldAugmentation],
+        mixings: Sequence[AugmentationTerm] = (),
+    ) -> None:
+        self.images, self.targets, self.fields, self.mixings = images, targets, fields, mixings
+        self._built_mixings: Sequence[Mixing] = [each.build() for each in mixings]
 
     def __call__(
         self, inputs: TensorsByName, targets: TensorsByName, seed: int, epoch: int, batch: int
@@ -63,7 +62,7 @@ class BatchAugmentation:
                     inputs[name], list(masks.values()), list(pictures.values()), draw_seed
                 )
                 changed_targets |= dict(zip([*masks, *pictures], [*new_masks, *new_pictures], strict=True))
-        if self._mixing_objects:
+        if self._built_mixings:
             self._mix(changed_inputs, changed_targets, np.random.default_rng([seed, epoch, batch, MIXING_STREAM]))
         return changed_inputs, changed_targets
 
@@ -81,7 +80,7 @@ class BatchAugmentation:
         images = [each.name for each in self.images if each.name in inputs]
         if not images:
             return
-        mixing = self._mixing_objects[int(generator.integers(len(self._mixing_objects)))]
+        mixing = self._built_mixings[int(generator.integers(len(self._built_mixings)))]
         count, _, height, width = inputs[images[0]].shape
         mixture = mixing.draw(count, height, width, generator)
         for name, each in targets.items():

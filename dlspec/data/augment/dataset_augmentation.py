@@ -32,12 +32,15 @@ def augment_dataset(dataset: Dataset, raw: Any) -> Dataset:
 
     Args:
         dataset: the data.
-        raw: the setting `augment`, as written, and checked as far as that needs no data.
+        raw: the setting `augment`, as written.
 
     Raises:
-        DataError: if an augmentation does not fit the data.
+        DataError: if an augmentation is wrong, or does not fit the data.
     """
-    terms = read_augmentations(raw, ("data", "augment"), Problems())
+    problems = Problems()
+    terms = read_augmentations(raw, ("data", "augment"), problems)
+    for problem in problems.found:
+        raise AugmentationError(problem.path[2:], f"{problem.found}: {problem.fix}", problem.code)
     if not terms:
         return dataset
     images = list_image_fields(dataset)
@@ -52,7 +55,8 @@ def augment_dataset(dataset: Dataset, raw: Any) -> Dataset:
             _FieldTrial(dataset, each, images).check(list(zip(chosen, modules, strict=True)))
             fields[each.name] = FieldAugmentation(each.name, modules)
             filled |= {each.name} if any(fills_pixels(term.name) for term in chosen) else set()
-    targets = [_mark_ignored(each, find_owner(each.name, each, images) in filled) for each in dataset.targets]
+    may_fill = [each for each in images if each.name in filled]
+    targets = [_mark_ignored(each, bool(find_owner(each.name, each, may_fill))) for each in dataset.targets]
     augmentation = BatchAugmentation(images, {each.name: each for each in targets}, fields, mixings)
     return replace(dataset, targets=tuple(targets), augmentation=augmentation)
 

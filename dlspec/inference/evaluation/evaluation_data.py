@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from dlspec.data.lazy_array import read_rows
 from dlspec.data.split_indices import SplitName
 from dlspec.data.tables.table import Table
 from dlspec.errors import UserError, format_value
+
+FOLDER_COLUMN = "folder"  # of `by`: the folder that the file of a row is in, unless there is a column of this name
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,15 @@ def find_group_cells(data: EvaluationData, description: Dataset, column: str) ->
     Args:
         data: the samples
         description: the run's data set
-        column: a column of the table, which may be left out of the inputs; or a target
+        column: a column of the table, which may be left out of the inputs; a target; or `folder`, that of a row's file
 
     Raises:
         UserError: if the column is unknown.
     """
     if data.table is not None and column in data.table.columns:
         return data.table.columns[column]
+    if data.table is not None and column == FOLDER_COLUMN and data.table.files:
+        return _list_folders(data.table)
     targets = [each for each in description.targets if each.kind == "classes" and not each.shape]
     for target in targets:
         if make_field_name(column) == target.name:
@@ -53,6 +58,12 @@ def find_group_cells(data: EvaluationData, description: Dataset, column: str) ->
     if not names:
         raise UserError(f"{found}; the run's data are not a table, so leave by out")
     raise UserError(f"{found}; choose one of {_join(names)}")
+
+
+def _list_folders(table: Table) -> NDArray[Any]:
+    folders = np.array([str(PurePath(each).parent) for each in table.files], object)
+    cells: NDArray[Any] = folders[table.file_of_row]
+    return cells
 
 
 def _join(names: Sequence[str]) -> str:

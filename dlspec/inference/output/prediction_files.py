@@ -76,7 +76,8 @@ def check_output(output: str, inputs: Sequence[Path] = ()) -> None:
 def _explain_ending(path: Path) -> str:
     base = path.with_suffix("") if path.suffix.lower() == ".gz" else path  # predictions are not compressed
     fix = _format_output(_suggest_file(base))
-    return f"the output '{path}' must end in {ENDINGS}, or be - for standard output; write {fix}"
+    found = f"the output '{path}' must end in {ENDINGS}, or in / for a folder of masks, or be - for standard output"
+    return f"{found}; write {fix}"
 
 
 def _format_output(path: Path) -> str:

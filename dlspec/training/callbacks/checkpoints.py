@@ -85,6 +85,8 @@ class CheckpointSaver(BestWeightsCallback):
             have a `CheckpointParticipant`.
     """
 
+    accepts_several_steps = True
+
     def __init__(
         self,
         folder: Path,
@@ -102,6 +104,7 @@ class CheckpointSaver(BestWeightsCallback):
         self._seconds_between_saves, self._min_seconds_after_epoch = (minutes or math.inf) * 60, seconds
         self._writer = BackgroundWriter()
         self._next_save_time = self._next_save_time_after_epoch = -math.inf
+        self._last_step = 0  # at the last call of on_step_end
         self._last_saved = (-1, False)  # step of the newest checkpoint, and whether it is at the end of an epoch
         self._best: Weights | None = None
         self._best_position: dict[str, str] = {}
@@ -124,6 +127,7 @@ class CheckpointSaver(BestWeightsCallback):
         )  # False: save again at the end, as another version may have written the file
 
     def on_train_start(self, state: TrainingState) -> None:
+        self._last_step = state.step
         try:
             self.folder.mkdir(exist_ok=True)
             with TemporaryFile(dir=self.folder):
@@ -137,19 +141,27 @@ class CheckpointSaver(BestWeightsCallback):
         self._writer.raise_error()
         if state.phase == "test" or not state.is_update_complete:
             return
-        if self._group.decisions.saves if self._group.is_parallel else self._is_due(state, state.step):
+        if self._group.decisions.saves if self._group.is_parallel else self._is_due(state.step):
             self._start_saving(state)
+
+    def _is_due(self, step: int) -> bool:
+        if step == self._last_saved[0]:
+            return False
+        is_save_step = self._has_passed_save_step(step)
+        return is_save_step or self._next_save_time < time.monotonic()
 
     def _wants_to_save(self, state: TrainingState) -> bool:
         """Whether a checkpoint is to be saved after the step that several processes compute now."""
-        return not self._writer.is_busy and self._is_due(state, state.step + (state.phase == "train"))
-
-    def _is_due(self, state: TrainingState, step: int) -> bool:
-        """Whether a checkpoint within an epoch is to be saved after a step."""
-        if state.phase == "test" or step == self._last_saved[0]:
+        step, interval = state.step + (state.phase == "train"), self._steps_between_saves
+        if self._writer.is_busy or state.phase == "test" or step == self._last_saved[0]:
             return False
-        is_save_step = self._steps_between_saves is not None and step % self._steps_between_saves == 0
+        is_save_step = interval is not None and step % interval == 0
         return is_save_step or self._next_save_time < time.monotonic()
+
+    def _has_passed_save_step(self, step: int) -> bool:
+        """Return whether a checkpoint was due since the last call: there may be several steps in between."""
+        interval, before, self._last_step = self._steps_between_saves, self._last_step, step
+        return interval is not None and step // interval > before // interval
 
     def on_epoch_end(self, state: TrainingState) -> None:
         if state.monitor.is_best:

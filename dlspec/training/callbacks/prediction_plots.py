@@ -9,13 +9,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from dlspec.data.dataset import Target
+from dlspec.data.dataset import Field, Target
 from dlspec.formatting import first_line
 from dlspec.plots.canvas import Page
 from dlspec.plots.class_plots import draw_classes
 from dlspec.plots.image_plots import MAX_IMAGES, MAX_MAPS, draw_class_maps, draw_images, is_image_shape
+from dlspec.plots.judged_plots import MAX_JUDGED_IMAGES, draw_judged_images, order_worst_maps
 from dlspec.plots.number_plots import draw_numbers
-from dlspec.runs.file_names import PREDICTIONS_FILE, SAMPLES_FILE
+from dlspec.runs.file_names import IMAGES_FILE, PREDICTIONS_FILE, SAMPLES_FILE
 from dlspec.runs.io import to_safe_name, write_bytes, write_text
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.evaluation.prediction_view import PredictionView, SamplePredictions
@@ -24,14 +25,16 @@ from dlspec.training.state import TrainingState
 
 log = logging.getLogger("dlspec")
 
+MAX_JUDGED_MAPS = 48  # maps among which the worst are searched
 MIN_STEPS = 5  # shorter runs only try whether everything works, and plots would take longer than the run
 
 
 class PredictionPlots(Callback):
     """Draws `predictions.png`, or `predictions_NAME.png` for each of multiple targets.
 
-    The predictions are those of the test split, or of the validation split if the run has no test. For next tokens it
-    writes generated text to `samples.txt`. If this fails, a warning is logged and the run continues.
+    Where an input is an image, `predictions_images.png` shows the worst mistakes. The predictions are those of the test
+    split, or of the validation split if the run has no test. For next tokens it writes generated text to `samples.txt`.
+    If this fails, a warning is logged and the run continues.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +68,9 @@ def draw_predictions(view: PredictionView) -> dict[str, Page]:
     targets = view.targets
     flat_predictions = view.predict_flat([each.name for each in targets if _plot_form(each) == "rows"])
     sample_predictions = (
-        view.predict_samples(MAX_IMAGES) if any(_plot_form(each) in ("image", "map") for each in targets) else None
+        view.predict_samples(MAX_JUDGED_MAPS if any(_plot_form(each) == "map" for each in targets) else MAX_IMAGES)
+        if any(_plot_form(each) in ("image", "map") for each in targets)
+        else None
     )
     pages = {}
     for target in targets:
@@ -76,7 +81,27 @@ def draw_predictions(view: PredictionView) -> dict[str, Page]:
             )
         elif sample_predictions is not None and _plot_form(target) != "none":
             pages[name] = _draw_whole_samples(target, sample_predictions, view)
+        image_input = _find_image_input(view)
+        if image_input and target.kind == "classes" and _plot_form(target) == "rows" and not target.shape:
+            pages[_file_name(IMAGES_FILE, target, targets)] = _draw_images_of_classes(target, image_input, view)
     return pages
+
+
+def _find_image_input(view: PredictionView) -> str:
+    """Return the first input that can be shown as an image; '' if there is none."""
+    fields = {each.name: each for each in view.data.fields}
+    return next((name for name in view.inputs if name in fields and _can_be_shown(fields[name])), "")
+
+
+def _can_be_shown(field: Field) -> bool:
+    return field.layout == "channels-first" and len(field.shape) == 3 and min(field.shape[1:]) > 1
+
+
+def _draw_images_of_classes(target: Target, input_name: str, view: PredictionView) -> Page:
+    judged = view.judge_images(target, input_name, MAX_JUDGED_IMAGES)
+    wrong = f"{judged.all_mistakes:,} mistake{'s' if judged.all_mistakes != 1 else ''}"
+    note = f"{_describe_split(view, judged.samples)}: {wrong}; orange: wrong, blue: right"
+    return draw_judged_images(target, judged, note)
 
 
 def generate_texts(view: PredictionView) -> dict[str, str]:
@@ -117,15 +142,18 @@ def _draw_flat_values(target: Target, predictions: Tensor, truth: Tensor, note: 
 
 def _draw_whole_samples(target: Target, samples: SamplePredictions, view: PredictionView) -> Page:
     predictions, truth = samples.predictions[target.name], samples.truth[target.name]
-    note = _describe_split(view, len(truth[:MAX_MAPS] if target.kind == "classes" else truth))
     if target.kind == "numbers":
         is_input = any(each.name == target.name for each in view.data.fields)
-        return draw_images(target, predictions, truth, note, is_input=is_input)
+        predictions, truth = predictions[:MAX_IMAGES], truth[:MAX_IMAGES]
+        return draw_images(target, predictions, truth, _describe_split(view, len(truth)), is_input=is_input)
+    chosen = order_worst_maps(predictions, truth, MAX_MAPS)
+    worst = f"the worst {-(-len(chosen) // 2)} of {len(truth)} first"
     matching_images = [
         each for each in samples.inputs.values() if is_image_shape(each.shape[1:]) and each.shape[2:] == truth.shape[1:]
     ]
-    images = matching_images[0][:MAX_MAPS] if matching_images else None
-    return draw_class_maps(target, predictions[:MAX_MAPS], truth[:MAX_MAPS], images, note)
+    images = matching_images[0][chosen] if matching_images else None
+    note = f"{_describe_split(view, len(chosen))}, {worst}"
+    return draw_class_maps(target, predictions[chosen], truth[chosen], images, note)
 
 
 def _describe_split(view: PredictionView, samples: int) -> str:

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.data.lazy_array import read_pictures, read_rows
 from dlspec.network.module_state import find_device
 from dlspec.network.random_state import preserve_random_state
+from dlspec.plots.judged_plots import JudgedImages
 from dlspec.training.criterion_interface import CriterionProtocol
 
 MAX_SAMPLES = 4096
+MAX_JUDGED = 1024  # samples among which the worst mistakes are searched for pictures
 MAX_NUMBERS = 2**24  # predicted numbers to keep: fewer samples are used if they are large
 Pair = tuple[Tensor, Tensor]  # (predictions, truth)
 
@@ -35,7 +38,7 @@ class FlatPredictions:
 class SamplePredictions:
     """Inputs, predictions and truth of whole samples; the first dimension of each tensor is the sample."""
 
-    inputs: Mapping[str, Tensor]  # by input name
+    inputs: Mapping[str, Tensor]  # by input name; images from 0 to 1
     predictions: Mapping[str, Tensor]  # by target name
     truth: Mapping[str, Tensor]  # by target name
 
@@ -99,13 +102,38 @@ class PredictionView:
             len(each) for batch in batch_predictions for each in list(batch.values())[:1]
         )  # fewer than `count` if trainer.limit_batches is small
         return SamplePredictions(
-            {name: split.input(name)[:num_samples] for name in self.inputs},
+            {name: read_pictures(split.input(name), slice(num_samples)) for name in self.inputs},
             {each.name: torch.cat([batch[each.name] for batch in batch_predictions]) for each in self.targets},
             {
                 each.name: _to_original_unit(split.get_loss_target(each.name)[:num_samples], each)
                 for each in self.targets
             },
         )
+
+    def judge_images(self, target: Target, input_name: str, count: int) -> JudgedImages:
+        """Choose images to show: the worst mistakes, and some that are right.
+
+        Args:
+            target: a target with one class for each sample
+            input_name: the input with the images
+            count: how many images are chosen
+        """
+        split = spread_samples(self.split, MAX_JUDGED)
+        with evaluation_mode(self.network):
+            found = [self.predict_targets(inputs)[target.name].float().cpu()
+                     for inputs, _ in self.batches(split).iterate_in_order()]  # fmt: skip
+        by_class = torch.cat(found)
+        by_class = torch.stack([1 - by_class, by_class], 1) if by_class.dim() == 1 else by_class
+        probability, predicted = by_class.max(1)
+        truth = read_rows(split.get_loss_target(target.name), slice(len(predicted))).cpu()
+        is_known = truth >= 0
+        wrong = ((predicted != truth) & is_known).nonzero()[:, 0]
+        right = ((predicted == truth) & is_known).nonzero()[:, 0]
+        worst = wrong[probability[wrong].argsort(descending=True, stable=True)][: count - min(count // 3, len(right))]
+        others = right[torch.linspace(0, max(len(right) - 1, 0), min(count - len(worst), len(right))).long()]
+        rows = torch.cat([worst, others])
+        images = read_pictures(split.input(input_name), rows).cpu()
+        return JudgedImages(images, predicted[rows], truth[rows], probability[rows], len(worst), len(wrong), len(truth))
 
     def predict_targets(self, inputs: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Predict each target from a batch of inputs on any device. Call it within `evaluation_mode`.

@@ -307,6 +307,8 @@ def test_without_kornia_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     read_augmentations(["RandomInvert"], ("data", "augment"), problems)
     assert [each.code for each in problems.found] == [Code.NOT_INSTALLED]
     assert problems.found[0].fix == "pip install 'dlspec[images]'"
+    with pytest.raises(DataError, match="needs kornia"):
+        augment_dataset(make_pairs(), ["RandomInvert"])
 
 
 UNFIT: list[tuple[Any, tuple[Any, ...], Code, str]] = [

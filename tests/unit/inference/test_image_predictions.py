@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import dlspec
 from dlspec.data.lazy_array import read_rows
 from dlspec.inference.loading.loaded_run import load_run
 from dlspec.inference.predictor import Predictor
+from helpers.command_line import CommandResult
 from helpers.image_files import encode, make_pixels, write_image
 from helpers.predicted_runs import DataCase, PredictedRun, train_and_capture
 
@@ -89,7 +91,7 @@ def load(name: str) -> Predictor:
 def test_saved_runs_predict_as_training_did(name: str, runs: dict[str, PredictedRun], here: Path) -> None:
     predictor = load(name)
     assert not predictor.run.has_samples
-    found = [batch.values for batch in predictor.batches.iterate_batches(runs[name].data.test)]
+    found = [batch.values for batch in predictor.chunks.batches.iterate_batches(runs[name].data.test)]
     for one, expected in zip(found, runs[name].batches, strict=True):
         assert all(torch.equal(one[each], expected[each]) for each in expected)
 
@@ -155,7 +157,6 @@ def test_folders_globs_and_bad_files(here: Path) -> None:
 
 def test_evaluations_of_a_folder_and_of_tables(here: Path, runs: dict[str, PredictedRun]) -> None:
     own = load("folder").evaluate(split="test", resamples=0).metrics
-    shutil.rmtree("held", ignore_errors=True)
     everything = load("folder").evaluate("animals", resamples=0).metrics
     assert own.keys() == everything.keys()
     with_table = load("table").evaluate("animals.csv", resamples=0).metrics
@@ -164,6 +165,9 @@ def test_evaluations_of_a_folder_and_of_tables(here: Path, runs: dict[str, Predi
     assert 0 <= masks["jaccard_index"].value <= 1 and np.isfinite(masks["loss"].value)
     assert np.isfinite(load("pairs").evaluate("pairs.csv", resamples=0).metrics["loss"].value)
     assert load("folder").evaluate("animals", by="label", resamples=0)
+    files = sorted(Path("animals").glob("*/*.png"))
+    pair = ([Image.open(each) for each in files], [each.parent.name for each in files])
+    assert load("folder").evaluate(pair, resamples=0).metrics["loss"].value == pytest.approx(everything["loss"].value)
 
 
 @pytest.mark.parametrize("name", ["masks", "masks of three classes"])
@@ -172,7 +176,7 @@ def test_ignored_pixels_count_nowhere(name: str, runs: dict[str, PredictedRun], 
     truth = read_rows(split.targets["mask"])
     known = truth >= 0
     assert 0 < (~known).sum() < known.sum()
-    predicted = torch.cat([batch.values["mask"] for batch in predictor.batches.iterate_batches(split)])
+    predicted = torch.cat([batch.values["mask"] for batch in predictor.chunks.batches.iterate_batches(split)])
     if name == "masks":  # the probability of the second class
         loss = binary_cross_entropy(predicted[known], truth[known].float())
         right = ((predicted > 0.5) == truth)[known]
@@ -195,3 +199,21 @@ def test_images_of_a_table_elsewhere_are_beside_it(here: Path, tmp_path: Path) -
 
 def test_the_public_interface_takes_images(here: Path) -> None:
     assert set(dlspec.predictor("runs/folder").predict("animals")["label"]) <= {"cat", "dog"}
+
+
+def test_predict_writes_masks_and_evaluate_divides_by_folder(
+    here: Path, dlspec: Callable[..., CommandResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    said = dlspec("predict", "run=runs/masks", 'input="animals/{label}/{n}.png"', "output=predicted/")
+    assert (said.code, said.out) == (0, "predicted/: 40 images; 0 dark, 1 light\n"), said.err
+    masks = load("masks").predict("animals/{label}/{n}.png")
+    for file, mask in zip(masks["file"], masks["mask"], strict=True):
+        written = np.asarray(Image.open(Path("predicted", *Path(file).parts[1:])))
+        np.testing.assert_array_equal(written, mask)
+    assert "is not empty" in dlspec("predict", "run=runs/masks", "input=animals/cat", "output=predicted/").err
+    assert "keep has no effect" in dlspec("predict", "run=runs/masks", "input=animals", "output=x/", "keep=true").err
+    assert "write output=predictions.csv" in dlspec("predict", "run=runs/folder", "input=animals", "output=x/").err
+    groups = load("folder").evaluate("animals", by="folder", resamples=0).groups
+    assert {Path(each.value).name: each.rows for each in groups} == {"cat": 20, "dog": 20}
+    assert len(load("folder").evaluate(by="folder", resamples=0).groups) == 2

@@ -41,9 +41,9 @@ def check_run(model: str, case: str, folder: Path) -> bool:
     loaded = load_run(run.folder)
     assert not loaded.has_samples
     predictor = Predictor(loaded)
-    found = [batch.values for batch in predictor.batches.iterate_batches(run.data.test)]
+    found = [batch.values for batch in predictor.chunks.batches.iterate_batches(run.data.test)]
     others = [batch.values for batch in Predictor(loaded, 5).batches.iterate_batches(run.data.test)]
-    joined = [batch.values for batch in predictor.batches.predict_split(run.data.test)]
+    joined = [batch.values for batch in predictor.chunks.batches.predict_split(run.data.test)]
     assert len(found) == len(run.batches) > 1 and found[0]
     assert_equal(join_batches(joined), join_batches(found))
     if run.batches[0] and "" not in run.batches[0]:

@@ -173,9 +173,9 @@ def test_large_rows_are_encoded_in_smaller_chunks(churn: dlspec.Predictor, work:
     spec = {"model": {"layers": layers}, "trainer": {"epochs": 1, "progress": "none"}}
     result = dlspec.train(spec, data=(images, np.arange(12) % 2), folder=work)
     model = dlspec.predictor(result.folder)
-    assert churn.chunk_rows >= 8_192
-    assert model.chunk_rows % model.batches.batch_size == 0
-    assert model.chunk_rows * images[0].size <= max(2**22, model.batches.batch_size * images[0].size)
+    assert churn.chunks.max_rows >= 8_192
+    assert model.chunks.max_rows % model.chunks.batches.batch_size == 0
+    assert model.chunks.max_rows * images[0].size <= max(2**22, model.chunks.batches.batch_size * images[0].size)
 
 
 def test_labels_are_joined(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+import dlspec
 from dlspec.config.composition import start_hydra
 from dlspec.data.augment.augmentation_registry import augmentation_registry
 from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan
@@ -100,6 +103,7 @@ def test_a_sweep_over_augmentations(work: Path, dlspec: Callable[..., CommandRes
     assert found == [None, ["RandomErasing"]]
 
 
+@pytest.mark.soak
 def test_a_run_is_the_same_for_every_number_of_workers(work: Path, dlspec: Callable[..., CommandResult]) -> None:
     for workers in (0, 2):
         words = (f"trainer.num_workers={workers}", f"hydra.run.dir=workers{workers}", "trainer.precision=bf16")
@@ -141,3 +145,36 @@ def test_pictures_that_can_not_be_drawn(work: Path, dlspec: Callable[..., Comman
     said = dlspec("inspect", "data=digits", "--picture", "batch.jpg")
     assert (said.code, said.err) == (2, "--picture expects a PNG file such as batch.png, got 'batch.jpg'\n")
     assert not list(work.glob("batch*"))
+
+
+ARRAYS = {"image": np.random.default_rng(0).random((40, 1, 8, 8)).astype(np.float32), "target": np.arange(40) % 3}
+
+
+def train_arrays(augment: Any, **options: Any) -> dlspec.Result:
+    spec = {"model": "cnn", "data": {"augment": augment}, "trainer": {"epochs": 1, "progress": "none", **options}}
+    return dlspec.train(spec, ARRAYS)
+
+
+def test_arrays_given_in_python_are_augmented(tmp_path: Path) -> None:
+    plain, augmented, longer = (
+        train_arrays([]),
+        train_arrays(["RandomErasing"]),
+        train_arrays(["RandomErasing"], epochs=2),
+    )
+    assert augmented.results["train/loss"] != plain.results["train/loss"]
+    spec = {"model": "cnn", "data": {"augment": ["RandomErasing"]}, "trainer": {"epochs": 1, "progress": "none"}}
+    run = dlspec.train(spec, ARRAYS, folder=tmp_path)
+    assert run.results == augmented.results
+    assert run.folder is not None
+    resumed = dlspec.resume(run.folder, ARRAYS, changes={"trainer": {"epochs": 2}})
+    assert resumed.results["train/loss"] == longer.results["train/loss"]
+
+
+@pytest.mark.parametrize(
+    ("augment", "words"), [(["RandomErasin"], "did you mean"), ([{"RandomCrop": [4, 4]}], "(1, 4, 4)")]
+)
+def test_wrong_augmentations_of_arrays(augment: Any, words: str) -> None:
+    with pytest.raises(dlspec.SpecError) as caught:
+        train_arrays(augment)
+    assert "data.augment.0" in str(caught.value)
+    assert words in str(caught.value)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from dlspec.data.arrays import dataset_from_arrays
@@ -17,6 +17,7 @@ from dlspec.data.lazy_array import read_rows
 from dlspec.errors import Code, SpecError
 from dlspec.jobs.python_spec import prepare_spec
 from dlspec.losses.criterion import Criterion
+from dlspec.parts.torch.torch_parts import LOSSES
 
 ROWS, SIZE = 24, 6
 IMAGES = np.random.default_rng(0).random((ROWS, 1, SIZE, SIZE)).astype(np.float32)
@@ -45,6 +46,12 @@ def augment_batch(data: Dataset) -> tuple[Tensor, Tensor]:
 
 def augment_targets(data: Dataset) -> Tensor:
     return augment_batch(data)[1]
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOSSES, "_classes", LOSSES._classes | {"Dice": Dice})
+    monkeypatch.setattr(LOSSES, "_described", dict(LOSSES._described))
 
 
 # ---- MixUp and CutMix ----------------------------------------------------------------------------------------------
@@ -186,3 +193,20 @@ def test_a_mask_of_flipped_images_has_no_ignored_pixels() -> None:
     data = make_data(draw_classes(2, (ROWS, SIZE, SIZE)), ["RandomHorizontalFlip"])
     criterion = make_criterion(data, [{"Conv2d": {"out_channels": 1, "kernel_size": 1}}])
     assert criterion.weigh((augment_targets(data),)) is None
+
+
+class Dice(nn.Module):
+    """A user's own loss, of rows of probabilities."""
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return 1 - 2 * (output * target).sum() / (output + target).sum()
+
+
+def test_a_users_own_loss_gets_the_known_pixels(registered: None) -> None:
+    data = make_data(draw_classes(3, (ROWS, SIZE, SIZE)), FLIPPED_BY_ROTATION)
+    layers = [{"Conv2d": {"out_channels": 3, "kernel_size": 1}}, {"Softmax": 1}]
+    criterion, mask = make_criterion(data, layers, "Dice"), augment_targets(data)
+    output = torch.rand(len(mask), 3, SIZE, SIZE).softmax(1)
+    rows, classes = output.movedim(1, -1)[mask != -100], mask[mask != -100]
+    expected = Dice()(rows, functional.one_hot(classes, 3).float())
+    torch.testing.assert_close(criterion(output, (mask,)), expected)

@@ -15,10 +15,12 @@ from torchmetrics import functional
 import dlspec as library
 from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.plots import image_plots
 from dlspec.plots.axes import LEGEND_PADDING, Axes, axis_limits, sample_along_line
 from dlspec.plots.canvas import Page
 from dlspec.plots.class_plots import compute_roc, confusion_matrix, draw_classes, find_confused_pairs
-from dlspec.plots.image_plots import make_class_colors
+from dlspec.plots.image_plots import IGNORED_COLOR, draw_class_maps, draw_masks_over, make_class_colors
+from dlspec.plots.judged_plots import draw_judged_images, order_worst_maps
 from dlspec.plots.number_plots import compute_errors, draw_numbers
 from dlspec.runs.file_names import PREDICTIONS_FILE
 from dlspec.training.callbacks import prediction_plots
@@ -72,6 +74,17 @@ def test_errors_are_predicted_minus_true() -> None:
     torch.testing.assert_close(found.residuals.float(), told - truth)
     assert found.mean_absolute == pytest.approx(float((told - truth).abs().mean()), 1e-5)
     assert found.r2 == pytest.approx(float(functional.r2_score(told, truth)), 1e-5)
+
+
+def test_pixels_without_a_class_count_in_no_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, predicted = torch.tensor([[[0, 1], [-100, 1]], [[-100, -100], [-100, -100]]]), torch.ones(2, 2, 2).long()
+    grids: list[tuple[Any, Any]] = []
+    draw = image_plots._draw_image_grid
+    monkeypatch.setattr(image_plots, "_draw_image_grid", lambda *given: grids.append(given[:2]) or draw(*given))
+    image_plots.draw_class_maps(Target("mask", "classes", (2, 2), ("a", "b")), predicted, truth, None, "")
+    ((rows, captions),) = grids
+    assert captions == ["66.7%", "0.0%"]
+    assert rows["true"][0, 1, 0].tolist() == pytest.approx(image_plots.IGNORED_COLOR)
 
 
 @pytest.mark.parametrize("count", [1, 2, 11, 300])
@@ -312,3 +325,71 @@ def test_a_line_ends_where_a_number_is_not_finite() -> None:
     page.draw_line([(0.2, 0.5), (0.8, 0.5), (1.0, float("nan")), (1.2, 0.5), (1.8, 0.5)], "#000000", 3)
     row = np.asarray(page._renderer.buffer_rgba())[65, :, 0]
     assert row[65] == 0 and row[130] == 255 and row[195] == 0
+
+
+# ---- images: the worst first ---------------------------------------------------------------------------------------
+
+
+class _Constant(torch.nn.Module):
+    """Predicts the probabilities that are written in the first pixels of an image."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image[:, 0, 0, :3]
+
+
+def test_the_most_confident_mistakes_come_first() -> None:
+    shares = torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.34, 0.33, 0.33], [0.5, 0.4, 0.1]])
+    images = torch.zeros(5, 1, 4, 4)
+    images[:, 0, 0, :3] = shares
+    truth = torch.tensor([1, 1, 0, 0, 2])  # the first, the third and the last are wrong
+    predicted = shares.argmax(1)
+    confidence = shares.max(1).values
+    wrong = sorted((row for row in range(5) if predicted[row] != truth[row]), key=lambda row: -float(confidence[row]))
+    split = Split({"input": images}, {"target": truth})
+    target = Target("target", "classes", (), ("a", "b", "c"))
+
+    class View(PredictionView):
+        @property
+        def split(self) -> Split:
+            return split
+
+        def predict_targets(self, inputs: Any) -> Any:
+            return {"target": inputs[0][:, 0, 0, :3]}
+
+    def make_batches(part: Split) -> Any:
+        class Batches:
+            def iterate_in_order(self) -> Any:
+                yield (part.tensors["input"][:3],), ()
+                yield (part.tensors["input"][3:],), ()
+
+        return Batches()
+
+    view = View("test", _Constant(), None, None, ("input",), make_batches)  # type: ignore[arg-type]
+    found = view.judge_images(target, "input", 4)
+    assert (found.mistakes, found.all_mistakes, found.samples) == (3, 3, 5)
+    assert torch.equal(found.images[:3], images[wrong])
+    assert found.predicted[:3].tolist() == predicted[wrong].tolist() == [0, 2, 0]
+    assert found.truth.tolist()[:3] == truth[wrong].tolist() and found.truth[3] == found.predicted[3]
+    page = draw_judged_images(target, found, "note")
+    assert {"a 90%", "is b", "c 60%", "is a"} <= set(page.texts)
+
+
+def test_the_worst_maps_come_first() -> None:
+    truth = torch.zeros(10, 4, 4, dtype=torch.int64)
+    predicted = truth.clone()
+    for sample, wrong in ((7, 8), (2, 4), (5, 12)):
+        predicted[sample].view(-1)[:wrong] = 1
+    truth[9] = -100  # nothing is known of it, so nothing is right
+    assert order_worst_maps(predicted, truth, 6).tolist() == [9, 5, 7, 0, 3, 8]
+    assert order_worst_maps(predicted[:1], truth[:1], 6).tolist() == [0]
+
+
+def test_pixels_without_a_class_are_pink_and_not_counted() -> None:
+    truth, predicted = torch.ones(1, 2, 2, dtype=torch.int64), torch.ones(1, 2, 2, dtype=torch.int64)
+    truth[0, 0] = -100
+    predicted[0, 1, 1] = 0
+    target = Target("mask", "classes", (2, 2), ("ground", "road"))
+    page = draw_class_maps(target, predicted, truth, torch.rand(1, 3, 2, 2), "note")
+    assert {"50.0%", "ignored", "road"} <= set(page.texts)
+    over = draw_masks_over(torch.zeros(1, 2, 2, 3), truth, 2, opacity=1)
+    assert torch.allclose(over[0, 0, 0], torch.tensor(IGNORED_COLOR))
