@@ -17,7 +17,7 @@ from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INTERRUPTED, message_a
 from dlspec.runs.file_access import is_regular_file
 from dlspec.runs.file_names import ENVIRONMENT_FILE, SPEC_FILE
 from dlspec.runs.io import read_json_object
-from dlspec.training.distributed import ProcessGroup, count_started_processes, register_process_group
+from dlspec.training.distributed import FailedElsewhere, ProcessGroup, count_started_processes, register_process_group
 
 if TYPE_CHECKING:
     from dlspec.training.rank_group import RankGroup
@@ -98,6 +98,8 @@ def _report_failure(group: RankGroup, error: Exception) -> None:
     """Tell the other processes about an error and print it; raise SystemExit unless a traceback is of use."""
     from dlspec.training.rank_group import RankFailed
 
+    if isinstance(error, FailedElsewhere):
+        raise SystemExit(EXIT_FAILED) from None
     if isinstance(error, RankFailed):
         if not error.is_reported and group.rank == min({0, 1} - {error.rank}):
             _print_line(str(error))

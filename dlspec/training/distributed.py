@@ -15,9 +15,14 @@ from typing import Any, TypeVar
 from torch import nn
 
 from dlspec.data.batches.batch_share import BatchShare
+from dlspec.errors import TrainingFailed
 from dlspec.training.runtime.interruption import Interruption
 
 T = TypeVar("T")
+
+
+class FailedElsewhere(TrainingFailed):
+    """Another process fails in the same step, and prints why."""
 
 
 @dataclass

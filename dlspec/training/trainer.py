@@ -321,7 +321,7 @@ class Trainer:
                 yield
         except BaseException as raised:
             error = raised
-            if is_out_of_memory(raised):
+            if is_out_of_memory(raised) and not isinstance(raised, TrainingFailed):  # of another process
                 error = free_failed_step(raised, state, self.scores, self.settings)
             state.status = JobState.FAILED if isinstance(error, Exception) else JobState.INTERRUPTED
             state.error = str(error) or type(error).__name__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -67,23 +66,34 @@ class Failing(nn.Module):
 '''
 
 
-@pytest.fixture(autouse=True)
-def _files(tmp_path: Path) -> None:
-    (tmp_path / "conf/model").mkdir(parents=True)
-    (tmp_path / "conf/model/failing.yaml").write_text(MODEL)
-    (tmp_path / "failing_layer.py").write_text(LAYER)
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model, and with `straight`, a run in which nothing fails."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "conf/model").mkdir(parents=True)
+    (folder / "conf/model/failing.yaml").write_text(MODEL)
+    (folder / "conf/model/plain.yaml").write_text(MODEL.replace("  - Dropout: 0.2\n", ""))
+    (folder / "failing_layer.py").write_text(LAYER)
+    train(folder, "straight")
+    return folder
 
 
-def train(work: Path, folder: str, fail: str = "", *, flags: Sequence[str] = (), seconds: int = 60) -> str:
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A folder of its own for each test."""
+    return "".join(each if each.isalnum() else "_" for each in request.node.name)
+
+
+def train(work: Path, folder: str, fail: str = "", *words: str, flags: Sequence[str] = (), seconds: int = 60) -> str:
     variables = {"FAIL": fail} if fail else {}
-    done = run_ranks(work, 2, *RUN, f"hydra.run.dir={folder}", flags=flags, DLSPEC_MAX_RANK_SECONDS=str(seconds),
+    done = run_ranks(work, 2, *RUN, *words, f"hydra.run.dir={folder}", flags=flags, DLSPEC_MAX_RANK_SECONDS=str(seconds),
                      **variables)  # fmt: skip
     assert bool(done.returncode) == (bool(fail) and not flags), done.stderr
     return done.stderr
 
 
 def resume(work: Path, folder: str, world_size: int) -> None:
-    done = run_ranks(work, world_size, "resume", f"run={folder}")
+    done = run_ranks(work, world_size, "resume", f"run={folder}", "imports=[failing_layer]")
     assert done.returncode == 0, done.stderr
 
 
@@ -109,44 +119,40 @@ def equals(work: Path, folder: str, other: str) -> bool:
         ("1 20 SIGSTOP", ["rank 0 lost the connection to the other processes"]),
     ],
 )  # fmt: skip
-def test_one_process_fails(fail: str, lines: list[str], tmp_path: Path) -> None:
-    text = train(tmp_path, "run", fail, seconds=5)
+def test_one_process_fails(fail: str, lines: list[str], work: Path, name: str) -> None:
+    text = train(work, name, fail, seconds=5)
     found = list_rank_lines(text)
     assert len(found) == len(lines), text
     assert all(one.startswith(other) for one, other in zip(found, lines, strict=True)), text
-    train(tmp_path, "straight")
-    resume(tmp_path, "run", 2)
-    assert equals(tmp_path, "run", "straight")
+    resume(work, name, 2)
+    assert equals(work, name, "straight")
 
 
 @pytest.mark.parametrize("fail", ["1 50 SIGKILL", "0 50 SIGKILL", "1 50 raise"])
-def test_torchrun_restarts_a_run(fail: str, tmp_path: Path) -> None:
-    train(tmp_path, "straight")
-    text = train(tmp_path, "run", fail, flags=["--max-restarts", "2"])
-    assert "resuming run from step" in text
-    assert equals(tmp_path, "run", "straight")
+def test_torchrun_restarts_a_run(fail: str, work: Path, name: str) -> None:
+    text = train(work, name, fail, flags=["--max-restarts", "2"])
+    assert f"resuming {name} from step" in text
+    assert equals(work, name, "straight")
 
 
-def test_a_signal_to_one_process_saves_all(tmp_path: Path) -> None:
-    text = train(tmp_path, "run", "1 31 SIGTERM")
+def test_a_signal_to_one_process_saves_all(work: Path, name: str) -> None:
+    text = train(work, name, "1 31 SIGTERM")
     assert text.count("interrupted by SIGTERM; to resume") == 1
-    assert (tmp_path / "run/checkpoints/step-000000031.safetensors").exists()
-    train(tmp_path, "straight")
-    resume(tmp_path, "run", 2)
-    assert equals(tmp_path, "run", "straight")
+    assert (work / name / "checkpoints/step-000000031.safetensors").exists()
+    resume(work, name, 2)
+    assert equals(work, name, "straight")
 
 
-def test_another_spec_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "failing_layer.py").write_text(LAYER.replace("import os, signal", """import os, signal
-import dlspec.jobs.parallel_checks as checks
+def test_another_version_is_refused(work: Path, name: str) -> None:
+    (work / "other_version.py").write_text("""import os, dlspec.jobs.parallel_checks as checks
 if os.environ.get("RANK") == "1":
     checks.find_package_version = lambda name: "0.0.1"
-"""))  # fmt: skip
-    done = run_ranks(tmp_path, 2, *RUN, "hydra.run.dir=run")
+""")
+    done = run_ranks(work, 2, *RUN, "imports=[failing_layer,other_version]", f"hydra.run.dir={name}")
     assert done.returncode
     assert done.stderr.count("all processes need the same files, versions and settings") == 1
     assert "rank 1 has dlspec 0.0.1, and rank 0 has" in done.stderr
-    assert not (tmp_path / "run").exists()
+    assert not (work / name).exists()
 
 
 def kill_when_saved(work: Path, folder: str, words: Sequence[str], chance: random.Random) -> None:
@@ -166,29 +172,25 @@ def kill_when_saved(work: Path, folder: str, words: Sequence[str], chance: rando
     process.wait(60)
 
 
-def test_ten_kills(tmp_path: Path) -> None:
+def test_ten_kills(work: Path) -> None:
     chance, words = random.Random(7), [*RUN, "hydra.run.dir=killed", "trainer.epochs=60", "trainer.keep_checkpoints=9"]
-    done = run_ranks(tmp_path, 2, *words, "hydra.run.dir=straight")
+    done = run_ranks(work, 2, *words, "hydra.run.dir=long")
     assert done.returncode == 0, done.stderr
     for _ in range(10):
-        kill_when_saved(tmp_path, "killed", words, chance)
-        words = ["resume", "run=killed"]
-    for world_size in (1, 3):
-        shutil.copytree(tmp_path / "killed", tmp_path / f"with{world_size}")
-        resume(tmp_path, f"with{world_size}", world_size)
-    resume(tmp_path, "killed", 2)
-    assert equals(tmp_path, "killed", "straight")
+        kill_when_saved(work, "killed", words, chance)
+        words = ["resume", "run=killed", "imports=[failing_layer]"]
+    resume(work, "killed", 2)
+    assert equals(work, "killed", "long")
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_resuming_with_another_number_of_processes(world_size: int, tmp_path: Path) -> None:
-    (tmp_path / "conf/model/failing.yaml").write_text(MODEL.replace("  - Dropout: 0.2\n", ""))
-    train(tmp_path, "straight")
-    train(tmp_path, "run", "1 31 SIGTERM")
-    resume(tmp_path, "run", world_size)
-    rows, others = (read_json_lines(tmp_path / each / "metrics.jsonl") for each in ("run", "straight"))
+def test_resuming_with_another_number_of_processes(world_size: int, work: Path, name: str) -> None:
+    train(work, name, "1 31 SIGTERM", "model=plain")
+    train(work, f"{name}_straight", "", "model=plain")
+    resume(work, name, world_size)
+    rows, others = (read_json_lines(work / each / "metrics.jsonl") for each in (name, f"{name}_straight"))
     for row, other in zip(rows, others, strict=True):
         assert row == pytest.approx(other, rel=1e-5)
-    files = [load_file(tmp_path / each / "checkpoints/last.safetensors") for each in ("run", "straight")]
+    files = [load_file(work / each / "checkpoints/last.safetensors") for each in (name, f"{name}_straight")]
     for key, each in files[0].items():
         torch.testing.assert_close(each, files[1][key], rtol=1e-6, atol=1e-6)

@@ -51,7 +51,13 @@ def main(argv: Sequence[str]) -> int:
         run = SingleRun(hydra, composed)
         restarted = group.broadcast(find_restarted_run(run.configured_folder(), is_named=run.is_folder_named))
         if restarted is not None:
-            resume_run([format_override("run", str(restarted))], arguments.config_dir, group)
+            # These modules were named for this command, so they are trusted.
+            imports = make_preparation(composed).tree.get("imports")
+            words = [
+                format_override("run", str(restarted)),
+                *([format_override("imports", imports)] if imports else []),
+            ]
+            resume_run(words, arguments.config_dir, group)
         else:
             train_one(run, composed, group)
     return 0

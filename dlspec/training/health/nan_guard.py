@@ -14,6 +14,7 @@ from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.components import Model, TrainingData
+from dlspec.training.distributed import FailedElsewhere
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.health.anomaly_detection import detect_anomalies
 from dlspec.training.health.nan_cause_finder import ForwardMaker, NanCauseFinder, has_trainable_weights
@@ -107,7 +108,7 @@ class NanGuard:
         policy = self.policy
         if not policy.can_continue(self._state):
             if isinstance(error, NotFiniteElsewhere):
-                raise TrainingFailed(str(error))
+                raise FailedElsewhere(str(error))
             cause = self._cause_finder.find(error, batches, batch)
             raise TrainingFailed(f"{cause.found}; {policy.failure_reason or cause.fix}")
         if policy.reports_next:
