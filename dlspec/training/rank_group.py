@@ -191,13 +191,24 @@ def start_rank_group() -> RankGroup:
     """
     timeout = timedelta(seconds=get_limit("rank_seconds"))
     try:
-        store, rank, world_size = next(iter(rendezvous("env://", timeout=timeout)))
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
+        shared, rank, world_size = next(iter(rendezvous("env://", timeout=timeout)))
+        # torchrun keeps the store when it restarts the processes: without a name of its own, an attempt finds the
+        # addresses of the one before.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"dlspec/{attempt}", shared)  # type: ignore[attr-defined]
+        _select_device()
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise TrainingFailed(f"can't connect the processes of torchrun: {first_line(error)}") from None
-    own = dist.PrefixStore("dlspec", store)  # type: ignore[attr-defined]
-    own.set(f"process/{rank}", f"{socket.gethostname()} {os.getpid()}")
-    return RankGroup(rank, world_size, JointDecisions(), store=own)
+    store.set(f"process/{rank}", f"{socket.gethostname()} {os.getpid()}")
+    return RankGroup(rank, world_size, JointDecisions(), store=store)
+
+
+def _select_device() -> None:
+    """Give each process of a machine a GPU of its own; `cuda` without a number then means this one."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def stop_rank_group(group: RankGroup, *, waits: bool) -> None:

@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
             imports = make_preparation(composed).tree.get("imports")
             words = [
                 format_override("run", str(restarted)),
-                *([format_override("imports", imports)] if imports else []),
+                *([f"imports=[{','.join(imports)}]"] if imports else []),
             ]
             resume_run(words, arguments.config_dir, group)
         else:
