@@ -86,8 +86,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def train(work: Path, folder: str, fail: str = "", *words: str, flags: Sequence[str] = (), seconds: int = 60) -> str:
     variables = {"FAIL": fail} if fail else {}
-    done = run_ranks(work, 2, *RUN, *words, f"hydra.run.dir={folder}", flags=flags, DLSPEC_MAX_RANK_SECONDS=str(seconds),
-                     **variables)  # fmt: skip
+    variables["DLSPEC_MAX_RANK_SECONDS"] = str(seconds)
+    done = run_ranks(work, 2, *RUN, *words, f"hydra.run.dir={folder}", flags=flags, **variables)
     assert bool(done.returncode) == (bool(fail) and not flags), done.stderr
     return done.stderr
 
