@@ -27,9 +27,9 @@ DEFAULT_LIMITS: Mapping[str, int] = {
     "layers": 10_000,  # of a network, with blocks and repeats expanded
     "formula_length": 500,  # characters
     "formula_depth": 50,  # nested brackets and operations
+    "formula_size": 10_000,  # list items or characters in the result of a formula
     "image_pixels": 100_000_000,  # of one image: a file of some kilobytes can contain any number of equal ones
     "image_bytes": 500_000_000,  # of the file of one image
-    "formula_size": 10_000,  # list items or characters in the result of a formula
 }
 GIGABYTE = 10**9
 MAX_DATA_BYTES = 4 * GIGABYTE  # of an array that a data source makes

@@ -55,7 +55,7 @@ def open_output(output: str, model: Predictor, files: Sequence[str] = ()) -> Ite
     fitted = model.run.preparation
     images = [] if fitted is None else [name for name in fitted.inputs if isinstance(fitted.inputs[name], FittedImage)]
     names = [*([fitted.id] if fitted is not None and fitted.id else []), "file", *images[:1], ROW]
-    targets = list_image_targets(model.batches.targets, fitted)
+    targets = list_image_targets(model.chunks.targets, fitted)
     with open_image_folder(output, targets, names, files) as folder:
         yield folder
 
@@ -71,7 +71,7 @@ def describe_output(output: str, model: Predictor, rows: int, left_out: int) -> 
     """
     if not is_folder_output(output):
         return f"{output}: {rows:,} row{'s' if rows != 1 else ''}"
-    targets, images = list_image_targets(model.batches.targets, model.run.preparation), rows - left_out
+    targets, images = list_image_targets(model.chunks.targets, model.run.preparation), rows - left_out
     classes = [format_classes(each.classes) for each in targets if each.classes]
     return "; ".join([f"{output}: {images:,} image{'s' if images != 1 else ''}", *classes])
 

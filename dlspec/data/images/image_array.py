@@ -21,6 +21,7 @@ from dlspec.errors import Code, DataError
 READ_FORMAT = 1  # of what files are read to: a new number where equal files give other values
 IGNORED = -100  # the class of a pixel without one
 IGNORED_BYTE = 255  # that class in a mask of bytes
+MAX_LISTED = 10  # classes in a message
 SKIP_FIX = "correct the file, or leave such rows out: data.bad_rows=skip"
 
 
@@ -71,9 +72,10 @@ class PixelClasses:
 
     def _explain(self, codes: NDArray[Any], is_wrong: NDArray[np.bool_]) -> str:
         row, column = np.argwhere(is_wrong)[0].tolist()
-        shown = [format_code(code, self.is_colour) for code in self.codes[:10]]
+        pairs = zip(self.codes, self.classes, strict=True)
+        shown = [format_code(code, self.is_colour) for code, each in pairs if each != IGNORED][:MAX_LISTED]
         found = f"the pixel in row {row}, column {column} is {format_code(int(codes[row, column]), self.is_colour)}"
-        return f"{found}, which is no class; classes are {', '.join(shown)}"
+        return f"{found}, which is not a class; the classes are {', '.join(shown)}"
 
 
 def format_code(code: int, is_colour: bool) -> str:

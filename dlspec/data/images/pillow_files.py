@@ -1,7 +1,7 @@
 """Open the content of image files with Pillow: only formats that it decodes by itself, and nothing too large.
 
-The format is told by the first bytes, and only that format's class sees the content: no plugin is searched for, so no
-file is handed to another program (EPS) or parsed as a document.
+The first bytes decide the format, and only the class of that format sees the content: no plugin is searched for, so no
+file is handed to another program, as EPS would be.
 """
 
 from __future__ import annotations

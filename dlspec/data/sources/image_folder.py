@@ -108,7 +108,7 @@ def list_image_folder(folder: str) -> tuple[Table, ReadNotes]:
         The table, and how many other files there are.
 
     Raises:
-        DataError: if there is no such folder, or no image in it.
+        DataError: if the folder does not exist, or contains no image.
     """
     import numpy as np
 

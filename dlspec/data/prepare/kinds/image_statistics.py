@@ -24,7 +24,7 @@ def measure_channels(images: ImageArray) -> tuple[tuple[float, ...], tuple[float
         total, squares, count = total + found[0], squares + found[1], count + found[2]
     mean = total / max(count, 1)
     deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0.0))
-    deviation[deviation == 0] = unit  # of images that are all alike
+    deviation[deviation == 0] = unit  # where all pixels are equal
     return tuple((mean / unit).tolist()), tuple((deviation / unit).tolist())
 
 

@@ -114,7 +114,7 @@ def parse_code(cell: str) -> tuple[int, bool]:
     found = _COLOUR.fullmatch(cell)
     parts = [int(each) for each in found.groups()[1:]] if found is not None and found[1] is None else []
     if found is None or any(each > 255 for each in parts):
-        raise ValueError(f"'{cell}' is no pixel of a mask; write a number, or a colour such as '#ff0000'")
+        raise ValueError(f"'{cell}' is not a pixel of a mask; write a number, or a colour such as '#ff0000'")
     return (int(found[1], 16) if found[1] else parts[0] << 16 | parts[1] << 8 | parts[2]), True
 
 
