@@ -6,7 +6,7 @@ import gc
 import importlib
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,19 @@ importlib.import_module("dlspec.parts.torch.torch_metrics").metric_registry()
 gc.collect()
 gc.freeze()
 gc.set_threshold(50_000, 20, 50)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _use_empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests keep no images and statistics in the user's cache, and find none there; downloads are linked."""
+    from dlspec.data.files.download import find_cache_folder
+
+    downloads, folder = find_cache_folder("mnist"), tmp_path_factory.mktemp("cache")
+    if downloads.is_dir():
+        (folder / "mnist").symlink_to(downloads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLSPEC_CACHE", str(folder))
+        yield
 
 
 @pytest.fixture(autouse=True)

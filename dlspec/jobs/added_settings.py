@@ -25,6 +25,7 @@ class AddedSetting:
 ADDED_SETTINGS: tuple[AddedSetting, ...] = (
     AddedSetting("trainer.sampling", None, "0.2.0"),
     AddedSetting("data.augment", None, "0.2.0"),
+    AddedSetting("trainer.steps_per_call", "auto", "0.2.0"),
 )
 
 

@@ -20,8 +20,8 @@ from dlspec.jobs.job_hash import compute_content_checksum
 from dlspec.jobs.resumed_settings import Changes, find_all_changes, find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path, shorten_path
-from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, PREPARE_FILE, RESULT_FILE, SPEC_FILE
-from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_json, write_yaml
+from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, PREPARE_FILE, RATES_FILE, RESULT_FILE, SPEC_FILE
+from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_bytes, write_json, write_yaml
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.run_status import resume_command
@@ -140,6 +140,8 @@ class Job:
         changes = {} if snapshot is None else self._find_all_changes(snapshot, folder)
         (folder / RESULT_FILE).unlink(missing_ok=True)  # the result of a resumed run is outdated
         write_json(folder / PREPARE_FILE, self.saved_preparation)
+        if snapshot is None and self.prepared.spec.trainer.pictures:
+            self._draw_range_test(folder)
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
             {"seed": self.prepared.spec.seed, **collect_environment()},
@@ -151,6 +153,14 @@ class Job:
         )
         # After the environment, which says that its changes were made on purpose and not by editing it.
         write_yaml(folder / SPEC_FILE, dict(self.prepared.resolved))
+
+    def _draw_range_test(self, folder: Path) -> None:
+        """Draw the search for a learning rate, if there was one."""
+        found = self.prepared.found_rate
+        if found is not None and len(found.losses) > 1:
+            from dlspec.plots.rate_plots import draw_range_test  # imports matplotlib
+
+            write_bytes(folder / RATES_FILE, draw_range_test(found.rates, found.losses, found.rate).to_png())
 
 
 def _format_folder(folder: Path) -> Path:

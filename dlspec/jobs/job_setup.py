@@ -18,6 +18,7 @@ from dlspec.training.components import Model, Optimization, TrainingData
 from dlspec.training.health.out_of_memory import free_unused_memory
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning.batch_size_finder import find_batch_size
+from dlspec.training.tuning.learning_rate_finder import FoundLearningRate, find_learning_rate
 from dlspec.training.tuning.settings_tuner import TUNED_SETTINGS, tune_settings
 
 
@@ -42,12 +43,25 @@ def _prepare_with_found_settings(preparation: Preparation, print_status: Callabl
         opened = opened.with_trainer_settings({"batch_size": found.batch_size})
         notes.append(found.explanation)
         free_unused_memory()
-    if opened.spec.trainer.tune:
+    found_rate: FoundLearningRate | None = None
+    if opened.spec.trainer.tune == "lr":
+        print_status("trainer.tune: learning rates")
+        opened, found_rate = _find_learning_rate(preparation, opened)
+        notes.append(found_rate.explanation)
+        free_unused_memory()
+    elif opened.spec.trainer.tune:
         opened, tuning_note = _tune_settings(preparation, opened, print_status)
         notes.append(tuning_note)
         free_unused_memory()
     prepared = preparation.prepare(opened=opened)
-    return replace(prepared, notes=(*prepared.notes, *notes))
+    return replace(prepared, notes=(*prepared.notes, *notes), found_rate=found_rate)
+
+
+def _find_learning_rate(preparation: Preparation, opened: OpenedSpec) -> tuple[OpenedSpec, FoundLearningRate]:
+    """Find a learning rate on another network, and return the spec with it."""
+    found = find_learning_rate(_make_trainer(preparation.prepare(opened=opened)))
+    opened = opened.with_trainer_settings({"tune": False})
+    return opened if found.rate is None else opened.with_optimizer_settings({"lr": found.rate}), found
 
 
 def _tune_settings(
@@ -65,10 +79,12 @@ def keep_found_settings(preparation: Preparation, folder: Path) -> Preparation:
     trainer = preparation.tree.get("trainer")
     if not isinstance(trainer, Mapping) or not (trainer.get("batch_size") == "auto" or trainer.get("tune")):
         return preparation
-    saved = get_nested_value(load_yaml_file(folder / SPEC_FILE).tree, "trainer")
+    tree = load_yaml_file(folder / SPEC_FILE).tree
+    saved = get_nested_value(tree, "trainer")
     found = ("batch_size", *(("tune", *TUNED_SETTINGS) if trainer.get("tune") else ()))
     kept = {**trainer, **{key: saved[key] for key in found}}
-    return replace(preparation, tree={**preparation.tree, "trainer": kept})
+    optimizer = {"optimizer": tree["optimizer"]} if trainer.get("tune") == "lr" else {}
+    return replace(preparation, tree={**preparation.tree, **optimizer, "trainer": kept})
 
 
 def _make_trainer(prepared: PreparedRun) -> Trainer:

@@ -13,25 +13,22 @@ from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.formatting import first_line
+from dlspec.jobs.optimizer_checks import STEP_SCHEDULERS, check_optimizer
 from dlspec.jobs.scheduler_groups import fit_settings_to_groups
 from dlspec.jobs.spec import CheckedPart, Spec
 from dlspec.language.parse.pattern import ParameterPattern
 from dlspec.language.problems import Problems
-from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.spec_versions import WARMUP_OF_EPOCHS
 from dlspec.limits import explain_raising_limit, get_limit
 from dlspec.metrics.selection import SelectedMetric, make_metrics
 from dlspec.network.built_network import Network
 from dlspec.network.parameters import NamedParameter, list_named_parameters, match_patterns
 from dlspec.optim.frozen_parameters import FrozenParameters
-from dlspec.optim.optimizer import has_sparse_gradients, make_optimizer, needs_closure
+from dlspec.optim.optimizer import has_sparse_gradients, make_optimizer
 from dlspec.optim.schedule import Schedule, TrainedLength
 from dlspec.optim.warmup import Warmup
 from dlspec.parts.specs.parameters_spec import UNFREEZE_KEY
 from dlspec.training.metric_monitor import choose_monitor_mode
-
-# Schedulers that step after every optimizer step by default; the others step after every epoch.
-STEP_SCHEDULERS = ("OneCycleLR", "CyclicLR")
 
 
 def freeze_parameters(network: Network, patterns: Sequence[ParameterPattern], problems: Problems) -> FrozenParameters:
@@ -99,65 +96,8 @@ def build_optimizer(spec: Spec, network: Network, freezing: FrozenParameters, pr
     except (ValueError, TypeError, RuntimeError) as error:
         _report_refusal(part, error, problems)
         return None
-    _check_kernel_settings(part, optimizer, problems)
-    _check_compiled_step(spec, optimizer, problems)
-    if needs_closure(optimizer):
-        _check_closure_support(part.schema.name, spec.trainer, problems)
+    check_optimizer(spec, optimizer, problems)
     return optimizer
-
-
-def _check_kernel_settings(part: CheckedPart, optimizer: Optimizer, problems: Problems) -> None:
-    """Report settings with which PyTorch would fail in the first step."""
-    path = part.part.path_of
-    if any(group.get("differentiable") for group in optimizer.param_groups):
-        found = "with 'differentiable' PyTorch can't update parameters, as it would track the update for gradients"
-        problems.add(Code.UNSUPPORTED, path("differentiable"), found, "leave it out", at_value=True)
-    devices = {each.device.type for group in optimizer.param_groups for each in group["params"]}
-    if devices & {"cpu", "mps"} and any(group.get("capturable") for group in optimizer.param_groups):
-        found = f"'capturable' is for GPUs with CUDA, but the run computes on {', '.join(sorted(devices))}"
-        problems.add(Code.UNSUPPORTED, path("capturable"), found, "leave it out", at_value=True)
-
-
-def _check_compiled_step(spec: Spec, optimizer: Optimizer, problems: Problems) -> None:
-    """Report settings that don't work with a compiled step (trainer.compile=step) or a recorded one (cudagraphs)."""
-    trainer, scheduler = spec.trainer, spec.scheduler
-    if trainer.compile not in ("step", "cudagraphs"):
-        return
-    is_recorded = trainer.compile == "cudagraphs"
-    moves_momentum = scheduler is not None and scheduler.schema.name in STEP_SCHEDULERS
-    if scheduler is not None and scheduler.settings.get("cycle_momentum", True) is False:
-        moves_momentum = False
-    reasons = {
-        f"{spec.optimizer.schema.name}, which calls a closure": needs_closure(optimizer),
-        "trainer.accumulate": trainer.accumulate > 1,
-        "trainer.activation_checkpointing": bool(trainer.activation_checkpointing) and not is_recorded,
-        f"trainer.on_nan={trainer.on_nan}": trainer.on_nan != "stop",
-        f"trainer.debug={trainer.debug}": trainer.debug is not None,
-        "the scaled gradients of trainer.precision=16": trainer.precision == 16 and not is_recorded,
-        "a momentum that changes at every step (scheduler.cycle_momentum=false keeps it)": moves_momentum,
-    }
-    for reason in (reason for reason, applies in reasons.items() if applies):
-        found = f"trainer.compile={trainer.compile} does not support {reason}"
-        problems.add(
-            Code.UNSUPPORTED, ("trainer", "compile"), found, "use trainer.compile=model or none", at_value=True
-        )
-
-
-def _check_closure_support(name: str, trainer: TrainerSpec, problems: Problems) -> None:
-    """Report settings that don't work with an optimizer that calls a closure, such as LBFGS."""
-    found = f"{name} computes the loss several times in a step, so it does not support"
-    if trainer.accumulate > 1:
-        fix = "leave it out, or raise trainer.batch_size"
-        problems.add(Code.UNSUPPORTED, ("trainer", "accumulate"), f"{found} accumulated gradients", fix, at_value=True)
-    if trainer.precision == 16:
-        fix = "use bf16, which needs no gradient scaling"
-        problems.add(
-            Code.UNSUPPORTED,
-            ("trainer", "precision"),
-            f"{found} the scaled gradients of precision 16",
-            fix,
-            at_value=True,
-        )
 
 
 def resolve_scheduler(

@@ -50,6 +50,7 @@ from dlspec.training.runtime.determinism import deterministic_algorithms
 from dlspec.training.runtime.devices import UnknownDevice, choose_device
 from dlspec.training.runtime.randomness import seed_generators
 from dlspec.training.step.activation_checkpointing import find_checkpointed_layers
+from dlspec.training.tuning.learning_rate_finder import FoundLearningRate
 
 GroupChoices = Mapping[str, Iterable[str]]
 SAMPLES_FOR_TRACING = 2  # samples that pass through the network when it is built
@@ -65,6 +66,12 @@ class OpenedSpec:
     def with_trainer_settings(self, found: Mapping[str, Any]) -> OpenedSpec:
         """Return a copy with these settings of the trainer, which were found by tuning."""
         return replace(self, spec=replace(self.spec, trainer=self.spec.trainer.model_copy(update=found)))
+
+    def with_optimizer_settings(self, found: Mapping[str, Any]) -> OpenedSpec:
+        """Return a copy with these settings of the optimizer, which were found by tuning."""
+        optimizer = self.spec.optimizer
+        changed = replace(optimizer, settings={**optimizer.settings, **found})
+        return replace(self, spec=replace(self.spec, optimizer=changed))
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class PreparedRun:
     make_metrics: Callable[[], Sequence[Mapping[str, Any]]]
     resolved: Mapping[str, Any]  # the spec as it is saved in the run's folder
     notes: Sequence[str] = ()  # lines for the user, such as which weights were loaded
+    found_rate: FoundLearningRate | None = None  # the result of `trainer.tune: lr`
     source_data: Dataset | None = None  # the data as their source returned them; None if they are `data`
 
 

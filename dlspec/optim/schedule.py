@@ -41,11 +41,20 @@ class Schedule:
         """Whether the schedule depends on the results of the epochs."""
         return isinstance(self.scheduler, ReduceLROnPlateau)
 
+    @property
+    def follows_steps(self) -> bool:
+        """Whether `after_step` does anything."""
+        return (self.warmup is not None and not self.warmup.is_over) or self._is_stepped_after_steps
+
+    @property
+    def _is_stepped_after_steps(self) -> bool:
+        return self.interval == "step" and not self.needs_results
+
     def after_step(self) -> None:
         """Step the warm-up after an optimizer step, and the scheduler if its interval is "step"."""
         if self.warmup:
             self.warmup.after_step()
-        if self.interval == "step" and not self.needs_results:
+        if self._is_stepped_after_steps:
             self.scheduler.step()
 
     def after_epoch(self, monitored: float) -> None:

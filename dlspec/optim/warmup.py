@@ -32,6 +32,11 @@ class Warmup:
     def _factor(self) -> float:
         return min(1.0, (self._finished_steps + 1) / (self._length + 1))
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the scheduler's own learning rates are reached."""
+        return self._finished_steps >= self._length
+
     def after_step(self) -> None:
         """Raise the learning rates after an optimizer step."""
         if self._finished_steps < self._length:

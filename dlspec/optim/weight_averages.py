@@ -98,9 +98,26 @@ class MovingAverage(WeightAverage):
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         super().__init__(network, get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+        self.decay = decay
 
     def after_step(self) -> None:
         self.update()
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the average has been updated at least once; the first update copies the weights."""
+        return self._count > 0
+
+    def list_pairs(self) -> Sequence[tuple[Tensor, Tensor]]:
+        """List the averages with the tensors of the trained network that they average, to update them elsewhere."""
+        return list(zip(self._averages, self._current_values, strict=True))
+
+    @torch.no_grad()
+    def count_updates(self, count: int) -> None:
+        """Count updates of the averages that were made elsewhere, and copy what is not averaged."""
+        if self._trained_slots:
+            copy_tensors(_read_slots(self._copied_slots), _read_slots(self._trained_slots))
+        self._count += count
 
 
 class StochasticWeightAverage(WeightAverage):

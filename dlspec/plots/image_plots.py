@@ -51,7 +51,7 @@ def draw_class_maps(target: Target, predicted: Tensor, truth: Tensor, images: Te
     Args:
         target: the target; its class names are in the legend.
         predicted: predicted classes (N, H, W).
-        truth: true classes (N, H, W).
+        truth: true classes (N, H, W); pixels of class -100 are white, and count in no accuracy.
         images: input images (N, C, H, W) to draw above the maps, if any.
         note: subtitle, for example which split and how many samples are shown.
     """

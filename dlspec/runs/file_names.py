@@ -23,6 +23,7 @@ CURVES_FILE = "curves.png"
 PREDICTIONS_FILE = "predictions.png"
 IMAGES_FILE = "predictions_images.png"  # images with their predicted classes, the worst errors first
 SAMPLES_FILE = "samples.txt"
+RATES_FILE = "learning_rates.png"  # the loss at each learning rate that trainer.tune=lr tried
 RUN_PAGE_FILE = "run.html"  # the page of one run, which `report run=FOLDER` writes
 EVALUATIONS_FOLDER = "evaluations"  # one JSON file for each evaluation after training, and its pictures
 
@@ -45,7 +46,7 @@ RUN_SUBFOLDERS = (CHECKPOINTS_FOLDER, HYDRA_FOLDER, EVALUATIONS_FOLDER)
 # Files that a run replaces when it starts from the beginning, as patterns.
 REWRITTEN_FILES = (
     RESULT_FILE, STATUS_FILE, SPEC_FILE, PREPARE_FILE, ENVIRONMENT_FILE, METRICS_FILE, TIMING_FILE, CURVES_FILE,
-    SAMPLES_FILE, RUN_PAGE_FILE, "predictions*.png", EVENTS_PATTERN, f"{CHECKPOINTS_FOLDER}/{BEST_FILE}",
+    RATES_FILE, SAMPLES_FILE, RUN_PAGE_FILE, "predictions*.png", EVENTS_PATTERN, f"{CHECKPOINTS_FOLDER}/{BEST_FILE}",
     f"{CHECKPOINTS_FOLDER}/{LAST_FILE}", f"{EVALUATIONS_FOLDER}/*.json", f"{EVALUATIONS_FOLDER}/*.png",
 )  # fmt: skip
 

@@ -25,6 +25,7 @@ from dlspec.training.health.nan_checks import NotFinite
 from dlspec.training.health.nan_guard import NanGuard
 from dlspec.training.runtime.interruption import Interrupted, Interruption
 from dlspec.training.state import Phase, TrainingState
+from dlspec.training.step.block_step import BlockStep, RowBlock
 from dlspec.training.step.step_functions import Step
 
 
@@ -41,7 +42,13 @@ class BatchLoop:
     group: ProcessGroup
 
     def run(
-        self, phase: Phase, batches: BatchLoader, order: Iterator[Batch], step: Step, callbacks: Sequence[Callback]
+        self,
+        phase: Phase,
+        batches: BatchLoader,
+        order: Iterator[Batch | RowBlock],
+        step: Step,
+        callbacks: Sequence[Callback],
+        block_step: BlockStep | None = None,
     ) -> dict[str, float]:
         """Run one pass over a split.
 
@@ -50,7 +57,8 @@ class BatchLoop:
             batches: the split's batches, for their number and sizes.
             order: the batches to run, in order.
             step: computes a batch's output and loss; in training it also updates the weights.
-            callbacks: their `on_step_end` is called after each batch.
+            callbacks: their `on_step_end` is called after each batch or block.
+            block_step: makes the steps of a block; needed if `order` contains blocks.
 
         Returns:
             The mean loss and the metrics by name, such as `val/loss`; empty for an empty split.
@@ -66,7 +74,7 @@ class BatchLoop:
         if is_training:
             self.freezing.freeze_running_statistics(network)
         with torch.inference_mode(not is_training):
-            self._run_steps(batches, self.group.select_rank_samples(order), step, callbacks)
+            self._run_steps(batches, self.group.select_rank_samples(order), step, callbacks, block_step)
         results = {f"{phase}/{name}": value for name, value in self.scores.results().items()}
         self.guard.require_finite_epoch_loss(results.get(f"{phase}/loss", 0.0), self.scores, batches)
         return results
@@ -84,24 +92,25 @@ class BatchLoop:
             resumed_epoch.scores = None
 
     def _run_steps(
-        self, batches: BatchLoader, order: Iterator[Batch], step: Step, callbacks: Sequence[Callback]
+        self,
+        batches: BatchLoader,
+        order: Iterator[Batch | RowBlock],
+        step: Step,
+        callbacks: Sequence[Callback],
+        block_step: BlockStep | None,
     ) -> None:
-        state, scores, is_training = self.state, self.scores, self.state.phase == "train"
+        state, is_training = self.state, self.state.phase == "train"
         interruption = self.group.share_interruption(self.interruption)
         accumulate = self.settings.accumulate if is_training else 1
         max_steps = (self.settings.max_steps if is_training else None) or sys.maxsize
         listeners = find_step_listeners(callbacks)
-        for (inputs, targets), num_samples in zip(order, batches.sizes[state.batch :], strict=True):
+        for each in order:
             if state.step >= max_steps:
                 break
-            try:
-                output, loss = step(inputs, targets)  # only queues work: nothing here or below waits for the device
-            except NotFinite as not_finite:
-                self.guard.skip_or_fail(not_finite, batches, (inputs, targets))
-            else:
-                scores.add(output, loss, targets, num_samples)
-            state.batch += 1
-            state.samples += num_samples
+            if not isinstance(each, RowBlock):
+                self._run_batch(each, batches, step)
+            elif block_step is not None:
+                self._run_block(each, batches, block_step)
             if accumulate > 1:
                 state.is_update_complete = state.batch % accumulate == 0 or state.batch == len(batches)
             for listener in listeners:
@@ -109,3 +118,22 @@ class BatchLoop:
             if interruption.signal and state.is_update_complete:
                 call_callbacks(callbacks, "on_interrupt", state)
                 raise Interrupted(interruption.signal)
+
+    def _run_batch(self, batch: Batch, batches: BatchLoader, step: Step) -> None:
+        state, (inputs, targets) = self.state, batch
+        num_samples = batches.sizes[state.batch]
+        try:
+            output, loss = step(inputs, targets)  # only queues work: nothing here or below waits for the device
+        except NotFinite as not_finite:
+            self.guard.skip_or_fail(not_finite, batches, batch)
+        else:
+            self.scores.add(output, loss, targets, num_samples)
+        state.batch += 1
+        state.samples += num_samples
+
+    def _run_block(self, block: RowBlock, batches: BatchLoader, block_step: BlockStep) -> None:
+        state = self.state
+        sizes = batches.sizes[state.batch : state.batch + block.batches]
+        self.scores.add_block(*block_step(block), sizes)
+        state.batch += block.batches
+        state.samples += sum(sizes)

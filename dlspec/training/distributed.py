@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
-from dlspec.data.batches.prefetching import Batch
 from dlspec.training.runtime.interruption import Interruption
+
+T = TypeVar("T")  # a batch, or a block of batches
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class ProcessGroup:
         """Whether this process writes the run's files and shows its progress."""
         return self.rank == 0
 
-    def select_rank_samples(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def select_rank_samples(self, batches: Iterator[T]) -> Iterator[T]:
         """Select the samples of each batch that this process trains on. With one process these are all samples."""
         return batches
 

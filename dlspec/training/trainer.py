@@ -20,6 +20,7 @@ from dlspec.training.callbacks.callback_list import (
     add_required_callbacks,
     call_callbacks,
     close_callbacks,
+    list_step_listeners,
     load_best_weights,
 )
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
@@ -282,11 +283,12 @@ class Trainer:
     def _train_epoch(self, train: BatchLoader, epoch: EpochProgress) -> dict[str, float]:
         """Train on the training split once, or on the rest of it after resuming."""
         state, policy = self.state, self.guard.policy
-        step = self.steps.make_training_step(train)
+        steps = self.steps.make_training_steps(train, list_step_listeners(self.callbacks))
         if epoch.scores is None:
             policy.start_epoch()
-        order = train.iterate_shuffled(self.data.seed, state.epoch, epoch.batch)
-        results = self._batch_loop.run("train", train, order, policy.wrap_step(step), self.callbacks)
+        order = steps.iterate_batches(epoch.batch)
+        step = policy.wrap_step(steps.step)
+        results = self._batch_loop.run("train", train, order, step, self.callbacks, steps.block_step)
         if not results:
             raise TrainingFailed(f"every batch of epoch {state.epoch} had a non-finite loss or gradient")
         return results | {f"train/{name}": value for name, value in policy.finish_epoch(state).items()}

@@ -135,9 +135,8 @@ def test_twenty_kills_for_each_number_of_workers(
         assert read_results(work, f"killed_{number}") == expected, (before, after, step, caches)
 
 
-@pytest.mark.parametrize(
-    "workers", [pytest.param(0, marks=pytest.mark.soak), pytest.param(1, marks=pytest.mark.soak), 3]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_signal_ends_a_run_on_images(workers: int, images: Path, work: Path, straight: Straight) -> None:
     words = make_words("stopped", workers, is_augmented=False, cache="auto")
     assert run(*words, step=7, number=signal.SIGINT) == 128 + signal.SIGINT

@@ -139,7 +139,7 @@ KIND_ROWS: dict[str, KindRow] = {
     "text to write": KindRow({"text": {"missing": "ignore"}}, TEXTS, NEW_TEXTS, is_target=True),
     "characters to write": KindRow({"text": {"tokenizer": "characters", "missing": "drop"}}, TEXTS, NEW_TEXTS,
                                    is_target=True),
-    "mask": KindRow("mask", MASKS, (np.ones((4, 6), np.uint8), np.full((4, 6), 255, np.uint8)), is_target=True),
+    "mask": KindRow("mask", MASKS, (np.ones((4, 6), np.uint8), np.zeros((4, 6), np.uint8)), is_target=True),
     "mask mapped": KindRow({"mask": {"classes": {0: "a", 1: "b", 2: None}, "size": [6, 6], "resize": "fit"}}, MASKS,
                            (np.ones((4, 6), np.uint8), None), is_target=True),
     "image to predict": KindRow({"image": {"scale": "half", "missing": "drop"}}, COLOURS,

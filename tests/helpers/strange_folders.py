@@ -30,6 +30,7 @@ RUN_NAMES = (
     "predictions.png",
     "predictions_images.png",
     "samples.txt",
+    "learning_rates.png",
     "run.html",
     "evaluations",
     "evaluations/2026-05-01_12-30-05.json",

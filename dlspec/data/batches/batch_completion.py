@@ -98,6 +98,11 @@ class BatchCompletion:
     augmentation: Augmentation | None
     dtype: torch.dtype | None  # of floating-point tensors; None keeps theirs
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all batches pass unchanged."""
+        return not self.lazy and self.augmentation is None
+
     def complete(
         self, batches: Iterator[Batch], rows: Iterable[Tensor], draws: BatchDraws | None = None
     ) -> Iterator[Batch]:

@@ -79,7 +79,7 @@ class BatchLoader:
         )
         self.sizes = compute_batch_sizes(len(split), plan.batch_size, plan.min_batch_size)[: plan.limit]
         self.samples = sum(self.sizes)
-        self._input_count = len(inputs)
+        self.input_count = len(inputs)
         self._split_size = len(split)
         self._device, self._storage_device, self._workers = device, storage_device, workers
         self._fewest_steps = plan.fewest_steps
@@ -89,6 +89,16 @@ class BatchLoader:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def gathers_by_index(self) -> bool:
+        """Whether a batch is nothing but the rows of `tensors` at some indices."""
+        return not self._trims and not self._workers and self._completion.is_empty
+
+    def gather(self, rows: Tensor) -> Batch:
+        """Gather the batch of some samples; needs `gathers_by_index`."""
+        tensors = _gather_rows(self.tensors, rows)
+        return tensors[: self.input_count], tensors[self.input_count :]
 
     def iterate_shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch in a random order that depends only on the seed and the epoch.
@@ -126,7 +136,7 @@ class BatchLoader:
         """Yield the targets of the whole split, not cut, as views of at most this number of samples."""
         if self._target_completion.lazy:
             max_samples = min(max_samples, MAX_LAZY_TARGETS)
-        parts = zip(*(torch.split(each, max_samples) for each in self.tensors[self._input_count :]), strict=True)
+        parts = zip(*(torch.split(each, max_samples) for each in self.tensors[self.input_count :]), strict=True)
         rows = torch.split(torch.arange(self._split_size), max_samples)
         return (targets for _, targets in self._target_completion.complete((((), each) for each in parts), rows))
 
@@ -137,13 +147,13 @@ class BatchLoader:
     def _slice_in_order(self) -> Iterator[Batch]:
         if not self._trims and not self._workers:
             parts = zip(*(torch.split(each[: self.samples], self.sizes) for each in self.tensors), strict=True)
-            return ((tensors[: self._input_count], tensors[self._input_count :]) for tensors in parts)
+            return ((tensors[: self.input_count], tensors[self.input_count :]) for tensors in parts)
         order = torch.arange(self.samples)
         pieces = zip(self.sizes, accumulate(self.sizes), self._trim_tensors(order), strict=False)
         return self._run_tasks(partial(_slice_rows, tensors, end - size, end) for size, end, tensors in pieces)
 
     def _run_tasks(self, tasks: Iterable[Callable[[], Tensors]]) -> Iterator[Batch]:
-        inputs = self._input_count
+        inputs = self.input_count
         for tensors in prefetch(tasks, self._workers, self._device) if self._workers else (task() for task in tasks):
             yield tensors[:inputs], tensors[inputs:]
 

@@ -21,6 +21,7 @@ from dlspec.data.prepare.kinds.image import FittedImage
 from dlspec.data.prepare.kinds.mask_target import FittedMask
 
 Columns = Mapping[str, NDArray[Any]]
+MIN_SHARE = 0.95  # of the filled cells that are names of images; the others are refused
 MAX_TRIED_FILES = 20  # names of a column that are looked up before it is taken for images
 MAX_LISTED = 6  # kinds of colours in a note
 
@@ -73,8 +74,9 @@ def _has_images(column: NDArray[Any], find_folder: Callable[[int], str]) -> bool
         return bool(filled) and all(_is_image(cell) for cell in filled)
     if column.dtype.kind != "T" or column.ndim > 1:
         return False
-    names = [(row, cell) for row, cell in enumerate(column.tolist()) if cell is not None]
-    if not names or not all(has_image_ending(cell) for _, cell in names):
+    count = sum(cell is not None for cell in column.tolist())
+    names = [(row, cell) for row, cell in enumerate(column.tolist()) if cell is not None and has_image_ending(cell)]
+    if not names or len(names) < MIN_SHARE * count:
         return False
     tried = names[:: max(1, len(names) // MAX_TRIED_FILES)][:MAX_TRIED_FILES]
     return any(Path(find_folder(row), cell).is_file() for row, cell in tried)

@@ -51,6 +51,8 @@ def describe_target(name: str, target: FittedColumn, otherwise: str | None) -> s
     if classes and not target.shape:
         found = f"target {name}: {len(classes)} classes, {join_names(classes, MAX_CLASSES)}"
         found += f" ({classes[1]} is positive)" if len(classes) == 2 else ""
+    if classes and target.kind == "mask":
+        found = f"target {name}: a mask of {len(classes)} classes, {join_names(classes, MAX_CLASSES)}"
     labels = tuple(getattr(target, "labels", ()))
     if labels:
         found = f"target {name}: {len(labels)} labels, {join_names(labels, MAX_CLASSES)}"

@@ -33,6 +33,7 @@ from dlspec.runs.io import get_free_disk_bytes
 CACHE_FORMAT = 1
 CACHE_KEY = "dlspec_image_cache"  # its value in a header is the format
 ENDING = ".images"
+STATISTICS_ENDING = ".statistics.json"  # of small files beside them, of `kept_statistics`
 HEADER_BYTES = PAGE_BYTES = 4096
 CHECKSUM_BYTES = 4
 DTYPES = ("uint8", "float32", "int64")
@@ -199,8 +200,10 @@ def _describe_file(path: Path) -> CacheFile | None:
 
 
 def remove_cache_files(folder: Path) -> list[CacheFile]:
-    """Remove all files of the cache, and return them. Processes that use them go on without harm."""
+    """Remove all files of the cache, and return those with images. Processes that use them go on without harm."""
     files = list_cache_files(folder)
+    for path in folder.glob(f"*{STATISTICS_ENDING}"):
+        path.unlink(missing_ok=True)
     for each in files:
         each.path.unlink(missing_ok=True)
     return files

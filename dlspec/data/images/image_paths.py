@@ -18,6 +18,7 @@ from dlspec.errors import Code, DataError, suggest
 
 _BRACE = re.compile(r"\{([^{}]*)\}")
 MAX_LISTED = 3  # files in a message
+MAX_FOLDERS = 10_000  # that a pattern may match: one of a stranger's run could list the whole disk
 
 
 def list_braces(pattern: str) -> list[str]:
@@ -34,7 +35,7 @@ def find_image_files(
         pattern: the file's name with `{column}`, which is filled from the row, and `*` for any text
         cells: the cells of the table's columns as text
         count: the number of rows
-        folder: where the pattern starts if its first folder is not in the working folder
+        folder: where the pattern starts, or in a folder above it, if its first folder is not in the working folder
         key: the setting that contains the pattern, for messages
 
     Returns:
@@ -52,6 +53,7 @@ def find_image_files(
         raise DataError(key, f"{same}; write a column in braces, such as {{{next(iter(cells), 'name')}}}.jpg")
     pieces = _BRACE.split(_start_in(pattern, folder))  # literal, name, literal, name, ..., literal
     columns = [cells[name] for name in pieces[1::2]]
+    beside = f"{folder}/" if folder and pattern.startswith("{") else ""  # names of files beside the table
     finder = _FileFinder()
     found: NDArray[Any] = np.empty(count, object)
     for row in range(count):
@@ -61,19 +63,27 @@ def find_image_files(
             continue
         texts = [*pieces]
         texts[1::2] = [str(value) for value in values]
-        found[row] = finder.find("".join(texts)) if "*" in pattern else ImageCell("".join(texts))
+        name = "".join(texts)
+        if beside and not name.startswith("/") and not Path(name).exists():
+            name = beside + name
+        found[row] = finder.find(name) if "*" in pattern else ImageCell(name)
     return found
 
 
 def _start_in(pattern: str, folder: str) -> str:
-    """Return the pattern with the folder that it starts from: the working folder, or else the given one."""
+    """Return the pattern with the folder that it starts from: the working folder, or else the given one or one above.
+
+    Predictions of a table find its images wherever the command is typed.
+    """
     if pattern.startswith("~"):
         pattern = str(expand_home(pattern))
     first = re.split(r"[{*]", pattern, maxsplit=1)[0]
     head = first.rpartition("/")[0]
     if not folder or Path(pattern).is_absolute() or (head and Path(head).exists()) or pattern.startswith("{"):
         return pattern
-    return str(Path(folder) / pattern) if head and (Path(folder) / head).exists() else pattern
+    above = Path(folder).absolute()
+    start = next((each for each in (above, *above.parents) if head and (each / head).exists()), None)
+    return pattern if start is None else str(start / pattern)
 
 
 class _FileFinder:
@@ -100,7 +110,10 @@ class _FileFinder:
             return [folder]
         if folder not in self._folders:
             parent, last = _split(folder)
-            self._folders[folder] = [each for start in self._find_folders(parent) for each in self._match(start, last)]
+            found = [each for start in self._find_folders(parent) for each in self._match(start, last)]
+            if len(found) > MAX_FOLDERS:
+                raise DataError("", f"more than {MAX_FOLDERS:,} folders match '{folder}'", Code.TOO_LARGE)
+            self._folders[folder] = found
         return self._folders[folder]
 
     def _match(self, folder: str, name: str) -> list[str]:

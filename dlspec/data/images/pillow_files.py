@@ -9,12 +9,10 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Callable, Mapping
-from functools import cache
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from dlspec.compat.pillow import import_image_class
 from dlspec.errors import Code, DataError
 from dlspec.formatting import first_line
 from dlspec.limits import explain_raising_limit, get_limit
@@ -63,12 +61,13 @@ def read_image_file(path: str, max_bytes: int | None = None) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise DataError("", f"'{path}' is a folder, pipe or device", Code.FILE_UNREADABLE)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    with os.fdopen(descriptor, "rb") as file:
         if found.st_size > get_limit("image_bytes"):
             reason = f"the file has {found.st_size:,} bytes, more than {get_limit('image_bytes'):,}"
             raise DataError("", f"{reason}: {explain_raising_limit('image_bytes')}", Code.TOO_LARGE)
         try:
-            return file.readall() if max_bytes is None else file.read(max_bytes)
+            # No more than its size: some of the kernel's own files never end.
+            return file.read(found.st_size if max_bytes is None else min(max_bytes, found.st_size)) or b""
         except OSError as error:
             raise DataError("", f"it can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
 
@@ -100,7 +99,7 @@ def open_image(content: bytes) -> Image:
     """
     name = find_format(content)
     try:
-        image = _get_class(name)(io.BytesIO(content))
+        image = import_image_class(*_CLASSES[name])(io.BytesIO(content))
     except Exception as error:  # Pillow raises any type for damaged files
         raise DataError("", f"its {name} header is damaged: {_describe(error)}", Code.BAD_DATA) from None
     pixels, limit = image.width * image.height, get_limit("image_pixels")
@@ -159,18 +158,5 @@ def check_end(content: bytes) -> None:
         load_image(content)
 
 
-@cache
-def _get_class(name: str) -> Callable[[io.BytesIO], Image]:
-    """Return Pillow's class for files of a format."""
-    module, class_name = _CLASSES[name]
-    found: Callable[[io.BytesIO], Image] = getattr(import_module(f"PIL.{module}"), class_name)
-    return found
-
-
 def _describe(error: Exception) -> str:
     return first_line(error) or type(error).__name__
-
-
-def is_readable_image(path: Path) -> bool:
-    """Whether a file exists and has the ending of an image."""
-    return has_image_ending(path.name) and path.is_file()

@@ -87,6 +87,9 @@ class ImageFolder(FileSource):
         """List the images, one for each row."""
         from dataclasses import replace
 
+        if self.path is None:
+            found = "no folder is given; write data.path=FOLDER, with a folder of images for each class in it"
+            raise DataError("path", found, Code.MISSING_VALUE)
         rows = super().read_rows()
         if PART not in rows.table.columns:
             return rows
@@ -114,7 +117,7 @@ def list_image_folder(folder: str) -> tuple[Table, ReadNotes]:
 
     from dlspec.data.files.paths import expand_home
     from dlspec.data.images.pillow_files import IMAGE_ENDINGS, has_image_ending
-    from dlspec.data.tables.file_pattern import FILE_COLUMN, make_absolute, walk_files
+    from dlspec.data.tables.file_pattern import FILE_COLUMN, check_unicode, make_absolute, walk_files
     from dlspec.data.tables.table import TEXT, ReadNotes, Table
 
     root = expand_home(folder)
@@ -129,6 +132,7 @@ def list_image_folder(folder: str) -> tuple[Table, ReadNotes]:
         found = f"'{folder}' has no images{shown}"
         raise DataError("path", f"{found}; they end in {', '.join(IMAGE_ENDINGS)}", Code.NO_MATCH)
     files = tuple(str(root.joinpath(*parts)) for parts in images)
+    check_unicode(files)
     columns = {**_name_folders(images), FILE_COLUMN: np.array(files, TEXT), IMAGE: make_absolute(files)}
     count = len(files)
     notes = ReadNotes(format="images", files=count, missed_files=len(others), missed_examples=tuple(others[:3]))

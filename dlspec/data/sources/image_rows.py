@@ -44,7 +44,17 @@ def add_image_columns(rows: TableRows, settings: TableSettings, targets: Mapping
     patterns = _find_input_patterns(rows, settings, targets)
     masks = {name: pattern for name, written in targets.items()
              if (pattern := find_written_pattern(written, OUTPUT_KINDS)) is not None}  # fmt: skip
+    for key, found in (("columns", patterns), ("target", masks)):
+        _refuse_unused_patterns(rows, found, key)
     return _convert(_convert(rows, settings, patterns, "columns"), settings, masks, "target")
+
+
+def _refuse_unused_patterns(rows: TableRows, patterns: Mapping[str, str], key: str) -> None:
+    """Refuse names of files for a column that the table has itself."""
+    for name, pattern in patterns.items():
+        if pattern and name in rows.table.columns:
+            found = f"'{name}' is a column of the table, so its path '{pattern}' has no effect"
+            raise DataError(f"{key}.{name}", f"{found}; remove path, or give the images another name", Code.CONFLICT)
 
 
 def add_fitted_images(rows: TableRows, settings: TableSettings, fitted: FittedTable) -> TableRows:

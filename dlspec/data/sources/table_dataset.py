@@ -223,9 +223,8 @@ def _encode_splits(
     if not len(kept[0]):
         raise _make_bad_rows_error(plan.rows, problems)
     again = [encode_rows(fitted, columns, rows) for rows in kept]
-    lines = _list_bad_rows(plan.rows, problems)
     note = f"left out {len(problems):,} row{'s' if len(problems) > 1 else ''} with cells that can't be read"
-    return SplitIndices(*kept), tuple(again), ["\n".join([note, *(f"  {line}" for line in lines)])]
+    return SplitIndices(*kept), tuple(again), [note, *(f"  {line}" for line in _list_bad_rows(plan.rows, problems))]
 
 
 def _make_bad_rows_error(rows: TableRows, problems: Mapping[int, Sequence[str]]) -> DataError:

@@ -139,13 +139,18 @@ def _find_ambiguous_name(pattern: FilePattern, names: Sequence[str]) -> str:
 
 def _make_table(matched: list[tuple[str, dict[str, str]]], names: list[str]) -> Table:
     files = tuple(file for file, _ in matched)
-    unprintable = next((file for file in files if not _is_unicode(file)), None)
-    if unprintable is not None:
-        raise DataError("path", f"the name of the file {unprintable!r} is not valid UTF-8; rename it")
+    check_unicode(files)
     columns = {name: np.array([caught[name] or None for _, caught in matched], dtype=TEXT) for name in names}
     columns[FILE_COLUMN] = np.array(files, dtype=TEXT)
     count = len(matched)
     return Table(columns, files, np.arange(count, dtype=np.int32), np.zeros(count, np.int64))
+
+
+def check_unicode(files: Sequence[str]) -> None:
+    """Raise DataError for a name that is not valid UTF-8: no column can contain it."""
+    wrong = next((file for file in files if not _is_unicode(file)), None)
+    if wrong is not None:
+        raise DataError("path", f"the name of the file {wrong!r} is not valid UTF-8; rename it")
 
 
 def make_absolute(files: Sequence[str]) -> Column:

@@ -14,6 +14,7 @@ from dlspec.data.encoding.image_columns import list_fitted_images
 from dlspec.data.encoding.table_notes import describe_notes
 from dlspec.data.prepare.alphabet import Alphabet
 from dlspec.data.prepare.decoding import CHARACTERS, get_preprocessing_kind
+from dlspec.data.prepare.kinds.image import FittedImage
 from dlspec.data.sources.running_text import RunningText
 from dlspec.data.sources.table_rows import TableRows, add_joined_tables
 from dlspec.data.tables.python_rows import table_from_python
@@ -26,6 +27,7 @@ from dlspec.inference.loading.own_data import align_split
 from dlspec.inference.rows.input_chunks import iterate_row_chunks
 from dlspec.inference.rows.input_settings import make_input_settings
 from dlspec.inference.rows.input_sources import find_inputs
+from dlspec.inference.rows.python_inputs import list_images
 from dlspec.inference.rows.row_chunk import RowChunk
 from dlspec.inference.rows.row_encoding import encode_chunk
 from dlspec.inference.rows.value_ranges import describe_unlike_numbers
@@ -63,10 +65,13 @@ def read_python_rows(run: LoadedRun, rows: Any) -> EvaluationData:
 
 
 def _name_arrays(fitted: FittedTable, rows: Any) -> Any:
-    """Name `(X, y)` after the only input and the only target, if the input is an array such as an image."""
+    """Name `(X, y)` after the only input and the only target, if the input is an image or another array."""
     if not isinstance(rows, tuple) or len(rows) != 2 or len(fitted.inputs) != 1 or len(fitted.targets) != 1:
         return rows
     ((name, column),), (target,) = fitted.inputs.items(), fitted.targets
+    images = list_images(rows[0]) if isinstance(column, FittedImage) else None
+    if images is not None:
+        return {name: images, target: rows[1]}
     return {name: np.asarray(rows[0]), target: rows[1]} if column.kind == "array" else rows
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 DEFAULT_BATCH_SIZE = 32
+MAX_STEPS_PER_CALL = 64  # each step of a call adds seconds to its compilation
 
 
 class AverageSettings(BaseModel):
@@ -59,13 +60,18 @@ class TrainerSpec(BaseModel):
     compile: Literal["none", "model", "step", "cudagraphs"] = Field(
         "none", description="torch.compile the model or the whole step; cudagraphs: record a step and replay it (CUDA)"
     )
+    steps_per_call: Annotated[int, Field(ge=1, le=MAX_STEPS_PER_CALL)] | Literal["auto"] = Field(
+        "auto", description="training steps in one call of the compiled step (compile: step)"
+    )
     threads: int | None = Field(None, ge=1, le=10_000, description="CPU threads for PyTorch; null: PyTorch's default")
     allocator: Literal["auto", "default", "keep"] = Field(
         "auto",
         description="keep: freed memory is reused in the next step (glibc); auto: keep if a tensor is over 1 MiB",
     )
-    tune: bool | Literal["precision"] = Field(
-        False, description="measure which settings are fastest and use them; precision: also try lower precision"
+    tune: bool | Literal["precision", "lr"] = Field(
+        False,
+        description="measure which settings are fastest and use them; precision: also try lower precision; "
+        "lr: find a learning rate",
     )
     channels_last: bool = Field(False, description="store images in channels-last memory format (NHWC)")
     activation_checkpointing: tuple[str, ...] = Field(

@@ -14,6 +14,10 @@ class Callback:
     `on_step_end` is called after each batch, so it should take only microseconds.
     """
 
+    # Whether `on_step_end` may be called once for several steps that a compiled function makes in one call. If it is
+    # False for a callback with that method, each call makes one step.
+    accepts_several_steps = False
+
     def on_train_start(self, state: TrainingState) -> None:
         """Called before the first epoch, or before the epoch from which a run is resumed.
 

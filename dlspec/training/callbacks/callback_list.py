@@ -40,6 +40,12 @@ def find_step_listeners(callbacks: Sequence[Callback]) -> list[Callable[[Trainin
     return [each.on_step_end for each in callbacks if type(each).on_step_end is not Callback.on_step_end]
 
 
+def list_step_listeners(callbacks: Sequence[Callback]) -> list[str]:
+    """List the names of the callbacks whose `on_step_end` must be called after each step."""
+    listeners = [each for each in callbacks if type(each).on_step_end is not Callback.on_step_end]
+    return [type(each).__name__ for each in listeners if not each.accepts_several_steps]
+
+
 def close_callbacks(callbacks: Sequence[Callback], state: TrainingState) -> None:
     """Close every callback. If one fails, log a warning and close the others."""
     for callback in callbacks:

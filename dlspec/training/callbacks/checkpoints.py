@@ -82,6 +82,8 @@ class CheckpointSaver(BestWeightsCallback):
             writing a file.
     """
 
+    accepts_several_steps = True
+
     def __init__(
         self,
         folder: Path,
@@ -98,6 +100,7 @@ class CheckpointSaver(BestWeightsCallback):
         self._seconds_between_saves, self._min_seconds_after_epoch = (minutes or math.inf) * 60, seconds
         self._writer = BackgroundWriter()
         self._next_save_time = self._next_save_time_after_epoch = -math.inf
+        self._last_step = 0  # at the last call of on_step_end
         self._last_saved = (-1, False)  # step of the newest checkpoint, and whether it is at the end of an epoch
         self._best: Weights | None = None
         self._best_position: dict[str, str] = {}
@@ -120,6 +123,7 @@ class CheckpointSaver(BestWeightsCallback):
         )  # False: save again at the end, as another version may have written the file
 
     def on_train_start(self, state: TrainingState) -> None:
+        self._last_step = state.step
         try:
             self.folder.mkdir(exist_ok=True)
             with TemporaryFile(dir=self.folder):
@@ -132,9 +136,14 @@ class CheckpointSaver(BestWeightsCallback):
         self._writer.raise_error()
         if state.phase == "test" or not state.is_update_complete or state.step == self._last_saved[0]:
             return
-        is_save_step = self._steps_between_saves is not None and state.step % self._steps_between_saves == 0
+        is_save_step = self._has_passed_save_step(state.step)
         if is_save_step or self._next_save_time < time.monotonic():
             self._start_saving(state)
+
+    def _has_passed_save_step(self, step: int) -> bool:
+        """Return whether a checkpoint was due since the last call: there may be several steps in between."""
+        interval, before, self._last_step = self._steps_between_saves, self._last_step, step
+        return interval is not None and step // interval > before // interval
 
     def on_epoch_end(self, state: TrainingState) -> None:
         if state.monitor.is_best:

@@ -34,12 +34,16 @@ class Progress(Callback):
     "auto" chooses the bar on a terminal, and lines elsewhere. rich chooses whether to use colors; it respects NO_COLOR.
     """
 
+    accepts_several_steps = True
+
     def __init__(self, mode: Literal["auto", "bar", "lines"] = "auto", console: Console | None = None) -> None:
         self.console = console or Console(soft_wrap=True, highlight=False)
         self.mode: DisplayMode = ("bar" if self.console.is_terminal else "lines") if mode == "auto" else mode
         self._live: Live | None = None
         self._started = self._due = 0.0
         self._first_step = 0
+        self._epoch_lines: list[Text] = []  # that are not printed yet
+        self._epoch_lines_due = 0.0
         self._loss, self._loss_due = math.nan, 0.0
 
     def on_train_start(self, state: TrainingState) -> None:
@@ -55,8 +59,18 @@ class Progress(Callback):
             self._draw(state, now)
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        _print_line(self.console, format_epoch_line(state))
-        self._schedule_next_draw(time.perf_counter())
+        self._epoch_lines.append(format_epoch_line(state))
+        now = time.perf_counter()
+        if now >= self._epoch_lines_due:
+            self._print_epoch_lines()
+            self._epoch_lines_due = now + SECONDS_BETWEEN_BARS
+            self._schedule_next_draw(now)
+
+    def _print_epoch_lines(self) -> None:
+        """Print the lines of the epochs since the last time: those of short epochs are printed together."""
+        if self._epoch_lines:
+            _print_line(self.console, Text("\n").join(self._epoch_lines))
+        self._epoch_lines = []
 
     def on_train_end(self, state: TrainingState) -> None:
         self._close_bar()
@@ -81,6 +95,7 @@ class Progress(Callback):
             self._live.start()
 
     def _close_bar(self) -> None:
+        self._print_epoch_lines()
         if self._live is not None:
             self._live.stop()
         self._live = None

@@ -29,6 +29,8 @@ MAX_TIME_FRACTION = 0.005  # of the time may be spent on writing: less frequent 
 class StatusFile(Callback):
     """Writes `status.json` about every two seconds, without reading anything from the device."""
 
+    accepts_several_steps = True
+
     def __init__(self, folder: Path) -> None:
         self.path = folder / STATUS_FILE
         self._resume_command = resume_command(folder.absolute())

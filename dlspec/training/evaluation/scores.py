@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from dlspec.compat.torchmetrics import get_metric_state, restore_metric
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets
+from dlspec.training.evaluation.buffered_steps import BufferedStep, concatenate_steps, pack_steps, unpack_steps
 from dlspec.training.evaluation.tensor_arena import TensorArena
 
 # Metrics are updated when the buffered steps reach one of these limits.
@@ -30,8 +31,6 @@ RUNNING_LOSS_STEPS = 50  # over which the running loss is averaged
 
 
 log = logging.getLogger("dlspec")
-
-BufferedStep = tuple[Any, Targets]  # (output, targets)
 
 
 class Scores:
@@ -79,7 +78,7 @@ class Scores:
             "sizes": list(self._batch_sizes),
             "pieces": torch.cat(self._loss_chunks) if self._loss_chunks else None,
             "losses": torch.stack(self._losses) if self._losses else None,
-            "held": _pack_steps(self._buffered_steps),
+            "held": pack_steps(self._buffered_steps),
             "rows": self._num_buffered_rows,
             "numbers": self._num_buffered_numbers,
             "metrics": {name: get_metric_state(each) for name, each in self._metrics_by_name.items()},
@@ -99,7 +98,7 @@ class Scores:
         self._loss_chunks = [] if state["pieces"] is None else [state["pieces"]]
         self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
         self._weights = list(state["weights"].unbind()) if "weights" in state else []
-        self._buffered_steps = _unpack_steps(state["held"])
+        self._buffered_steps = unpack_steps(state["held"])
         for name, metric in self._metrics_by_name.items():
             restore_metric(metric, state["metrics"][name])
 
@@ -123,6 +122,9 @@ class Scores:
             if self._metrics_by_name:
                 output, targets = map_tensors(self._arena.copy, (output, targets))
         self._losses.append(loss)
+        self._buffer_outputs(output, targets, num_samples)
+
+    def _buffer_outputs(self, output: Any, targets: Targets, num_samples: int) -> None:
         if self._metrics_by_name:
             self._buffered_steps.append((output, targets))
             self._num_buffered_rows += num_samples
@@ -133,6 +135,32 @@ class Scores:
             or len(self._losses) >= MAX_BUFFERED_STEPS
         ):
             self._flush()
+
+    def add_block(self, outputs: Any, losses: Tensor, targets: Targets, batch_sizes: Sequence[int]) -> None:
+        """Add several steps of one call, without waiting for the device.
+
+        Args:
+            outputs: the outputs of all batches, concatenated and detached.
+            losses: the losses of the batches, (batches,) or (batches, 1 + terms).
+            targets: the targets of all batches, concatenated.
+            batch_sizes: the number of samples in each batch.
+        """
+        if self._arena is not None or self._criterion.weigh(targets) is not None:
+            for one in self._split_block(outputs, losses, targets, batch_sizes):
+                self.add(*one)
+            return
+        self._batch_sizes += batch_sizes
+        self._losses += losses.unbind()
+        self._buffer_outputs(outputs, targets, sum(batch_sizes))
+
+    def _split_block(
+        self, outputs: Any, losses: Tensor, targets: Targets, batch_sizes: Sequence[int]
+    ) -> Iterator[tuple[Any, Tensor, Targets, int]]:
+        end = 0
+        for loss, size in zip(losses.unbind(), batch_sizes, strict=True):
+            start, end = end, end + size
+            output, own_targets = map_tensors(partial(_slice_samples, start=start, end=end), (outputs, targets))
+            yield output, loss, own_targets, size
 
     def running_loss(self) -> float:
         """Compute the mean loss of the last steps; nan before the first step. This waits for the device."""
@@ -201,7 +229,7 @@ class Scores:
     def _update_metrics(self) -> None:
         pairs_of_steps = [
             self._criterion.make_metric_pairs(output, targets)
-            for output, targets in _concatenate_steps(self._buffered_steps)
+            for output, targets in concatenate_steps(self._buffered_steps)
         ]
         for metrics, pairs in zip(self._metrics, zip(*pairs_of_steps, strict=True), strict=True):
             # Predictions, true values and, where samples do not count equally, weights.
@@ -224,6 +252,10 @@ def compute_metric(metric: Any, report: Callable[[ValueError], None] = lambda er
         return math.nan
 
 
+def _slice_samples(tensor: Tensor, start: int, end: int) -> Tensor:
+    return tensor[start:end] if tensor.dim() else tensor
+
+
 def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
     total = math.fsum(weights)
     return (
@@ -234,56 +266,3 @@ def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
 def _select_total(losses: Tensor) -> Tensor:
     """Select the total loss of each step: with multiple loss terms their sum, which is in the first column."""
     return losses[:, 0] if losses.dim() > 1 else losses
-
-
-def _pack_steps(steps: list[BufferedStep]) -> dict[str, Any]:
-    """Concatenate the tensors of all steps for a checkpoint, as copying hundreds of small tensors is slow."""
-    if (
-        not steps
-        or len({_sample_shapes(each) for each in steps}) > 1
-        or any(not isinstance(output, Tensor) for output, _ in steps)
-    ):
-        return {"steps": list(steps)}
-    columns = list(zip(*((output, *targets) for output, targets in steps), strict=True))
-    if any(not each[0].dim() for each in columns):
-        return {"steps": list(steps)}
-    return {"columns": [torch.cat(each) for each in columns], "sizes": [[len(one) for one in each] for each in columns]}
-
-
-def _unpack_steps(packed: Mapping[str, Any]) -> list[BufferedStep]:
-    """Restore the steps from their concatenation.
-
-    They are copied, because some kernels round differently if a tensor's memory is not aligned.
-    """
-    if "steps" in packed:
-        return [(output, targets) for output, targets in packed["steps"]]
-    pairs = zip(packed["columns"], packed["sizes"], strict=True)
-    columns = [[one.clone() for one in column.split(sizes)] for column, sizes in pairs]
-    return [(output, tuple(targets)) for output, *targets in zip(*columns, strict=True)]
-
-
-def _concatenate_steps(steps: list[BufferedStep]) -> list[BufferedStep]:
-    """Concatenate steps to one; leave them unchanged if their samples differ in shape."""
-    if len(steps) == 1 or len({_sample_shapes(each) for each in steps}) > 1:
-        return steps
-    outputs, targets = zip(*steps, strict=True)
-    return [(_concatenate_outputs(outputs), tuple(torch.cat(each) for each in zip(*targets, strict=True)))]
-
-
-def _sample_shapes(step: BufferedStep) -> Any:
-    output, targets = step
-    values = (output,) if isinstance(output, Tensor) else output.values() if isinstance(output, Mapping) else output
-    return tuple(each.shape[1:] if each.dim() else None for each in (*values, *targets))
-
-
-def _concatenate_outputs(outputs: Sequence[Any]) -> Any:
-    """Concatenate outputs along the first dimension.
-
-    Of scalars the first is kept: no target is predicted from them.
-    """
-    first = outputs[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(outputs)) if first.dim() else first
-    if isinstance(first, Mapping):
-        return {name: _concatenate_outputs([each[name] for each in outputs]) for name in first}
-    return tuple(_concatenate_outputs(each) for each in zip(*outputs, strict=True))

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from dlspec.errors import UserError, shorten_middle
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import KERNEL_SETTINGS
+from dlspec.training.components import Optimization
 from dlspec.training.criterion_interface import CriterionProtocol
 from dlspec.training.health.nan_checks import LossCheck
 from dlspec.training.health.nan_guard import NanGuard
@@ -63,10 +64,11 @@ class ComputeBackend:
         self.precision = Precision(settings.precision, device)
         self.scaler = self.precision.make_scaler()
         self.clipping = GradientClipping(settings.clip_grad_norm, settings.clip_grad_value)
-        self._max_layer_outputs = max_layer_outputs
+        self.max_layer_outputs = max_layer_outputs
         self._forward: Callable[..., Any] | None = None  # with mixed precision, or compiled
         self._compiled: CompiledStep | None = None
         self._cuda_graph_step: CudaGraphStep | None = None
+        self._has_reported_eager_steps = False
         if settings.compile == "cudagraphs" and device.type != "cuda":
             raise UserError(f"trainer.compile: cudagraphs needs a CUDA device, got {device}; use step or none")
         network.to(device, self.precision.weights_dtype)
@@ -77,33 +79,52 @@ class ComputeBackend:
 
     def make_training_step(
         self,
-        optimizer: Optimizer | None,
+        optimization: Optimization,
         after_update: Callable[[], None],
         guard: NanGuard,
         accumulation: GradientAccumulation | None = None,
+        *,
+        compiles: bool = True,
     ) -> Step:
         """Make the step that trains on one batch.
 
         Args:
-            optimizer: makes the updates; without one the step only evaluates.
+            optimization: the optimizer, which makes the updates, and its schedule; without one the step only evaluates.
             after_update: called after each update.
             guard: checks the losses.
             accumulation: how to combine batches to updates; None updates with every batch.
+            compiles: False if this step is not compiled, whatever the settings say: most batches run in blocks.
 
         Returns:
             The step from (inputs, targets) to (output, loss).
         """
+        optimizer, compile_mode = optimization.optimizer, self.settings.compile
         checks_before_update, check_loss = guard.checks_before_update, guard.make_loss_check()
         step = self._make_eager_step(optimizer, after_update, check_loss, accumulation, guard.policy.is_strict)
-        if self.settings.compile == "step" and not checks_before_update and optimizer is not None:
+        if checks_before_update or optimizer is None:
+            return guard.watch_step(step)
+        if compile_mode == "step" and compiles and self._can_compile_single_steps(optimization, accumulation):
             return self._make_compiled_step(optimizer).make_step(
                 step, guard.make_late_loss_check(check_loss), after_update
             )
-        if self.settings.compile == "cudagraphs" and not checks_before_update and optimizer is not None:
+        if compile_mode == "cudagraphs":
             return self._make_cuda_graph_step(optimizer).make_step(
                 self.make_trial_step(optimizer), check_loss, after_update
             )
         return guard.watch_step(step)
+
+    def _can_compile_single_steps(self, optimization: Optimization, accumulation: GradientAccumulation | None) -> bool:
+        """Return whether a step for one batch, made before it runs, can be compiled; log if not."""
+        scheduler = optimization.schedule and optimization.schedule.scheduler
+        reasons = {
+            "trainer.accumulate": accumulation is not None,
+            "a momentum that changes at every step": bool(getattr(scheduler, "cycle_momentum", False)),
+        }
+        found = [reason for reason, applies in reasons.items() if applies]
+        if found and not self._has_reported_eager_steps:
+            log.warning("trainer.compile: with %s these steps can't be compiled and run eagerly", " and ".join(found))
+            self._has_reported_eager_steps = True
+        return not found
 
     def describe(self, optimizer: Optimizer | None) -> str:
         """Describe on one line how this run computes: device, precision, compilation, optimizer."""
@@ -149,7 +170,7 @@ class ComputeBackend:
 
     def largest_tensor_bytes(self, batch_size: int) -> int:
         """Return the size in bytes of the largest tensor in a step with this batch size."""
-        return FLOAT_BYTES * batch_size * self._max_layer_outputs
+        return FLOAT_BYTES * batch_size * self.max_layer_outputs
 
     def _make_eager_step(
         self,

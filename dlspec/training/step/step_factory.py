@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from dlspec.data.batches.batch_loader import BatchLoader
+from dlspec.data.batches.prefetching import Batch
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.components import Optimization
 from dlspec.training.health.nan_guard import NanGuard
 from dlspec.training.state import TrainingState
+from dlspec.training.step.block_factory import BlockFactory
+from dlspec.training.step.block_step import BlockStep, RowBlock, iterate_blocks
 from dlspec.training.step.compute_backend import ComputeBackend
 from dlspec.training.step.step_functions import GradientAccumulation, Step, compute_batch_weights
 
 MAX_WEIGHED_SAMPLES = 4096  # at a time: the windows of a text overlap, and a copy of all of them could be large
+
+
+@dataclass(frozen=True)
+class TrainingSteps:
+    """The training steps of an epoch: on one batch at a time, and if they are compiled also on a block of batches."""
+
+    batches: BatchLoader
+    state: TrainingState
+    seed: int
+    step: Step
+    block_step: BlockStep | None
+
+    def iterate_batches(self, start: int = 0) -> Iterator[Batch | RowBlock]:
+        """Yield the batches and blocks of the state's epoch, from the batch `start` on, which `state.batch` must be."""
+        batches, seed, epoch = self.batches, self.seed, self.state.epoch
+        if self.block_step is None:
+            return batches.iterate_shuffled(seed, epoch, start)
+        return iterate_blocks(batches, batches.shuffle_samples(seed, epoch), self.state, self.block_step)
 
 
 @dataclass(frozen=True)
@@ -29,20 +52,38 @@ class StepFactory:
     settings: TrainerSpec
     seed: int  # of the order of the batches
 
-    def make_training_step(self, batches: BatchLoader) -> Step:
-        """Make the step that trains on one batch of the state's epoch; `batches` are those of the training split."""
-        state, accumulate = self.state, self.settings.accumulate
-        accumulation = None
-        if accumulate > 1:
-            sample_weights = self._compute_sample_weights(batches)
-            if sample_weights is not None:
-                order = batches.shuffle_samples(self.seed, state.epoch)
-                sample_weights = sample_weights[order.to(sample_weights.device)]
-            batch_weights = compute_batch_weights(batches.sizes, accumulate, sample_weights)
-            accumulation = GradientAccumulation(batch_weights, lambda: state.batch)
-        return self.backend.make_training_step(
-            self.optimization.optimizer, self._count_step_and_update_schedule, self.guard, accumulation
+    @cached_property
+    def _block_factory(self) -> BlockFactory:
+        return BlockFactory(self.state, self.backend, self.optimization, self.guard)
+
+    def make_training_steps(self, batches: BatchLoader, step_listeners: Sequence[str] = ()) -> TrainingSteps:
+        """Make the steps of the state's epoch.
+
+        Args:
+            batches: the batches of the training split.
+            step_listeners: the names of the callbacks that must be called after each step.
+        """
+        accumulation = self._make_accumulation(batches)
+        block_step = self._block_factory.make_block_step(batches, step_listeners)
+        step = self.backend.make_training_step(
+            self.optimization,
+            self._count_step_and_update_schedule,
+            self.guard,
+            accumulation,
+            compiles=block_step is None and not self._block_factory.runs_eagerly,
         )
+        return TrainingSteps(batches, self.state, self.seed, step, block_step)
+
+    def _make_accumulation(self, batches: BatchLoader) -> GradientAccumulation | None:
+        state, accumulate = self.state, self.settings.accumulate
+        if accumulate == 1:
+            return None
+        sample_weights = self._compute_sample_weights(batches)
+        if sample_weights is not None:
+            order = batches.shuffle_samples(self.seed, state.epoch)
+            sample_weights = sample_weights[order.to(sample_weights.device)]
+        batch_weights = compute_batch_weights(batches.sizes, accumulate, sample_weights)
+        return GradientAccumulation(batch_weights, lambda: state.batch)
 
     @torch.no_grad()
     def _compute_sample_weights(self, batches: BatchLoader) -> Tensor | None:

@@ -41,6 +41,16 @@ class GradientClipping:
         if self.norm is not None:
             nn.utils.clip_grad_norm_(parameters, self.norm)
 
+    def clip_tensors(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return clipped copies of gradients, which are those of all parameters together."""
+        if self.value is not None:
+            gradients = [each.clamp(-self.value, self.value) for each in gradients]
+        if self.norm is not None:
+            total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients]))
+            factor = (self.norm / (total + 1e-6)).clamp(max=1.0)  # as `nn.utils.clip_grad_norm_` computes it
+            gradients = [each * factor for each in gradients]
+        return gradients
+
 
 @dataclass(frozen=True)
 class TermWeights:

@@ -6,6 +6,7 @@ slow down both equally.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ TrainerMaker = Callable[[Changes], Trainer]
 TUNED_SETTINGS = ("allocator", "threads", "channels_last", "num_workers", "precision", "compile")
 MAX_TUNING_SECONDS = 18.0  # for all candidates, approximately
 MIN_SECONDS_TO_COMPILE = 10.0  # with less time left nothing is compiled
+MIN_RUN_SECONDS_TO_COMPILE = 60.0  # of training: compiling takes 10 to 40 s, and saves up to three quarters of it
 MAX_COMPILED_LAYERS = 40  # larger networks are not compiled, since that takes about 0.3 s for each layer
 MAX_TURNS, MIN_STEPS_PER_TURN, SECONDS_PER_TURN = 4, 2, 0.1
 MIN_SPEEDUP, MIN_SPEEDUP_PER_TURN = 1.05, 1.0  # of the median turn and of every turn; less may be chance
@@ -48,6 +50,11 @@ class TuningCandidate:
 
     def __str__(self) -> str:
         return ", ".join(f"{key}={str(value).lower()}" for key, value in self.changes.items())
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether trying them takes the time of a compilation."""
+        return self.changes.get("compile") in ("model", "step")
 
     @property
     def loss_tolerance(self) -> float:
@@ -132,13 +139,17 @@ def tune_settings(make_trainer: TrainerMaker, print_line: Callable[[str], None] 
     try:
         fastest = _TimedTrainer(trainer)
         first_losses, noise = fastest.losses, _measure_loss_noise(make_trainer, fastest.losses)
-        table_rows.append(_TableRow("unchanged", speed=1 / median(fastest.time_turn())))
+        seconds_per_sample = median(fastest.time_turn())
+        table_rows.append(_TableRow("unchanged", speed=1 / seconds_per_sample))
     except Exception as error:  # the run will fail, too, and report it
         return TuningResult({}, f"trainer.tune: training failed, nothing was tried: {first_line(error)}")
     for candidate in list_candidates(trainer):
+        if candidate.is_compiled and count_samples(trainer) * seconds_per_sample < MIN_RUN_SECONDS_TO_COMPILE:
+            table_rows.append(_TableRow(str(candidate), "the run is too short"))
+            continue
         print_line(f"trainer.tune: {candidate}")
         seconds_left = deadline - time.monotonic()
-        if seconds_left < (MIN_SECONDS_TO_COMPILE if candidate.changes.get("compile") in ("model", "step") else 2.0):
+        if seconds_left < (MIN_SECONDS_TO_COMPILE if candidate.is_compiled else 2.0):
             table_rows.append(_TableRow(str(candidate), "no time left"))
             continue
         try:
@@ -188,6 +199,13 @@ def list_candidates(trainer: Trainer) -> list[TuningCandidate]:
         compiled = ("step",) if is_cpu else ("model", "step")
         found += [{"compile": each} for each in compiled] if len(modules) <= MAX_COMPILED_LAYERS else []
     return [TuningCandidate(each) for each in found]
+
+
+def count_samples(trainer: Trainer) -> float:
+    """Count the samples on which the whole run trains."""
+    settings, train = trainer.settings, trainer.batches.make_training_batches()
+    steps = min(len(train) / settings.accumulate * settings.epochs, settings.max_steps or math.inf)
+    return steps * settings.accumulate * settings.initial_batch_size
 
 
 def _measure_loss_noise(make_trainer: TrainerMaker, losses: Sequence[float]) -> float:

@@ -7,7 +7,9 @@ from itertools import count
 
 from torch import Tensor
 
+from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.training.runtime.randomness import seed_generators
+from dlspec.training.step.block_step import RowBlock
 from dlspec.training.trainer import Trainer
 
 
@@ -25,24 +27,35 @@ def make_trial_training(trainer: Trainer) -> Callable[[int], None]:
     return train
 
 
+def prepare_training(trainer: Trainer, seed_offset: int = 0) -> BatchLoader:
+    """Seed the generators as `fit` does, and return the batches of the training split."""
+    seed_generators(trainer.data.seed + seed_offset)
+    train = trainer.batches.make_training_batches()
+    _set_training_mode(trainer)
+    return train
+
+
 def iterate_training_steps(trainer: Trainer, seed_offset: int = 0) -> Iterator[tuple[Tensor, int]]:
     """Train without end as `fit` does, but without results and callbacks. Yield each step's loss and batch size.
 
     `seed_offset` is added to the seed of the generators, to get other dropout masks.
     """
-    state, seed = trainer.state, trainer.data.seed
-    seed_generators(seed + seed_offset)
-    train = trainer.batches.make_training_batches()
-    _set_training_mode(trainer)
+    state = trainer.state
+    train = prepare_training(trainer, seed_offset)
     if not len(train):
         return
     for epoch in count(1):
-        state.epoch = epoch
-        step = trainer.steps.make_training_step(train)
-        batches = zip(train.iterate_shuffled(seed, epoch), train.sizes, strict=True)
-        for batch, ((inputs, targets), rows) in enumerate(batches):
-            state.batch = batch
-            yield step(inputs, targets)[1], rows
+        state.epoch, state.batch = epoch, 0
+        steps = trainer.steps.make_training_steps(train)
+        for each in steps.iterate_batches():
+            if isinstance(each, RowBlock):
+                assert steps.block_step is not None
+                loss, num_batches = steps.block_step(each)[1], each.batches
+            else:
+                loss, num_batches = steps.step(*each)[1], 1
+            rows = sum(train.sizes[state.batch : state.batch + num_batches])
+            state.batch += num_batches
+            yield loss, rows
 
 
 def _set_training_mode(trainer: Trainer) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 from hydra.core import utils as hydra_utils
 from omegaconf import OmegaConf
+from PIL.TiffImagePlugin import TiffImageFile
 from safetensors.torch import save_file
 from torch import nn
 from torch.optim import optimizer as optimizer_module
@@ -22,16 +25,19 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 from dlspec.compat import sklearn, torch_dynamo
 from dlspec.compat.hydra import set_config_writer
+from dlspec.compat.pillow import import_image_class
 from dlspec.compat.safetensors import open_tensor_file
 from dlspec.compat.torch_cuda import end_failed_graph_capture
 from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
 from dlspec.compat.torch_foreach import copy_tensors
+from dlspec.compat.torch_inductor import keep_addresses
 from dlspec.compat.torch_layers import can_have_running_statistics, is_batch_norm, iterate_tensor_slots
 from dlspec.compat.torch_optim import mark_optimizer_stepped
 from dlspec.compat.torchmetrics import get_metric_state, get_summed_state, restore_metric, set_summed_state
 from dlspec.errors import UserError
 from dlspec.network.weights.tensor_files import list_stored_tensors
 from dlspec.training.checkpoint.checkpoint_files import DamagedCheckpoint, read_checkpoint
+from helpers.image_files import encode, make_pixels
 
 OBSERVING = """
 import sys, torch
@@ -192,3 +198,26 @@ def test_a_tensor_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
     plain.replace(path)
     file = open_tensor_file(path)
     assert torch.equal(file.get_tensor("weight"), torch.arange(3.0))  # read after the descriptor was closed
+
+
+def test_pillow_does_not_warn_about_metadata() -> None:
+    content = encode(make_pixels(), "TIFF")
+
+    def count_warnings(*, with_filter: bool) -> int:
+        """Open the file cut off at many places; most of its metadata are at its end."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            import_image_class.cache_clear()
+            open_file = import_image_class("TiffImagePlugin", "TiffImageFile") if with_filter else TiffImageFile
+            for length in range(0, len(content), 5):
+                with suppress(Exception):
+                    open_file(io.BytesIO(content[:length])).getexif()
+        return len(caught)
+
+    assert count_warnings(with_filter=False) > 0 and count_warnings(with_filter=True) == 0
+
+
+def test_addresses_are_marked_as_static() -> None:
+    tensor = torch.zeros(2)
+    keep_addresses([tensor])
+    assert tensor._dynamo_static_input_type == "unguarded"

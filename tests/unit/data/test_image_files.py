@@ -276,6 +276,8 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda file: None, "no file"),
     "folder": (lambda file: file.mkdir(), "a folder, pipe or device"),
     "pipe": (os.mkfifo, "a folder, pipe or device"),
+    "endless": (lambda file: file.symlink_to("/proc/self/pagemap"), "empty"),
+    "device": (lambda file: file.symlink_to("/dev/zero"), "a folder, pipe or device"),
     "floating point": (lambda file: Image.fromarray(np.zeros((2, 2), np.float32)).save(file, "TIFF"), "floating"),
     "decompression bomb": (lambda file: file.write_bytes(make_bomb(50_000)), "50,000 pixels, more than"),
 }
@@ -284,6 +286,8 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_files_have_a_reason(name: str, tmp_path: Path) -> None:
     write, reason = WRONG[name]
+    if name == "endless" and not Path("/proc/self/pagemap").exists():
+        pytest.skip("only Linux has such files")
     write(tmp_path / "a.png")
     (cell,) = make_image_cells(["a.png"], lambda row: str(tmp_path))
     cell.examine()
@@ -315,6 +319,12 @@ def test_patterns_find_exactly_one_file(tmp_path: Path) -> None:
     assert "2 files match" in cells[2].problem and "no file matches" in cells[3].problem and cells[4] is None
     (cell,) = find_image_files("part_2/{id}_*.png", {"id": ["d"]}, 1, str(tmp_path), "columns.image")
     assert str(cell) == f"{tmp_path}/part_2/d_x.png" and not cell.problem
+    (tmp_path / "tables/2024").mkdir(parents=True)
+    for start in ("tables/2024", "tables", ""):  # the pattern's first folder is above the table
+        (cell,) = find_image_files("part_1/{id}.jpg", {"id": ["a"]}, 1, str(tmp_path / start), "columns.image")
+        assert str(cell) == f"{tmp_path}/part_1/a.jpg"
+    (cell,) = find_image_files("{id}.jpg", {"id": ["a"]}, 1, str(tmp_path / "part_1"), "columns.image")
+    assert str(cell) == f"{tmp_path}/part_1/a.jpg"
     with pytest.raises(DataError, match="no column 'ix'; available: id"):
         find_image_files("{ix}.jpg", {"id": ids}, 5, "", "columns.image")
     with pytest.raises(DataError, match="same file in each row"):

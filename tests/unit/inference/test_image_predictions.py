@@ -157,7 +157,6 @@ def test_folders_globs_and_bad_files(here: Path) -> None:
 
 def test_evaluations_of_a_folder_and_of_tables(here: Path, runs: dict[str, PredictedRun]) -> None:
     own = load("folder").evaluate(split="test", resamples=0).metrics
-    shutil.rmtree("held", ignore_errors=True)
     everything = load("folder").evaluate("animals", resamples=0).metrics
     assert own.keys() == everything.keys()
     with_table = load("table").evaluate("animals.csv", resamples=0).metrics
@@ -166,6 +165,9 @@ def test_evaluations_of_a_folder_and_of_tables(here: Path, runs: dict[str, Predi
     assert 0 <= masks["jaccard_index"].value <= 1 and np.isfinite(masks["loss"].value)
     assert np.isfinite(load("pairs").evaluate("pairs.csv", resamples=0).metrics["loss"].value)
     assert load("folder").evaluate("animals", by="label", resamples=0)
+    files = sorted(Path("animals").glob("*/*.png"))
+    pair = ([Image.open(each) for each in files], [each.parent.name for each in files])
+    assert load("folder").evaluate(pair, resamples=0).metrics["loss"].value == pytest.approx(everything["loss"].value)
 
 
 @pytest.mark.parametrize("name", ["masks", "masks of three classes"])

@@ -317,7 +317,7 @@ TRAINER_CHANGES: dict[str, tuple[Any, Callable[[Rows, Rows], bool]]] = {
     "progress": ("lines", equals),
 }
 # They take long; tests of their own compare them with runs that have them from the start.
-SLOW_TRAINER_SETTINGS = {"compile", "tune"}
+SLOW_TRAINER_SETTINGS = {"compile", "steps_per_call", "tune"}  # steps_per_call needs compile=step
 SLOW_STEPS = ("optimizer=SGD", "optimizer.lr=0.01")
 
 

@@ -283,7 +283,7 @@ def test_what_does_not_fit_is_refused(
 def test_class_weights_of_a_wrong_length_are_found_before_anything_runs(loss: str, weights: list[float]) -> None:
     criterion, told = made(loss, ending(3), THREE, weight=weights)
     assert criterion is None
-    ((path, found, fix),) = told
+    ((path, found, _),) = told
     assert (path, found) == ("loss", f"'weight' must have 3 numbers, one for each class of 'label', got {weights}")
 
 

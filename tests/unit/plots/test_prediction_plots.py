@@ -15,6 +15,7 @@ from torchmetrics import functional
 import dlspec as library
 from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.plots import image_plots
 from dlspec.plots.axes import LEGEND_PADDING, Axes, axis_limits, sample_along_line
 from dlspec.plots.canvas import Page
 from dlspec.plots.class_plots import compute_roc, confusion_matrix, draw_classes, find_confused_pairs
@@ -73,6 +74,17 @@ def test_errors_are_predicted_minus_true() -> None:
     torch.testing.assert_close(found.residuals.float(), told - truth)
     assert found.mean_absolute == pytest.approx(float((told - truth).abs().mean()), 1e-5)
     assert found.r2 == pytest.approx(float(functional.r2_score(told, truth)), 1e-5)
+
+
+def test_pixels_without_a_class_count_in_no_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, predicted = torch.tensor([[[0, 1], [-100, 1]], [[-100, -100], [-100, -100]]]), torch.ones(2, 2, 2).long()
+    grids: list[tuple[Any, Any]] = []
+    draw = image_plots._draw_image_grid
+    monkeypatch.setattr(image_plots, "_draw_image_grid", lambda *given: grids.append(given[:2]) or draw(*given))
+    image_plots.draw_class_maps(Target("mask", "classes", (2, 2), ("a", "b")), predicted, truth, None, "")
+    ((rows, captions),) = grids
+    assert captions == ["66.7%", "0.0%"]
+    assert rows["true"][0, 1, 0].tolist() == pytest.approx(image_plots.IGNORED_COLOR)
 
 
 @pytest.mark.parametrize("count", [1, 2, 11, 300])

@@ -136,3 +136,9 @@ def test_the_run_has_what_was_chosen(work: Path, dlspec: Any, monkeypatch: pytes
     assert dlspec(*words, "trainer.num_workers=1", "hydra.run.dir=written").code == 0
     for name in ("metrics.jsonl", "checkpoints/last.safetensors"):
         assert (work / "tuned" / name).read_bytes() == (work / "written" / name).read_bytes()
+
+
+def test_a_short_run_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = tried(monkeypatch, {"compile": "step"})
+    assert tuned.changes == {}
+    assert "compile=step" in tuned.table and "the run is too short" in tuned.table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from dlspec.data.images.image_decoding import CHANNELS_OF_MODE, MODES, Mode
 from dlspec.data.images.resizing import Resize, Size
+from dlspec.data.prepare.kinds.array_column import MAX_NUMBERS
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
 from dlspec.data.prepare.kinds.image_settings import (
     MAX_PATH,
@@ -36,6 +38,7 @@ from dlspec.data.prepare.kinds.kind import (
     register_saved,
 )
 from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
+from dlspec.data.prepare.kinds.scales import LinearScale
 from dlspec.errors import Code, DataError, format_value, suggest
 from dlspec.layouts import Layout
 
@@ -88,9 +91,9 @@ class ImageSettings(SizedKind):
         if isinstance(self.scale, dict):
             return _read_channels(self.scale, channels, key)
         if self.scale == "standard":
-            from dlspec.data.prepare.kinds.image_statistics import measure_channels
+            from dlspec.data.prepare.kinds.image_statistics import find_channel_statistics
 
-            return measure_channels(unscaled.make_array(training))
+            return find_channel_statistics(unscaled.make_array(training))
         if self.scale == "imagenet" and channels != 3:
             found = f"scale: imagenet is for images of 3 channels, and these have {channels} ({unscaled.mode})"
             raise DataError(key, f"{found}; add mode: rgb, or write scale: standard", Code.CONFLICT)
@@ -157,6 +160,11 @@ class FittedImage(FittedColumn):
     def layout(self) -> Layout:
         return "channels-first"
 
+    @property
+    def scale(self) -> LinearScale | None:
+        """How channels in [0, 1] are scaled: predicted images are in [0, 1] again; None if they are not scaled."""
+        return LinearScale(np.array(self.mean), np.array(self.std)) if self.mean else None
+
     def apply(self, column: NDArray[Any]) -> Encoded:
         cells = as_image_cells(column)
         return Encoded(self.make_array(cells), problems=find_image_problems(list(cells)))
@@ -212,6 +220,8 @@ class FittedImage(FittedColumn):
         mean, std = values.get_numbers("mean", 4), values.get_numbers("std", 4)
         if len(mean) not in (0, CHANNELS_OF_MODE[mode]) or len(std) != len(mean) or not all(each > 0 for each in std):
             raise make_saved_error("mean and std must have a number for each channel, and std is above 0")
+        if prod(store or size) * CHANNELS_OF_MODE[mode] > MAX_NUMBERS:
+            raise make_saved_error(f"an image has more than {MAX_NUMBERS:,} numbers")
         bits = values.get_integer("bits", 8, 16)
         if bits not in (8, 16):
             raise make_saved_error("bits must be 8 or 16")

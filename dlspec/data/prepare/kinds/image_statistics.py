@@ -8,10 +8,22 @@ from numpy.typing import NDArray
 
 from dlspec.data.images.image_array import ImageArray
 from dlspec.data.images.image_cells import map_in_threads
+from dlspec.data.images.kept_statistics import Channels, keep_statistics, name_statistics, read_statistics
 from dlspec.errors import DataError
 
 
-def measure_channels(images: ImageArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def find_channel_statistics(images: ImageArray) -> Channels:
+    """Return the mean and the deviation of each channel, which are measured unless an earlier run has kept them."""
+    name = name_statistics(images.recipe, images.content_keys)
+    kept = read_statistics(name, images.shape[1])
+    if kept is not None:
+        return kept
+    measured = measure_channels(images)
+    keep_statistics(name, measured)
+    return measured
+
+
+def measure_channels(images: ImageArray) -> Channels:
     """Measure the mean and the deviation of each channel over all pixels, in [0, 1].
 
     Images that can't be read do not count. Bytes are counted as integers, so that the result has no rounding errors and
