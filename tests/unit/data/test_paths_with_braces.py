@@ -1,4 +1,4 @@
-"""Paths that braces can divide in two ways: the first way is taken, and a note shows both."""
+"""Paths with braces: what can be divided in two ways is noted, and images are not read as texts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dlspec.data.sources.file_rows import FileSource
 from dlspec.data.tables.brace_pattern import parse_braces
 from dlspec.data.tables.file_pattern import list_files
+from dlspec.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,11 @@ def test_the_note_shows_both_ways(tmp_path: Path) -> None:
     )
     assert expected in notes.describe()
     assert not list_files(f"{tmp_path}/{{name}}.jpg")[1].ambiguous_name
+
+
+def test_images_are_not_read_as_texts(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"cat_{number}.jpg").write_bytes(b"\xff\xd8")
+    source = FileSource.model_validate({"path": f"{tmp_path}/{{label}}_{{n}}.jpg", "target": "label"})
+    with pytest.raises(DataError, match=r"'data.columns=\{image: \{image: \{size: 64\}\}\}'"):
+        source.open()
