@@ -49,6 +49,16 @@ def confine_hydra_files() -> None:
     set_config_writer(_write_hydra_file)
 
 
+class ActiveHydraConfig:
+    """The config that Hydra keeps in this process for the job that is running."""
+
+    def exchange(self, kept: Any) -> Any:
+        """Activate the config of another job, and return that of the one before."""
+        instance = HydraConfig.instance()
+        before, instance.cfg = instance.cfg, kept
+        return before
+
+
 def is_folder_named(config: DictConfig, key: str) -> bool:
     """Whether the user named a folder, on the command line or in a config file.
 
