@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from dlspec.compat.torch_dynamo import make_step_function
+from dlspec.compat.torch_optim import make_fused_step
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
@@ -310,7 +311,7 @@ class Trainer:
                 self.state,
                 self.model.criterion,
                 self.backend.clipping,
-                make_step_function(optimizer),
+                make_fused_step(optimizer, make_step_function(optimizer)),
                 self.steps.finish_update,
                 self.scores,
                 train,

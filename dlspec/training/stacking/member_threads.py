@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from dlspec.training.runtime.randomness import get_random_state, set_random_state
+from dlspec.training.runtime.randomness import RandomStates, exchange_random_states
 from dlspec.training.stacking.training_pass import TrainingPass
-
-CPU = torch.device("cpu")
 
 
 class ProcessState(Protocol):
@@ -39,7 +37,7 @@ class MemberThread:
     def __init__(self, name: str, task: Callable[[MemberThread], Any], states: Sequence[ProcessState] = ()) -> None:
         self._task, self._states = task, states
         self._may_run, self._waits = threading.Semaphore(0), threading.Semaphore(0)
-        self._random_state: dict[str, Any] | None = None
+        self._random_states: RandomStates | None = None
         self._kept: list[Any] = [None] * len(states)
         self._error: BaseException | None = None
         self.training_pass: TrainingPass | None = None  # that the run waits for
@@ -52,24 +50,20 @@ class MemberThread:
 
     def resume(self) -> None:
         """Let the run continue until it waits again, or has ended."""
-        outside = get_random_state(CPU)
-        if self._random_state is not None:
-            set_random_state(self._random_state, CPU)
+        outside = exchange_random_states(self._random_states)
         before = [each.exchange(kept) for each, kept in zip(self._states, self._kept, strict=True)]
         self._may_run.release()
         self._waits.acquire()
         self._kept = [each.exchange(kept) for each, kept in zip(self._states, before, strict=True)]
-        self._random_state = get_random_state(CPU)
-        set_random_state(outside, CPU)
+        self._random_states = exchange_random_states(outside)
         if self.is_done:
             self._thread.join()
 
     @property
     def generator_state(self) -> Tensor:
         """The state of PyTorch's generator for the run."""
-        assert self._random_state is not None  # it waits, so it has run before
-        state: Tensor = self._random_state["torch"]
-        return state
+        assert self._random_states is not None  # it waits, so it has run before
+        return self._random_states.torch
 
     def end_pass(self, generator_state: Tensor, error: BaseException | None = None) -> None:
         """Let the run continue with the rest of its pass, if there is any; `error` is raised in its thread."""
@@ -78,8 +72,8 @@ class MemberThread:
 
     def keep_generator_state(self, generator_state: Tensor) -> None:
         """Keep the state of PyTorch's generator after a part of the pass; the run keeps waiting."""
-        assert self._random_state is not None  # it waits, so it has run before
-        self._random_state = {**self._random_state, "torch": generator_state}
+        assert self._random_states is not None  # it waits, so it has run before
+        self._random_states = replace(self._random_states, torch=generator_state)
 
     # ---- called in the thread --------------------------------------------------------------------------------------
 

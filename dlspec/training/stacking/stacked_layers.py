@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlspec.compat.torch_layers import has_hooks
 from dlspec.training.stacking.member_generators import MemberGenerators
 from dlspec.training.stacking.member_values import MemberValues
 
@@ -161,7 +162,7 @@ def is_stacked_linear(layer: nn.Module, uses: Mapping[int, int]) -> bool:
     """
     return (
         type(layer) is nn.Linear
-        and not _has_hooks(layer)
+        and not has_hooks(layer)
         and all(isinstance(each, nn.Parameter) and uses[id(each)] == 1 for each in layer.parameters(recurse=False))
         and isinstance(getattr(layer, "weight", None), nn.Parameter)
     )
@@ -175,7 +176,7 @@ def make_stacked_layer(layers: Sequence[nn.Module], generators: MemberGenerators
         generators: the random numbers of each member.
     """
     first = layers[0]
-    if any(map(_has_hooks, layers)):
+    if any(map(has_hooks, layers)):
         return None
     if type(first) in ELEMENTWISE and _have_equal_settings(layers):
         return lambda values: MemberValues(first(values.stack())) if values.can_stack() else _call_each(first, values)
@@ -193,16 +194,6 @@ def _call_each(layer: nn.Module, values: MemberValues) -> MemberValues:
 def _have_equal_settings(layers: Iterable[nn.Module]) -> bool:
     texts = {each.extra_repr() for each in layers}
     return len(texts) == 1
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    return bool(
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-        or hasattr(layer, "parametrizations")
-    )
 
 
 def call_for_each(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from dlspec.training.stacking.member_generators import MemberGenerators
 from dlspec.training.stacking.member_values import MemberValues
 from dlspec.training.stacking.stacked_layers import (
+    DETERMINISTIC,
     LayerOfEachMember,
     StackedLinear,
     StackedParameter,
@@ -47,6 +48,12 @@ class StackedNetwork:
             if each.requires_grad and id(each) not in stacked
         ]
         self._trained = [each for each in self._stacked if each.tensor.requires_grad]
+
+    @cached_property
+    def draws_numbers(self) -> bool:
+        """Whether some layer may draw random numbers."""
+        layers = [network.get_submodule(name) for network in self.networks for name in self._layers]
+        return not all(type(each) in DETERMINISTIC or (type(each) is nn.Dropout and not each.p) for each in layers)
 
     def _make_layers(self) -> Sequence[StackedParameter]:
         """Make the rule of each layer that is called."""

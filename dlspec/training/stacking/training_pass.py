@@ -103,7 +103,8 @@ class StackedPass:
 
     def _step(self, rows: Sequence[Tensor], size: int) -> bool:
         """Train on one batch of each member; return False, with nothing changed, if that is impossible."""
-        before = self._generators.get_states(), [each.clone() for each in self._statistics]
+        states = self._generators.get_states() if self._network.draws_numbers else []
+        before = states, [each.clone() for each in self._statistics]
         try:
             results = self._compute_losses(rows)
             totals = torch.stack([total_loss(loss) for _, loss, _ in results])
@@ -149,7 +150,8 @@ class StackedPass:
             self.errors[index] = error
 
     def _restore(self, generator_states: Sequence[Tensor], statistics: Sequence[Tensor]) -> None:
-        self._generators.set_states(generator_states)
+        if generator_states:
+            self._generators.set_states(generator_states)
         with torch.no_grad():
             for buffer, saved in zip(self._statistics, statistics, strict=True):
                 buffer.copy_(saved)
