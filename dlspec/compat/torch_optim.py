@@ -76,12 +76,16 @@ def _has_plain_kernel(group: Mapping[str, Any]) -> bool:
 
 def _make_adam_call(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Callable[[list[Tensor]], None]:
     states = [state[each] for each in group["params"]]
-    means, squares, steps = ([each[name] for each in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+    means, squares = ([each[name] for each in states] for name in ("exp_avg", "exp_avg_sq"))
+    counts = torch.stack([each["step"] for each in states])  # one addition instead of one for each parameter
+    steps = list(counts.unbind())
+    for each, step in zip(states, steps, strict=True):
+        each["step"] = step
     kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
 
     def call(gradients: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
-        torch._foreach_add_(steps, 1)
+        counts.add_(1)
         kernel(
             group["params"], gradients, means, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
             weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=group["maximize"],

@@ -110,7 +110,8 @@ class JobWorker:
             return _result_from_error(error)
         finally:
             self._trainer = None
-            free_unused_memory()
+            if self._member is None:  # a stack frees the memory of all its jobs together
+                free_unused_memory()
 
     def prepare_process(self) -> None:
         """Prepare the process for the first job, if that is not done."""

@@ -16,6 +16,7 @@ from dlspec.runs.job_result import JobResult
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint_parts import estimate_checkpoint_bytes
+from dlspec.training.health.out_of_memory import free_unused_memory
 from dlspec.training.stacking.member_threads import MemberThread
 from dlspec.training.stacking.stack import Stack
 from dlspec.training.tuning.stacking_probe import MIN_GAIN, find_obstacle, measure_gain
@@ -100,6 +101,7 @@ class StackWorker:
         for index, result in Stack(members).run():
             self._send(MemberReport(start + index, result))
         self._members.clear()
+        free_unused_memory()
 
     def _make_task(self, job: PlannedJob) -> Callable[[MemberThread], JobResult]:
         def train(member: MemberThread) -> JobResult:

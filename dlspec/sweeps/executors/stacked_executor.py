@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from math import ceil
 from typing import Any, Self
 
@@ -64,7 +64,14 @@ class StackedExecutor:
 
     def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[ExecutorEvent | None]:
         """Run the jobs and yield their events; yield None when nothing happened for `poll_seconds`."""
-        numbered = enumerate(tasks)
+        remaining = iter(tasks)
+        first = next(remaining, None)
+        if first is None:
+            return
+        if first.only_builds:  # so are the others
+            yield from self._pool.run(chain([first], remaining), poll_seconds)
+            return
+        numbered = enumerate(chain([first], remaining))
         while jobs := list(islice(numbered, MAX_GROUPED_JOBS)):
             if self.is_stopping:
                 return
@@ -91,6 +98,8 @@ class _GroupedJobs:
 
     def run(self, pool: ProcessPool, poll_seconds: float) -> Iterator[ExecutorEvent | None]:
         """Run the jobs in the processes of a pool."""
+        if self._open_stacks == 0:
+            yield ExecutorMessage(describe_stacking(0, self._total, self._refusals))
         while self._waiting and not pool.is_stopping:
             for event in pool.run(self._give_tasks(), poll_seconds):
                 yield from self._translate(event)
@@ -158,7 +167,7 @@ def _make_stacks(
     singles: list[NumberedJob] = []
     for group in groups.values():
         count = max(min(processes, len(group) // 2), ceil(len(group) / MAX_STACKED_JOBS))
-        if count == 0 or group[0][1].only_builds:
+        if len(group) == 1:
             singles += group
         else:
             stacks += (tuple(group[start::count]) for start in range(count))

@@ -19,7 +19,10 @@ def seed_generators(seed: int) -> None:
     """Seed all generators: custom layers and losses may use any of them."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # NumPy accepts 32 bits
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # `manual_seed` formats the stack once for each kind of device that might be initialized later
+        torch.default_generator.manual_seed(seed)
 
 
 @contextmanager
