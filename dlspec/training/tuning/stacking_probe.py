@@ -27,7 +27,7 @@ OWN_MODULES = ("torch.", "dlspec.")
 def find_obstacle(trainer: Trainer) -> str:
     """Return why a run can't be trained in a stack; '' if it can."""
     settings, network = trainer.settings, trainer.model.network
-    optimizer = trainer.optimization.optimizer
+    optimizer, batches = trainer.optimization.optimizer, trainer.batches.make_training_batches()
     own = next((each for each in network.modules() if not type(each).__module__.startswith(OWN_MODULES)), None)
     reasons = {
         f"they train on {trainer.state.device}": trainer.state.device.type != "cpu",
@@ -39,7 +39,8 @@ def find_obstacle(trainer: Trainer) -> str:
         f"trainer.on_nan: {settings.on_nan} checks every gradient": trainer.guard.policy.is_strict,
         "trainer.debug looks for nan in each layer": settings.debug is not None,
         "nothing is trained": optimizer is None,
-        "their batches are cut to the longest sample": trainer.batches.make_training_batches().is_trimmed,
+        "their batches are cut to the longest sample": batches.is_trimmed,
+        "samples are read batch by batch, or augmented": batches.is_completed,
         f"{type(optimizer).__name__} evaluates the loss itself": optimizer is not None and needs_closure(optimizer),
         f"the layer {type(own).__name__} is your own, and may have random numbers of its own": own is not None,
         "the network has code of its own": not isinstance(network, nn.Sequential | fx.GraphModule),
