@@ -178,7 +178,7 @@ class JobWorker:
 
     def _make_job(self, preparation: Preparation, *, is_resumed: bool) -> Job:
         steps = replace(preparation, is_resumed=is_resumed, data=self.data, open_source=self._open_dataset)
-        return make_job(steps, shows_progress=not self.has_own_process)
+        return make_job(steps, shows_progress=not self.has_own_process, is_of_sweep=True)
 
     def _run_job(
         self, built_job: Job, job: PlannedJob, hydra_job: HydraJob | None, snapshot: Snapshot | None

@@ -66,6 +66,14 @@ def test_each_job_can_be_resumed_alone(tmp_path: Path) -> None:
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+def test_jobs_draw_no_pictures_unless_asked(tmp_path: Path) -> None:
+    words = ("hydra/launcher=dlspec", "optimizer.lr=0.01", "trainer.epochs=1")
+    words_of_all = [each for each in BASE if not each.startswith("trainer.pictures")]
+    for name, more in (("auto", ()), ("drawn", ("trainer.pictures=true",))):
+        assert run_in_this_process(*words_of_all, *words, f"hydra.sweep.dir={tmp_path / name}", *more).code == 0
+    assert not (tmp_path / "auto/0/predictions.png").exists() and (tmp_path / "drawn/0/predictions.png").exists()
+
+
 @pytest.mark.parametrize(
     ("stacked", "total", "refusals", "text"),
     [
