@@ -35,8 +35,11 @@ class MemberValues:
         return self._each
 
     def can_stack(self) -> bool:
-        """Whether the values are tensors of one shape."""
+        """Whether the values are tensors of one shape that lie in memory as their parts of a stacked tensor would.
+
+        A mask of dropout is drawn in the order of the memory.
+        """
         if self._stacked is not None:
             return True
-        first = self.split()[0]
-        return isinstance(first, Tensor) and all(isinstance(v, Tensor) and v.shape == first.shape for v in self.split())
+        first, *_ = values = self.split()
+        return all(isinstance(each, Tensor) and each.is_contiguous() and each.shape == first.shape for each in values)

@@ -107,9 +107,15 @@ class StackedLinear:
         self.parameters = [self.weight, *([] if self.bias is None else [self.bias])]
 
     def __call__(self, values: MemberValues) -> MemberValues:
+        is_in_one_piece = values.can_stack()
         given = values.stack()  # (members, N, ..., in_features)
         bias = None if self.bias is None else self.bias.tensor
-        output = BatchedLinear.apply(given.flatten(1, -2), self.weight.tensor, bias)  # type: ignore[no-untyped-call]
+        # PyTorch adds the bias in the product only if a sequence lies in one piece; the rounding differs.
+        is_fused = given.dim() == 3 or is_in_one_piece
+        fused_bias = bias if is_fused else None
+        output = BatchedLinear.apply(given.flatten(1, -2), self.weight.tensor, fused_bias)  # type: ignore[no-untyped-call]
+        if bias is not None and not is_fused:
+            output = output + bias.unsqueeze(1)
         return MemberValues(output.view(*given.shape[:-1], output.shape[-1]))
 
 
@@ -118,11 +124,14 @@ class StackedDropout:
 
     def __init__(self, layers: Sequence[nn.Dropout], generators: MemberGenerators) -> None:
         self._layers, self._generators = layers, generators
+        self._each = LayerOfEachMember(layers, generators)
 
     def __call__(self, values: MemberValues) -> MemberValues:
         rates = [each.p if each.training else 0.0 for each in self._layers]
         if not any(rates):
             return values
+        if not values.can_stack():
+            return self._each(values)
         given = values.stack()
         masks = torch.empty_like(given)
         for index, rate in enumerate(rates):
