@@ -1,10 +1,10 @@
 """Time of whole sweeps, from start to exit: `python benchmarks/sweep.py [--rounds 3] [--jobs 16 64]`.
 
 An MLP on the digits, 20 epochs; with --mnist FOLDER also the article's CNN on 10,000 MNIST images, one epoch, 16 jobs.
-The jobs are learning rates times seeds, and write all files that a run writes by default, without pictures. The contenders take turns:
-Hydra's basic launcher, composing each job from scratch as Hydra does; the basic launcher with dlspec's composition;
-joblib's launcher, if it is installed; the pool; stacks of jobs; and in --slow rounds, one process per job. On Linux, the CPU time of
-all processes is reported too, because other programs disturb it less.
+The jobs are learning rates times seeds, and write all files that a run writes, without pictures. The contenders take
+turns: Hydra's basic launcher, composing each job from scratch as Hydra does; the basic launcher with dlspec's
+composition; joblib's launcher, if it is installed; the pool; stacks of jobs; and in --slow rounds, one process per job.
+On Linux, the CPU time of all processes is reported too, because other programs disturb it less.
 """
 
 from __future__ import annotations
