@@ -188,7 +188,7 @@ class HydraJob:
         self._set_number(number)
         set_hydra_value(self.config, "sweep.dir", str(folder.parent))
         set_hydra_value(self.config, "sweep.subdir", folder.name)
-        if not has_callbacks(context.callbacks) and self._is_plain:
+        if not has_callbacks(context.callbacks) and self.is_plain:
             return self._run_plain(folder, task)
         with _name_folder_in_errors(folder):
             returned = run_job(
@@ -203,7 +203,7 @@ class HydraJob:
         return outcome
 
     @property
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether the job runs in the present directory, with the present environment variables."""
         settings = self.config.hydra.job
         return not settings.chdir and not settings.env_set

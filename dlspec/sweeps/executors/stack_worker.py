@@ -79,6 +79,9 @@ class StackWorker:
         self._worker.prepare_process()
         size = 0
         try:
+            hydra_job = task.jobs[0].load_steps()[1]
+            if hydra_job is not None and not hydra_job.is_plain:
+                return StackReport("hydra.job.chdir or hydra.job.env_set changes their process")
             first = self._worker.build_job(task.jobs[0])
             refusal = find_obstacle(first.trainer) or ("" if task.is_forced else _describe_loss(first, len(task.jobs)))
             size = _find_stack_size(first)

@@ -34,6 +34,10 @@ class MemberValues:
             self._each = self._stacked.unbind()
         return self._each
 
+    def count_dimensions(self) -> int:
+        """Return the number of dimensions of each member's tensor."""
+        return self._stacked.dim() - 1 if self._stacked is not None else int(self.split()[0].dim())
+
     def can_stack(self) -> bool:
         """Whether the values are tensors of one shape that lie in memory as their parts of a stacked tensor would.
 

@@ -98,25 +98,28 @@ class BatchedLinear(torch.autograd.Function):
 
 
 class StackedLinear:
-    """`nn.Linear` of all members in one batched matrix product."""
+    """`nn.Linear` of all members in one batched matrix product, for inputs (N, in_features).
+
+    Sequences are computed one member after the other: how PyTorch rounds the sums over their steps depends on how the
+    output and its gradient lie in memory.
+    """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         self.weight = StackedParameter([each.get_parameter("weight") for each in layers])
         biases = [each.bias for each in layers if isinstance(each.bias, nn.Parameter)]
         self.bias = StackedParameter(biases) if biases else None
         self.parameters = [self.weight, *([] if self.bias is None else [self.bias])]
+        self._layers = layers
+        self.is_batched = self.is_called_for_each = False  # how it was computed so far
 
     def __call__(self, values: MemberValues) -> MemberValues:
-        is_in_one_piece = values.can_stack()
-        given = values.stack()  # (members, N, ..., in_features)
+        if values.count_dimensions() != 2:
+            self.is_called_for_each = True
+            return MemberValues(each=[layer(each) for layer, each in zip(self._layers, values.split(), strict=True)])
+        self.is_batched = True
         bias = None if self.bias is None else self.bias.tensor
-        # PyTorch adds the bias in the product only if a sequence lies in one piece; the rounding differs.
-        is_fused = given.dim() == 3 or is_in_one_piece
-        fused_bias = bias if is_fused else None
-        output = BatchedLinear.apply(given.flatten(1, -2), self.weight.tensor, fused_bias)  # type: ignore[no-untyped-call]
-        if bias is not None and not is_fused:
-            output = output + bias.unsqueeze(1)
-        return MemberValues(output.view(*given.shape[:-1], output.shape[-1]))
+        output = BatchedLinear.apply(values.stack(), self.weight.tensor, bias)  # type: ignore[no-untyped-call]
+        return MemberValues(output)
 
 
 class StackedDropout:

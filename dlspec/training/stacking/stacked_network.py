@@ -36,10 +36,11 @@ class StackedNetwork:
 
     def __init__(self, networks: Sequence[nn.Module], generators: MemberGenerators) -> None:
         self.networks, self.generators = networks, generators
-        self._stacked: list[StackedParameter] = []
+        self._linears: list[StackedLinear] = []
         self._uses = _count_uses(networks[0])
         self._layers: dict[str, Callable[..., MemberValues]] = {}
-        stacked = {id(each) for one in self._make_layers() for each in one.parameters}
+        self._make_layers()
+        stacked = {id(each) for linear in self._linears for one in linear.parameters for each in one.parameters}
         # Of layers that are called once for each member.
         self._single = [
             each
@@ -47,7 +48,6 @@ class StackedNetwork:
             for each in network.parameters()
             if each.requires_grad and id(each) not in stacked
         ]
-        self._trained = [each for each in self._stacked if each.tensor.requires_grad]
 
     @cached_property
     def draws_numbers(self) -> bool:
@@ -55,17 +55,16 @@ class StackedNetwork:
         layers = [network.get_submodule(name) for network in self.networks for name in self._layers]
         return not all(type(each) in DETERMINISTIC or (type(each) is nn.Dropout and not each.p) for each in layers)
 
-    def _make_layers(self) -> Sequence[StackedParameter]:
+    def _make_layers(self) -> None:
         """Make the rule of each layer that is called."""
         for name in _list_called(self.networks[0]):
             layers = [network.get_submodule(name) for network in self.networks]
             self._layers[name] = self._make_layer(layers)
-        return self._stacked
 
     def _make_layer(self, layers: Sequence[nn.Module]) -> Callable[..., MemberValues]:
         if is_stacked_linear(layers[0], self._uses):
             linear = StackedLinear([each for each in layers if isinstance(each, nn.Linear)])
-            self._stacked += linear.parameters
+            self._linears.append(linear)
             return linear
         return make_stacked_layer(layers, self.generators) or LayerOfEachMember(layers, self.generators)
 
@@ -82,19 +81,34 @@ class StackedNetwork:
 
     def compute_gradients(self, total: Tensor) -> None:
         """Store the gradients of the sum of all members' losses in the parameters, as `backward` does."""
-        tensors = [each.tensor for each in self._trained]
-        gradients = torch.autograd.grad(total, [*tensors, *self._single], allow_unused=True)
-        for parameter, gradient in zip(self._trained, gradients, strict=False):
+        stacked, single = self._list_parameters()
+        tensors = [each.tensor for each in stacked]
+        gradients = torch.autograd.grad(total, [*tensors, *single], allow_unused=True)
+        for each, gradient in zip(single, gradients[len(tensors) :], strict=True):
+            each.grad = gradient if gradient is None or _has_layout(gradient, each) else _copy_layout(gradient, each)
+        for parameter, gradient in zip(stacked, gradients, strict=False):
             parts = [None] * len(self.networks) if gradient is None else gradient.unbind()
             for each, part in zip(parameter.parameters, parts, strict=True):
                 each.grad = part
-        for each, gradient in zip(self._single, gradients[len(tensors) :], strict=True):
-            each.grad = gradient if gradient is None or _has_layout(gradient, each) else _copy_layout(gradient, each)
+
+    def _list_parameters(self) -> tuple[list[StackedParameter], list[nn.Parameter]]:
+        """List the trained parameters that were used as one tensor, and those that were used by each member.
+
+        Raises:
+            ValueError: if a layer was used in both ways.
+        """
+        if any(each.is_batched and each.is_called_for_each for each in self._linears):
+            raise ValueError("a linear layer is called with sequences and without")
+        stacked = [one for each in self._linears if not each.is_called_for_each for one in each.parameters]
+        alone = [one for each in self._linears if each.is_called_for_each for one in each.parameters]
+        single = [each for one in alone for each in one.parameters if each.requires_grad]
+        return [each for each in stacked if each.tensor.requires_grad], [*self._single, *single]
 
     def release(self) -> None:
         """Give each member weights of its own again."""
-        for each in self._stacked:
-            each.release()
+        for linear in self._linears:
+            for each in linear.parameters:
+                each.release()
 
 
 class _StackedInterpreter:

@@ -21,14 +21,16 @@ from dlspec.training.trainer import Trainer
 MIN_GAIN = 1.1  # of stacked steps over single ones, so that a stack is worth its waiting
 MAX_PROBED_MEMBERS = 8  # more give the same answer
 PROBED_STEPS, WARMUP_STEPS = 5, 2
-OWN_MODULES = ("torch.", "dlspec.")
+KNOWN_MODULES = ("torch.", "dlspec.")
 
 
 def find_obstacle(trainer: Trainer) -> str:
     """Return why a run can't be trained in a stack; '' if it can."""
     settings, network = trainer.settings, trainer.model.network
     optimizer, batches = trainer.optimization.optimizer, trainer.batches.make_training_batches()
-    own = next((each for each in network.modules() if not type(each).__module__.startswith(OWN_MODULES)), None)
+    criterion = trainer.model.criterion
+    modules = [*network.modules(), *(criterion.modules() if isinstance(criterion, nn.Module) else ())]
+    own = next((each for each in modules if not type(each).__module__.startswith(KNOWN_MODULES)), None)
     reasons = {
         f"they train on {trainer.state.device}": trainer.state.device.type != "cpu",
         f"trainer.precision is {settings.precision}": settings.precision not in (32, 64),
@@ -42,7 +44,7 @@ def find_obstacle(trainer: Trainer) -> str:
         "their batches are cut to the longest sample": batches.is_trimmed,
         "samples are read batch by batch, or augmented": batches.is_completed,
         f"{type(optimizer).__name__} evaluates the loss itself": optimizer is not None and needs_closure(optimizer),
-        f"the layer {type(own).__name__} is your own, and may have random numbers of its own": own is not None,
+        f"{type(own).__name__} is your own class, and may have random numbers of its own": own is not None,
         "the network has code of its own": not isinstance(network, nn.Sequential | fx.GraphModule),
     }
     return next((reason for reason, is_true in reasons.items() if is_true), "")

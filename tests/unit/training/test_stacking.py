@@ -12,7 +12,8 @@ from dlspec.errors import TrainingFailed
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import TrainingState
 from dlspec.training.trainer import Trainer
-from helpers.stacked_runs import Spec, get_weights, train_alone, train_stacked
+from dlspec.training.tuning.stacking_probe import find_obstacle, measure_gain
+from helpers.stacked_runs import Spec, get_weights, make_trainer, train_alone, train_stacked
 
 LAYERS: Mapping[str, Sequence[Any]] = {
     "mlp": ["Flatten", {"Linear": 16}, "ReLU", {"Dropout": 0.2}, {"Linear": 10}],
@@ -20,6 +21,14 @@ LAYERS: Mapping[str, Sequence[Any]] = {
     "cnn": [
         {"Conv2d": {"out_channels": 4, "kernel_size": 3}}, "BatchNorm2d", "ReLU", {"MaxPool2d": 2},
         {"Dropout2d": 0.1}, "Flatten", {"Linear": 10},
+    ],
+    "lstm": [
+        {"Reshape": [8, 8]}, {"Permute": [0, 2, 1]}, {"Linear": 8}, {"LSTM": {"hidden_size": 6}}, {"Dropout": 0.2},
+        {"Select": -1}, {"Linear": 10},
+    ],
+    "transformer block": [
+        {"Reshape": [8, 8]}, {"Permute": [0, 2, 1]}, {"Linear": 8},
+        {"TransformerEncoderLayer": {"nhead": 2, "dim_feedforward": 16, "dropout": 0.1}}, "Mean", {"Linear": 10},
     ],
     "residual": ["Flatten", {"Linear": 16}, {"Residual": [{"Linear": 16}, "Tanh", {"Dropout": 0.3}]}, {"Linear": 10}],
 }  # fmt: skip
@@ -69,6 +78,31 @@ def test_a_member_that_diverges_leaves_the_others_as_they_were() -> None:
     assert isinstance(failed, TrainingFailed) and "loss became" in str(failed)
     assert_equal_runs(first, train_alone(specs[0]))
     assert_equal_runs(last, train_alone(specs[2]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"layers": LAYERS["residual"]}, ""),
+        ({"trainer": {"accumulate": 2}}, "trainer.accumulate is 2"),
+        ({"trainer": {"precision": "bf16"}}, "trainer.precision is bf16"),
+        ({"trainer": {"on_nan": "skip"}}, "trainer.on_nan: skip checks every gradient"),
+        ({"optimizer": {"LBFGS": {}}}, "LBFGS evaluates the loss itself"),
+    ],
+)
+def test_what_keeps_a_run_out_of_a_stack(changes: Mapping[str, Any], reason: str) -> None:
+    layers = changes.get("layers", LAYERS["mlp"])
+    spec = make_spec(layers, **{key: each for key, each in changes.items() if key != "layers"})
+    assert find_obstacle(make_trainer(spec)) == reason
+
+
+def test_the_probe_changes_nothing() -> None:
+    trainer = make_trainer(make_spec(LAYERS["batch norm"]))
+    weights, state = get_weights(trainer), torch.get_rng_state()
+    assert measure_gain(trainer, 4) > 0
+    assert all(torch.equal(each, weights[name]) for name, each in get_weights(trainer).items())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 class FailingCallback(Callback):
