@@ -13,6 +13,7 @@ from dlspec.compat.torch_optim import make_fused_step
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.optim.optimizer import convert_first_state
 from dlspec.optim.weight_averages import make_average
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
@@ -91,6 +92,8 @@ class Trainer:
         self.model, self.optimization, self.data, self.settings = model, optimization, data, settings
         device = choose_device(settings.device)
         self.backend = ComputeBackend(model.network, model.criterion, settings, device, data.max_layer_outputs)
+        if optimization.optimizer is not None:  # the backend may have converted the weights
+            convert_first_state(optimization.optimizer)
         self.callbacks: Sequence[Callback] = add_required_callbacks(callbacks, settings)
         metrics = model.make_metrics(device)
         self.scores = Scores(model.criterion, metrics, copies_outputs=self.backend.has_large_tensors)

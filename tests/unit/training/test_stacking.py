@@ -71,6 +71,14 @@ def test_each_member_has_its_own_settings() -> None:
         assert_equal_runs(stacked, train_alone(spec))
 
 
+def test_adagrad_with_64_bits() -> None:
+    specs = [
+        make_spec(LAYERS["mlp"], optimizer={"Adagrad": {"lr": lr}}, trainer={"precision": 64}) for lr in (0.1, 0.01)
+    ]
+    for stacked, spec in zip(train_stacked(specs), specs, strict=True):
+        assert_equal_runs(stacked, train_alone(spec))
+
+
 def test_a_member_that_diverges_leaves_the_others_as_they_were() -> None:
     specs = [make_spec(LAYERS["batch norm"], seed=seed) for seed in range(3)]
     specs[1] = {**specs[1], "optimizer": {"SGD": {"lr": 1e38}}, "model": {"layers": LAYERS["batch norm"]}}
