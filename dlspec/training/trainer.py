@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.compat.torch_optim import make_fused_step
