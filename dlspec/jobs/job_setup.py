@@ -22,14 +22,20 @@ from dlspec.training.tuning.learning_rate_finder import FoundLearningRate, find_
 from dlspec.training.tuning.settings_tuner import TUNED_SETTINGS, tune_settings
 
 
-def make_job(preparation: Preparation, *, shows_progress: bool = True) -> Job:
-    """Check and build everything that a run needs, and write nothing; raises UserError if anything is wrong."""
+def make_job(preparation: Preparation, *, shows_progress: bool = True, is_of_sweep: bool = False) -> Job:
+    """Check and build everything that a run needs, and write nothing; raises UserError if anything is wrong.
+
+    Args:
+        preparation: The steps that turn the config into a run.
+        shows_progress: Whether the job prints its progress.
+        is_of_sweep: Whether it is one of a sweep's jobs.
+    """
     if not gc.isenabled():  # a process of the command line: see dlspec.cli.main
         gc.freeze()  # before the network is built, as frozen objects are never freed
         gc.enable()
     with open_status_line(shows_progress) as show:
         prepared = _prepare_with_found_settings(preparation, lambda text: show(f"{text} ..."))
-    return Job(prepared, _make_trainer(prepared), shows_progress)
+    return Job(prepared, _make_trainer(prepared), shows_progress, is_of_sweep)
 
 
 def _prepare_with_found_settings(preparation: Preparation, print_status: Callable[[str], None]) -> PreparedRun:
