@@ -153,6 +153,20 @@ def _copied_counters() -> tuple[Callable[[], object], Callable[[], object]]:
     return torch.no_grad()(public), torch.no_grad()(ours)
 
 
+def _fused_steps() -> tuple[Callable[[], object], Callable[[], object]]:
+    """An update of two linear layers by Adam's fused kernel, as `optimizer.step()` makes it and called directly."""
+    import torch
+    from torch import nn
+
+    from dlspec.compat.torch_optim import make_fused_step
+
+    torch.set_num_threads(1)
+    network = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    network(torch.ones(4, 64)).sum().backward()
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    return optimizer.step, make_fused_step(optimizer, lambda: optimizer.step(None))
+
+
 def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
     """Draw a line through 100 points, with labelled axes and a title, as PNG."""
     from io import BytesIO
@@ -233,6 +247,7 @@ def _compositions() -> tuple[Callable[[], object], Callable[[], object]]:
 
 CALLS: Mapping[str, Callable[[], tuple[Callable[[], object], Callable[[], object]]]] = {
     "counters of an average": _copied_counters,
+    "a fused step": _fused_steps,
     "a picture": _pictures,
     "steps with memory kept": _steps,
     "composing": _compositions,

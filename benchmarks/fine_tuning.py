@@ -1,6 +1,6 @@
 """What fine-tuning from a run's own weights gives on digits cut to 200 training images.
 
-The run was trained on 900 other digits to tell odd from even ones; the new network gets a new head for ten classes.
+The run was trained on 900 other digits, to tell odd from even ones or to tell all ten; the new network gets a new head.
 
 python benchmarks/fine_tuning.py
 """
@@ -36,23 +36,28 @@ TRAINER = {
 }
 
 
-def make_data(*, is_first: bool) -> Mapping[str, Any]:
-    """Make the arrays of the first run (odd or even) or of the second (ten classes)."""
+def make_data(*, is_first: bool, classes: int = 10) -> Mapping[str, Any]:
+    """Make the arrays of the first run or of the second.
+
+    Args:
+        is_first: whether these are the images of the first run
+        classes: 10 for the digits, 2 for even and odd ones
+    """
     digits = load_digits()
     rows = np.random.default_rng(0).permutation(len(digits.target))
     rows = rows[:OTHERS] if is_first else rows[OTHERS:]
-    images, labels = digits.images[rows].astype(np.float32)[:, None] / 16, digits.target[rows]
-    return {"image": images, "target": labels % 2 if is_first else labels}
+    images = digits.images[rows].astype(np.float32)[:, None] / 16
+    return {"image": images, "target": digits.target[rows] % classes}
 
 
-def train(seed: int, data: Mapping[str, Any], test: float, folder: str, **more: Any) -> float:
-    """Train, and return the accuracy of the test.
+def train(seed: int, data: Mapping[str, Any], test: float, folder: Path, **more: Any) -> tuple[float, Path | None]:
+    """Train, and return the accuracy of the test and the folder of the run.
 
     Args:
         seed: of the run
         data: the arrays
         test: the share of the test
-        folder: the run's folder
+        folder: where the folder of the run is made
         more: further sections of the spec
     """
     shares = {"validation": 0.0, "test": test}
@@ -64,21 +69,24 @@ def train(seed: int, data: Mapping[str, Any], test: float, folder: str, **more: 
         "trainer": TRAINER,
         **more,
     }
-    return float(dlspec.train(spec, data=data, folder=folder).results["test/accuracy"])
+    result = dlspec.train(spec, data=data, folder=folder)
+    return float(result.results["test/accuracy"]), result.folder
 
 
 def print_accuracies() -> None:
-    """Print the test accuracy of five seeds from scratch, and from the weights of the first run."""
+    """Print the test accuracy of five seeds from scratch, and from the weights of each first run."""
+    data = make_data(is_first=False)
+    test = 1 - TRAINED / len(data["target"])
     with tempfile.TemporaryDirectory() as folder:
-        first = str(Path(folder, "first"))
-        known = train(0, make_data(is_first=True), 0.1, first)
-        print(f"the first run: odd or even, {OTHERS} images, accuracy {known:.4f}", flush=True)
-        data = make_data(is_first=False)
-        test = 1 - TRAINED / len(data["target"])
-        for name, more in (("from scratch", {}), ("fine-tuned", {"weights": {"path": first, "fresh": ["head.*"]}})):
-            found = [train(seed, data, test, str(Path(folder, f"{name} {seed}")), **more) for seed in SEEDS]
+        weights: dict[str, dict[str, Any]] = {"from scratch": {}}
+        for name, classes in (("from odd and even", 2), ("from ten digits", 10)):
+            known, first = train(0, make_data(is_first=True, classes=classes), 0.1, Path(folder))
+            print(f"{name}: the first run has the accuracy {known:.4f}", flush=True)
+            weights[name] = {"weights": {"path": str(first), "fresh": ["head.*"]}}
+        for name, more in weights.items():
+            found = [train(seed, data, test, Path(folder), **more)[0] for seed in SEEDS]
             shown = " ".join(f"{each:.4f}" for each in found)
-            print(f"{name:13} mean {statistics.mean(found):.4f} of {shown}", flush=True)
+            print(f"{name:17} mean {statistics.mean(found):.4f} of {shown}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Time of whole sweeps, from start to exit: `python benchmarks/sweep.py [--rounds 3] [--jobs 16 64]`.
 
 An MLP on the digits, 20 epochs; with --mnist FOLDER also the article's CNN on 10,000 MNIST images, one epoch, 16 jobs.
-The jobs are learning rates times seeds, and write all files that a run writes by default. The contenders take turns:
-Hydra's basic launcher, composing each job from scratch as Hydra does; the basic launcher with dlspec's composition;
-joblib's launcher, if it is installed; the pool; and in --slow rounds, one process per job. On Linux, the CPU time of
-all processes is reported too, because other programs disturb it less.
+The jobs are learning rates times seeds, and write all files that a run writes, without pictures. The contenders take
+turns: Hydra's basic launcher, composing each job from scratch as Hydra does; the basic launcher with dlspec's
+composition; joblib's launcher, if it is installed; the pool; stacks of jobs; and in --slow rounds, one process per job.
+On Linux, the CPU time of all processes is reported too, because other programs disturb it less.
 """
 
 from __future__ import annotations
@@ -28,15 +28,19 @@ from statistics import median
 from measuring import ONE_THREAD, machine, spread, table
 
 RATES = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2)
-DIGITS = ("model=mlp", "data=digits", "trainer.epochs=20", "trainer.batch_size=128")
-MNIST = ("model=cnn", "data=mnist", "data.limit=10000", "trainer.epochs=1")
+DIGITS = ("model=mlp", "data=digits", "trainer.epochs=20", "trainer.batch_size=128", "trainer.pictures=false")
+MNIST = ("model=cnn", "data=mnist", "data.limit=10000", "trainer.epochs=1", "trainer.pictures=false")
 STOCK, BASIC, JOBLIB, POOL, EACH = "basic, as Hydra composes", "basic", "joblib, 2", "pool", "one process per job"
+STACKED = "vectorized"
 LAUNCHERS = {
     STOCK: ("hydra/launcher=basic", "hydra/sweeper=basic"),
     BASIC: ("hydra/launcher=basic", "hydra/sweeper=basic"),
     JOBLIB: ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
     POOL: ("hydra/launcher=pool",),
+    STACKED: ("hydra/launcher=vectorized",),
 }
+RATIOS = ((STOCK, POOL), (BASIC, POOL), (STOCK, STACKED), (POOL, STACKED))
+CPU_TIMES = (BASIC, POOL, STACKED)
 DLSPEC = ("-m", "dlspec")
 # Composes files and choices separately for each job, as Hydra's loader does.
 COMPOSING = """
@@ -85,8 +89,8 @@ def main() -> None:
     print(f"{machine('torch', 'hydra-core')}; seconds, median of {arguments.rounds} rounds (quartiles)\n")
     names = [*_contenders(), *([EACH] if arguments.slow else [])]
     rows = [_row(each, names, arguments.rounds, arguments.slow) for each in sweeps]
-    ratios = [f"{name} / {POOL}" for name in (STOCK, BASIC)]
-    print(table(["sweep", "jobs", *names, *ratios, "CPU: basic", "CPU: pool"], rows))
+    ratios = [f"{name} / {other}" for name, other in RATIOS]
+    print(table(["sweep", "jobs", *names, *ratios, *(f"CPU: {name}" for name in CPU_TIMES)], rows))
     print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 
@@ -117,8 +121,8 @@ def _row(sweep: Sweep, names: Sequence[str], rounds: int, slow: int) -> list[str
                 took = f"{costs[name][-1].wall:.1f} s"
                 print(f"{sweep.name}, {sweep.jobs} jobs, {name}: {took}", file=sys.stderr, flush=True)
     shown = [f"{spread([each.wall for each in found]):.1f}" if found else "" for found in costs.values()]
-    ratios = [_ratio(costs[name], costs[POOL]) for name in (STOCK, BASIC)]
-    cpu = [f"{median(each.cpu for each in costs[name]):.1f}" for name in (BASIC, POOL)]
+    ratios = [_ratio(costs[name], costs[other]) for name, other in RATIOS]
+    cpu = [f"{median(each.cpu for each in costs[name]):.1f}" for name in CPU_TIMES]
     return [sweep.name, str(sweep.jobs), *shown, *ratios, *cpu]
 
 

@@ -242,6 +242,7 @@ class SweepSettings(TypedDict, total=False):
     """Keyword arguments of `sweep`: the settings of the `sweep` section."""
 
     workers: int | None
+    vectorize: bool | Literal["auto"] | None
     threads: int
     on_invalid: Literal["stop", "skip"]
     fail_fast: bool
@@ -269,7 +270,8 @@ def sweep(
         folder: The sweep's folder, with one folder for each job; None makes a new one below `runs/`. If it contains a
             sweep, its finished jobs are not trained again.
         settings: Settings of the `sweep` section: `workers` (jobs at a time; default one for each core or GPU),
-            `threads`, `on_invalid`, `fail_fast`, `rerun`.
+            `vectorize` (train jobs that differ only in numbers together: False, True or "auto"), `threads`,
+            `on_invalid`, `fail_fast`, `rerun`.
 
     Returns:
         The results of all jobs in the folder.
@@ -367,7 +369,7 @@ def _make_executor(worker: JobWorker, settings: SweepSpec, jobs: int, devices: C
     """Choose the executor: this process if a notebook or script registered parts, as no other could import them."""
     if "__main__" in worker.modules:
         return InlineExecutor(worker)
-    return choose_executor(worker, settings.workers, jobs, devices)
+    return choose_executor(worker, settings.workers, jobs, devices, vectorize=settings.vectorize or False)
 
 
 def _find_part_modules() -> list[str]:

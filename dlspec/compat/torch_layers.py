@@ -48,3 +48,9 @@ class ModuleWithExactBuffers(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.restore_buffers()
         return self
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling a module does more than its `forward`, or its weights are computed from others."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name, None) for name in names) or hasattr(module, "parametrizations")

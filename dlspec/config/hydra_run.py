@@ -18,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from dlspec.compat.hydra import (
     HydraApp,
     RunCallbacks,
+    format_yaml,
     get_plain_value,
     get_return_value,
+    has_callbacks,
     has_failed,
     set_config_writer,
 )
@@ -47,6 +49,16 @@ def _write_hydra_file(path: Path, text: str) -> None:
 def confine_hydra_files() -> None:
     """Make Hydra write `.hydra/` by the rule for all files below a run's folder, in this process."""
     set_config_writer(_write_hydra_file)
+
+
+class ActiveHydraConfig:
+    """The config that Hydra keeps in this process for the job that is running."""
+
+    def exchange(self, kept: Any) -> Any:
+        """Activate the config of another job, and return that of the one before."""
+        instance = HydraConfig.instance()
+        before, instance.cfg = instance.cfg, kept
+        return before
 
 
 def is_folder_named(config: DictConfig, key: str) -> bool:
@@ -176,6 +188,8 @@ class HydraJob:
         self._set_number(number)
         set_hydra_value(self.config, "sweep.dir", str(folder.parent))
         set_hydra_value(self.config, "sweep.subdir", folder.name)
+        if not has_callbacks(context.callbacks) and self.is_plain:
+            return self._run_plain(folder, task)
         with _name_folder_in_errors(folder):
             returned = run_job(
                 hydra_context=context,
@@ -187,6 +201,39 @@ class HydraJob:
             )
         outcome: T = unwrap_job_return(returned)
         return outcome
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the job runs in the present directory, with the present environment variables."""
+        settings = self.config.hydra.job
+        return not settings.chdir and not settings.env_set
+
+    def _run_plain(self, folder: Path, task: Callable[[], T]) -> T:
+        """Do what `run_job` does, without its four copies of the whole config, which only callbacks need."""
+        set_hydra_value(self.config, "runtime.output_dir", str(folder.absolute()))
+        active = ActiveHydraConfig()
+        before = active.exchange(self.config)
+        try:
+            with _name_folder_in_errors(folder):
+                self._write_hydra_files(folder.absolute())
+            return task()
+        finally:
+            active.exchange(before)
+
+    def _write_hydra_files(self, folder: Path) -> None:
+        name = self.config.hydra.output_subdir
+        if name is None:
+            return
+        tree = OmegaConf.to_container(self.config, enum_to_str=True)
+        assert isinstance(tree, dict)
+        hydra_tree = tree.pop("hydra")
+        contents = {
+            "config.yaml": tree,
+            "hydra.yaml": {"hydra": hydra_tree},
+            "overrides.yaml": hydra_tree["overrides"]["task"],
+        }
+        for file_name, content in contents.items():
+            _write_hydra_file(folder / name / file_name, format_yaml(content))
 
     def _set_number(self, number: int) -> None:
         set_hydra_value(self.config, "job.id", str(number))

@@ -27,11 +27,12 @@ _REPLACEMENTS = {
     BASIC_LAUNCHER: f"{PLUGIN_MODULE}.DlspecLauncher",
     BASIC_SWEEPER: f"{PLUGIN_MODULE}.DlspecSweeper",
 }
+_LAUNCHERS = {"dlspec": "DlspecLauncher", "pool": "PoolLauncher", "vectorized": "VectorizedLauncher"}
 
 
 def register_plugin_names() -> None:
     """Register dlspec's launchers and sweeper as choices of Hydra's groups, by name only: no class is imported."""
-    for name, cls in {"dlspec": "DlspecLauncher", "pool": "PoolLauncher"}.items():
+    for name, cls in _LAUNCHERS.items():
         _store_plugin_choice("hydra/launcher", name, {"_target_": f"{PLUGIN_MODULE}.{cls}"})
     sweeper = {"_target_": f"{PLUGIN_MODULE}.DlspecSweeper", "max_batch_size": None, "params": None}
     _store_plugin_choice("hydra/sweeper", "dlspec", sweeper)

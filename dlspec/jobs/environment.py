@@ -6,8 +6,9 @@ import logging
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ log = logging.getLogger("dlspec")
 
 PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf", "pydantic", "safetensors")
 MAX_RECORDED_RESUMES = 100
+SECONDS_BETWEEN_GIT_CALLS = 10  # each starts two processes
 CHANGES_KEY = "changes"  # of the last item of `resumed`
 # If one of these changes, a resumed run may differ from an uninterrupted one in the last bits.
 _KEYS_OF_EXACT_RESULTS = (
@@ -45,10 +47,16 @@ def collect_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _find_processor(),
         "packages": {name: find_package_version(name) for name in PACKAGES},
-        "git": find_git_commit(Path.cwd()),
+        "git": _find_recent_commit(Path.cwd(), int(time.monotonic() / SECONDS_BETWEEN_GIT_CALLS)),
         "command": sys.argv,
         **_collect_torch_facts(),
     }
+
+
+@lru_cache(maxsize=8)
+def _find_recent_commit(folder: Path, period: int) -> dict[str, Any] | None:
+    """Find the commit once in each period of some seconds: jobs of a sweep that start together share the answer."""
+    return find_git_commit(folder)
 
 
 def find_git_commit(folder: Path) -> dict[str, Any] | None:

@@ -50,6 +50,7 @@ class Job:
     prepared: PreparedRun
     trainer: Trainer
     shows_progress: bool = True  # whether it prints its progress, or only writes to its folder
+    is_of_sweep: bool = False  # whether it is one of a sweep's jobs
 
     @cached_property
     def data_checksum(self) -> str:
@@ -120,7 +121,9 @@ class Job:
 
     def _add_callbacks(self, folder: Path | None) -> None:
         settings = self.prepared.spec.trainer
-        trainer_settings = settings if self.shows_progress else settings.model_copy(update={"progress": "none"})
+        pictures = not self.is_of_sweep if settings.pictures == "auto" else settings.pictures
+        progress = settings.progress if self.shows_progress else "none"
+        trainer_settings = settings.model_copy(update={"progress": progress, "pictures": pictures})
         metadata = self._checkpoint_metadata() if folder is not None and settings.checkpoints else {}
         self.trainer.set_callbacks(make_default_callbacks(trainer_settings, folder, metadata))
 

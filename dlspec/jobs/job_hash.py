@@ -19,7 +19,7 @@ from dlspec.jobs.added_settings import ADDED_SETTINGS, drop_added_defaults
 from dlspec.jobs.environment import find_git_commit, find_package_version
 from dlspec.jobs.spec import CheckedPart, Spec
 from dlspec.jobs.spec_saving import part_to_spec
-from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS
+from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS, STACKED_TRAINER_KEYS
 
 # Where a run computes and what it writes: none of this determines its result.
 _UNHASHED_TRAINER_KEYS = OUTPUT_KEYS | MACHINE_KEYS | {"device"}
@@ -54,6 +54,28 @@ def compute_shape_key(spec: Spec) -> str:
     """Hash what determines a network's shapes. Of all jobs with the same hash, only one is built to check shapes."""
     sections = {key: spec.tree.get(key) for key in ("model", "loss", "metrics", "init", "freeze", "weights")}
     return _hash_tree({**sections, "data": describe_data(spec), "optimizer": spec.optimizer.schema.name})
+
+
+def compute_stack_key(spec: Spec) -> str:
+    """Hash everything but the seed and the numbers that may leave shapes alone; jobs with equal hashes may be stacked.
+
+    Whether they really can be is seen when their networks are built.
+    """
+    trainer = spec.trainer.model_dump(mode="json")
+    sections = {key: spec.tree.get(key) for key in ("model", "loss", "init", "freeze", "optimizer", "scheduler")}
+    tree = {key: _drop_fractions(each) for key, each in sections.items()}
+    kept = {key: trainer[key] for key in STACKED_TRAINER_KEYS}
+    return _hash_tree({**tree, "data": describe_data(spec), "trainer": kept})
+
+
+def _drop_fractions(value: Any) -> Any:
+    """Replace numbers that are fractions, 0 or 1: settings of shapes are whole numbers, and larger."""
+    if isinstance(value, Mapping):
+        return {key: _drop_fractions(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_drop_fractions(each) for each in value]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "number" if is_number and (isinstance(value, float) or value in (0, 1)) else value
 
 
 def compute_data_key(spec: Spec) -> str:

@@ -26,15 +26,21 @@ from dlspec.training.tuning.settings_tuner import TUNED_SETTINGS, tune_settings
 _NOT_FOUND: Any = None  # of a process that gets what the first one found
 
 
-def make_job(preparation: Preparation, *, shows_progress: bool = True) -> Job:
-    """Check and build everything that a run needs, and write nothing; raises UserError if anything is wrong."""
+def make_job(preparation: Preparation, *, shows_progress: bool = True, is_of_sweep: bool = False) -> Job:
+    """Check and build everything that a run needs, and write nothing; raises UserError if anything is wrong.
+
+    Args:
+        preparation: The steps that turn the config into a run.
+        shows_progress: Whether the job prints its progress.
+        is_of_sweep: Whether it is one of a sweep's jobs.
+    """
     if not gc.isenabled():  # a process of the command line: see dlspec.cli.main
         gc.freeze()  # before the network is built, as frozen objects are never freed
         gc.enable()
     group = find_process_group()
     with open_status_line(shows_progress and group.is_writer) as show:
         prepared = _prepare_with_found_settings(preparation, lambda text: show(f"{text} ..."), group)
-    return Job(prepared, _make_trainer(prepared, group), shows_progress)
+    return Job(prepared, _make_trainer(prepared, group), shows_progress, is_of_sweep)
 
 
 def _prepare_with_found_settings(

@@ -89,6 +89,14 @@ def needs_closure(optimizer: Optimizer) -> bool:
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
+def convert_first_state(optimizer: Optimizer) -> None:
+    """Convert the state that an optimizer such as Adagrad makes at once to the dtype of its parameters."""
+    for parameter, state in optimizer.state.items():
+        for name, each in state.items():
+            if isinstance(each, Tensor) and each.shape == parameter.shape and each.is_floating_point():
+                state[name] = each.to(parameter.dtype)
+
+
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load a state dict into an optimizer. The optimizer keeps the tensors without copying them.
 

@@ -1,4 +1,4 @@
-"""A grid of images with their predicted classes: the worst mistakes first, then samples that were right."""
+"""A grid of images with their predicted classes: the worst errors first, then samples that were right."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FRAME = 0.03  # around an image, in inches
 
 @dataclass(frozen=True)
 class JudgedImages:
-    """Images with their true and predicted classes: the worst mistakes first, then samples that were right."""
+    """Images with their true and predicted classes: the worst errors first, then samples that were right."""
 
     images: Tensor  # (n, C, H, W)
     predicted: Tensor  # (n,), classes
     truth: Tensor  # (n,), classes
     probability: Tensor  # (n,), of the predicted class
-    mistakes: int  # the first of the images
-    all_mistakes: int  # of all samples that were looked at
+    errors: int  # the first of the images
+    all_errors: int  # of all samples that were looked at
     samples: int  # that were looked at
 
 
@@ -49,7 +49,7 @@ def draw_judged_images(target: Target, judged: JudgedImages, note: str) -> Page:
         _draw_frame(page, left, bottom, height, is_right=bool(judged.predicted[index] == judged.truth[index]))
         page.draw_image(image.numpy(), left, bottom, CELL, height)
         _draw_captions(page, target, judged, index, (left, bottom))
-    page.draw_title(f"{target.name}: predictions, the worst mistakes first", note)
+    page.draw_title(f"{target.name}: predictions, the worst errors first", note)
     return page
 
 
@@ -62,7 +62,7 @@ def make_image_colors(images: Tensor) -> Tensor:
 
 
 def _draw_frame(page: Page, left: float, bottom: float, height: float, *, is_right: bool) -> None:
-    """Draw a frame around an image: blue for a right prediction, orange for a mistake."""
+    """Draw a frame around an image: blue for a right prediction, orange for a error."""
     corners = rectangle_corners(left - FRAME, bottom - FRAME, CELL + 2 * FRAME, height + 2 * FRAME)
     page.draw_area(corners, BLUE if is_right else ORANGE)
 
@@ -80,7 +80,7 @@ def _draw_captions(page: Page, target: Target, judged: JudgedImages, index: int,
 
 
 def _cut(text: str, after: str) -> str:
-    """Cut a text so that it fits below an image, with what stands after it."""
+    """Cut a text so that it fits below an image, together with what follows it."""
     if measure_text_width(text + after, 8) <= CELL:
         return text
     while text and measure_text_width(f"{text}...{after}", 8) > CELL:

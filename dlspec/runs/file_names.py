@@ -21,7 +21,7 @@ METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
 CURVES_FILE = "curves.png"
 PREDICTIONS_FILE = "predictions.png"
-IMAGES_FILE = "predictions_images.png"  # images with their predicted classes, the worst mistakes first
+IMAGES_FILE = "predictions_images.png"  # images with their predicted classes, the worst errors first
 SAMPLES_FILE = "samples.txt"
 RATES_FILE = "learning_rates.png"  # the loss at each learning rate that trainer.tune=lr tried
 RUN_PAGE_FILE = "run.html"  # the page of one run, which `report run=FOLDER` writes

@@ -24,7 +24,14 @@ from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.job_versions import JobVersions, read_versions
 from dlspec.runs.run_status import resume_command
-from dlspec.sweeps.executors.executor import Executor, TaskEnded, TaskStarted, result_from_event
+from dlspec.sweeps.executors.executor import (
+    Executor,
+    ExecutorEvent,
+    ExecutorMessage,
+    TaskEnded,
+    TaskStarted,
+    result_from_event,
+)
 from dlspec.sweeps.job_listing import JobListing
 from dlspec.sweeps.job_matching import RecordedJobs
 from dlspec.sweeps.job_queue import JobQueue
@@ -208,15 +215,15 @@ class SweepRun:
         if unknown := describe_unknown_versions(entries, fix):
             log.warning(unknown)
 
-    def _handle_event(
-        self, event: TaskStarted | TaskEnded | None, queue: JobQueue, sweep_display: SweepDisplay
-    ) -> None:
+    def _handle_event(self, event: ExecutorEvent | None, queue: JobQueue, sweep_display: SweepDisplay) -> None:
         if event is None:
             sweep_display.refresh()
             queue.check_more()
         elif isinstance(event, TaskStarted):
             self._start_job(queue.started[event.task], sweep_display)
-        else:
+        elif isinstance(event, ExecutorMessage):
+            sweep_display.print_message(event.text)
+        elif isinstance(event, TaskEnded):
             entry, result = queue.started[event.task], result_from_event(event)
             self._end_job(entry, result, sweep_display)
             queue.drop(entry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,20 +45,23 @@ class BatchLoop:
         self,
         phase: Phase,
         batches: BatchLoader,
-        order: Iterator[Batch | RowBlock],
+        iterate_from: Callable[[int], Iterator[Batch | RowBlock]],
         step: Step,
         callbacks: Sequence[Callback],
         block_step: BlockStep | None = None,
+        train_in_stack: Callable[[], None] | None = None,
     ) -> dict[str, float]:
         """Run one pass over a split.
 
         Args:
             phase: "train", "val" or "test".
             batches: the split's batches, for their number and sizes.
-            order: the batches to run, in order.
+            iterate_from: returns the batches to run, in order, from the one with this index.
             step: computes a batch's output and loss; in training it also updates the weights.
             callbacks: their `on_step_end` is called after each batch or block.
-            block_step: makes the steps of a block; needed if `order` contains blocks.
+            block_step: makes the steps of a block; needed if there are blocks among the batches.
+            train_in_stack: runs the first batches together with those of other runs, and updates the state; None runs
+                all of them here.
 
         Returns:
             The mean loss and the metrics by name, such as `val/loss`; empty for an empty split.
@@ -73,7 +76,10 @@ class BatchLoop:
         network.train(is_training)
         if is_training:
             self.freezing.freeze_running_statistics(network)
+        if train_in_stack is not None:
+            train_in_stack()
         with torch.inference_mode(not is_training):
+            order = iterate_from(self.state.batch)
             self._run_steps(batches, order, step, callbacks, block_step)
         results = {f"{phase}/{name}": value for name, value in self.scores.results().items()}
         self.guard.require_finite_epoch_loss(results.get(f"{phase}/loss", 0.0), self.scores, batches)

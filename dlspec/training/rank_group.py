@@ -82,6 +82,16 @@ class RankGroup(ProcessGroup):
     # ---- steps -------------------------------------------------------------------------------------------------------
 
     def add_up_gradients(self, parameters: Sequence[nn.Parameter], network: nn.Module, *, is_bad: bool) -> bool:
+        """Replace gradients by their sums over all processes, and running statistics by their means.
+
+        Args:
+            parameters: the parameters whose gradients are replaced; none between the batches of one update.
+            network: the network, for its running statistics.
+            is_bad: whether this process's loss is not finite.
+
+        Returns:
+            Whether the loss of any process is not finite.
+        """
         trained = [each for each in parameters if each.requires_grad]
         statistics = _list_running_statistics(network) if trained else []
         present = [0.0 if each.grad is None else 1.0 for each in trained]

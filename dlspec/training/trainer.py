@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from dlspec.compat.torch_dynamo import make_step_function
+from dlspec.compat.torch_optim import make_fused_step
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.optim.optimizer import convert_first_state
 from dlspec.optim.weight_averages import StochasticWeightAverage, make_average
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
@@ -20,6 +23,7 @@ from dlspec.training.callbacks.callback_list import (
     add_required_callbacks,
     call_callbacks,
     close_callbacks,
+    find_step_listeners,
     list_step_listeners,
     load_best_weights,
 )
@@ -53,6 +57,8 @@ from dlspec.training.metric_monitor import MetricMonitor, choose_monitor_mode, c
 from dlspec.training.runtime.devices import choose_device
 from dlspec.training.runtime.interruption import Interrupted, Interruption
 from dlspec.training.runtime.randomness import get_random_state, seed_generators
+from dlspec.training.stacking.member_threads import MemberThread
+from dlspec.training.stacking.training_pass import TrainingPass
 from dlspec.training.state import EpochProgress, TrainingState, make_job_result
 from dlspec.training.step.compute_backend import ComputeBackend
 from dlspec.training.step.step_factory import StepFactory
@@ -90,6 +96,8 @@ class Trainer:
         self.backend = ComputeBackend(
             model.network, model.criterion, settings, device, data.max_layer_outputs, self.group
         )
+        if optimization.optimizer is not None:  # the backend may have converted the weights
+            convert_first_state(optimization.optimizer)
         self.callbacks: Sequence[Callback] = add_required_callbacks(callbacks, settings)
         metrics = model.make_metrics(device)
         self.scores = Scores(model.criterion, metrics, copies_outputs=self.backend.has_large_tensors, group=self.group)
@@ -110,6 +118,7 @@ class Trainer:
         self.guard = NanGuard(self.state, model, data, settings, wrap_forward, is_parallel=self.group.is_parallel)
         self.steps = StepFactory(self.state, self.backend, optimization, self.guard, settings, data.seed, self.group)
         self.interruption = Interruption()
+        self.stack: MemberThread | None = None  # trains the run's batches together with those of other runs
         self._batch_loop = BatchLoop(
             self.state, self.scores, self.guard, optimization.freezing, settings, self.interruption, self.group
         )
@@ -164,7 +173,7 @@ class Trainer:
             batches = self.batches.make_evaluation_batches(self.data.dataset.test, is_shared=True)
             step = self.steps.make_evaluation_step()
             self.state.test_results = self._batch_loop.run(
-                "test", batches, batches.iterate_in_order(), step, self.callbacks
+                "test", batches, lambda _: batches.iterate_in_order(), step, self.callbacks
             )
             self._call_callbacks("on_test_end")
             self.state.has_test_pending = False
@@ -275,7 +284,7 @@ class Trainer:
         if len(validation):
             step = self.steps.make_evaluation_step()
             results = results | self._batch_loop.run(
-                "val", validation, validation.iterate_in_order(), step, self.callbacks
+                "val", validation, lambda _: validation.iterate_in_order(), step, self.callbacks
             )
         state.record_epoch(epoch, results, timing)
         if schedule:
@@ -300,12 +309,34 @@ class Trainer:
         steps = self.steps.make_training_steps(train, list_step_listeners(self.callbacks))
         if epoch.scores is None:
             policy.start_epoch()
-        order = steps.iterate_batches(epoch.batch)
-        step = policy.wrap_step(steps.step)
-        results = self._batch_loop.run("train", train, order, step, self.callbacks, steps.block_step)
+        results = self._batch_loop.run(
+            "train", train, steps.iterate_batches, policy.wrap_step(steps.step), self.callbacks, steps.block_step,
+            self._make_stacked_training(train),
+        )  # fmt: skip
         if not results:
             raise TrainingFailed(f"every batch of epoch {state.epoch} had a non-finite loss or gradient")
         return results | {f"train/{name}": value for name, value in policy.finish_epoch(state).items()}
+
+    def _make_stacked_training(self, train: BatchLoader) -> Callable[[], None] | None:
+        """Make the function that trains an epoch's batches together with those of other runs; None outside a stack."""
+        stack, optimizer = self.stack, self.optimization.optimizer
+        if stack is None or optimizer is None:
+            return None
+        return lambda: stack.train(
+            TrainingPass(
+                self.state,
+                self.model.criterion,
+                self.backend.clipping,
+                make_fused_step(optimizer, make_step_function(optimizer)),
+                self.steps.finish_update,
+                self.scores,
+                train,
+                train.shuffle_samples(self.data.seed, self.state.epoch),
+                find_step_listeners(self.callbacks),
+                self.interruption,
+                self.settings.max_steps or sys.maxsize,
+            )
+        )
 
     # ---- callbacks and errors ----------------------------------------------------------------------------------------
 

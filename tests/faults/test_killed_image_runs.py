@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlspec.jobs import job  # here, so that the processes of the tests need not import it
 from helpers.command_line import QUIET, CommandResult, run_in_this_process
 from helpers.crash_points import call_in_child
 from helpers.interrupted_runs import CallAfterBatches, make_signal_sender
@@ -83,8 +84,6 @@ def run(*words: str, step: int = 10**9, number: int = signal.SIGKILL) -> int:
     """Run a command in a process of its own, which gets a signal after a training step; return its exit code."""
 
     def call() -> int:
-        from dlspec.jobs import job
-
         usual = job.make_default_callbacks
         send = CallAfterBatches("train", step, make_signal_sender(number))
         job.make_default_callbacks = lambda *args: [*usual(*args), send]

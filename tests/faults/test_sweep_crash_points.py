@@ -21,6 +21,7 @@ SWEEP = ("-m", "model=tiny", "data=text", "data.path=lines.txt", "trainer.batch_
          "hydra.sweep.dir=sweep", *QUIET)  # fmt: skip
 INLINE = (*SWEEP, "hydra/launcher=dlspec")
 PROCESSES = (*SWEEP, "sweep.workers=2")
+STACKED = (*SWEEP, "sweep.workers=1", "sweep.vectorize=true")
 RESUME = ("resume", "sweep=sweep")
 AGAIN = (*RESUME, "rerun=changed")
 
@@ -46,6 +47,9 @@ CASES = {
     "inline, checked late, resumed": Case(RESUME, first=INLINE, killed_before=HALF, checks_late=True),
     "processes": Case(PROCESSES),
     "processes, resumed": Case(RESUME, first=PROCESSES, killed_before=HALF),
+    "stacked": Case(STACKED),
+    "stacked, resumed": Case(RESUME, first=STACKED, killed_before=HALF),
+    "stacked, the stack's process killed": Case(STACKED, victims="job"),
     "processes, the sweep's killed": Case(PROCESSES, victims="sweep"),
     "processes, a job's killed": Case(PROCESSES, victims="job"),
 }
@@ -130,6 +134,13 @@ BESIDE = {"conf", "lines.txt", "sweep", "start", "said.txt", "operations.txt", "
 def test_some_crash_points(work: Path) -> None:
     points = CrashPoints(work, CASES["inline"])
     chosen = [points.operations.index(each) + 1 for each in SAMPLE]
+    assert {each: points.check(each) for each in chosen} == dict.fromkeys(chosen, "")
+
+
+def test_some_crash_points_of_a_stack(work: Path) -> None:
+    points = CrashPoints(work, CASES["stacked"])
+    count = len(points.operations)
+    chosen = [count // 3, count // 2, count - 8]  # while both are set up, while they train, when one has ended
     assert {each: points.check(each) for each in chosen} == dict.fromkeys(chosen, "")
 
 

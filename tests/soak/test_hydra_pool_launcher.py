@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("default")]
 
 # As an installed package of plugins would bring it along.
 PLUGIN = """
-from dlspec.sweeps.hydra.plugins import PoolLauncher, name_plugins
+from dlspec.sweeps.hydra.plugins import PoolLauncher, VectorizedLauncher, name_plugins
 
 name_plugins()
 """
@@ -32,11 +32,13 @@ def _installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     yield
 
 
-@pytest.mark.parametrize("launcher_name, overrides", [("pool", [])])
+@pytest.mark.parametrize("launcher_name, overrides", [("pool", []), ("vectorized", [])])
 class TestPool(LauncherTestSuite):
     """What Hydra asks of every launcher, called in this process."""
 
 
-@pytest.mark.parametrize("task_launcher_cfg, extra_flags", [({}, ["-m", "hydra/launcher=pool"])])
+@pytest.mark.parametrize(
+    "task_launcher_cfg, extra_flags", [({}, ["-m", f"hydra/launcher={name}"]) for name in ("pool", "vectorized")]
+)
 class TestPoolOfAProgram(IntegrationTestSuite):
     """The same of a program that is started with it."""

@@ -68,7 +68,7 @@ def check_replaced(work: Path, leaderboard: str) -> bool:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("launcher", ["hydra/launcher=dlspec", "sweep.workers=2"])
+@pytest.mark.parametrize("launcher", ["hydra/launcher=dlspec", "sweep.workers=2", "sweep.vectorize=true"])
 def test_twenty_random_kills(launcher: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (work / "conf/model").mkdir(parents=True)
     (work / "conf/model/tiny.yaml").write_text(MODEL)

@@ -86,7 +86,7 @@ class BatchLoader:
         self.own_sizes = [each[plan.share.rank] for each in self.sizes_by_rank]
         self._own_rows = None if plan.share.is_whole else plan.share.find_rows(self.sizes, plan.batch_size)
         self._is_augmented = plan.augmentation is not None
-        self.input_count = len(inputs)
+        self.input_count = len(inputs)  # the first tensors of a batch; the others are targets
         self._split_size = len(split)
         self._device, self._storage_device, self._workers = device, storage_device, workers
         self._fewest_steps = plan.fewest_steps
@@ -106,6 +106,16 @@ class BatchLoader:
         """Gather the batch of some samples; needs `gathers_by_index`."""
         tensors = _gather_rows(self.tensors, rows)
         return tensors[: self.input_count], tensors[self.input_count :]
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether more is done to a batch than gathering its rows: images are read, or samples augmented."""
+        return not self._completion.is_empty
+
+    @property
+    def is_trimmed(self) -> bool:
+        """Whether inputs are cut to the longest sample of their batch."""
+        return bool(self._trims)
 
     def iterate_shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch in a random order that depends only on the seed and the epoch.

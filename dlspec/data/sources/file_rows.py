@@ -78,6 +78,7 @@ class FileSource(TableSettings):
 
         table, notes = list_files(pattern)
         if TEXT in {*self.columns, *self.list_targets()} and TEXT not in table.columns:
+            _refuse_images_as_texts(table)
             table = read_file_texts(table, self.encoding)
         if IMAGE in {*self.columns, *self.list_targets()} and IMAGE not in table.columns:
             table = table.with_column(IMAGE, make_absolute(table.files))
@@ -92,3 +93,14 @@ class FileSource(TableSettings):
         found = [name for name, column in rows.table.columns.items()
                  if name not in (TEXT, *self.list_targets()) and names_splits(column)]  # fmt: skip
         return self.model_copy(update={"split": found[0]}) if len(found) == 1 else self
+
+
+def _refuse_images_as_texts(table: Table) -> None:
+    """Refuse files of images that no setting names as such: read as texts they would be noise, or not UTF-8."""
+    from dlspec.data.images.pillow_files import has_image_ending
+    from dlspec.formatting import format_argument
+
+    if all(map(has_image_ending, table.files)):
+        fix = format_argument("data.columns", {IMAGE: {"image": {"size": 64}}})
+        found = f"'{table.files[0]}' is an image, and nothing names the column {IMAGE}; write {fix}"
+        raise DataError("columns", found, Code.MISSING_VALUE)

@@ -42,6 +42,20 @@ class BracePattern:
             start = stop + len(literal)
         return found if self._catch(found, self.names[-1], text[start:end]) else None
 
+    def match_from_right(self, text: str) -> dict[str, str] | None:
+        """Return what at least one brace catches if the last ones are as short as possible; None for no match."""
+        first, last = self.literals[0], self.literals[-1]
+        if not (text.startswith(first) and text.endswith(last) and len(text) >= len(first) + len(last)):
+            return None
+        found: dict[str, str] = {}
+        start, end = len(first), len(text) - len(last)
+        for name, literal in zip(self.names[:0:-1], self.literals[-2:0:-1], strict=True):
+            place = text.rfind(literal, start, end - (1 if name else 0))
+            if place < 0 or not self._catch(found, name, text[place + len(literal) : end]):
+                return None
+            end = place
+        return found if not self.names or self._catch(found, self.names[0], text[start:end]) else None
+
     def _catch(self, found: dict[str, str], name: str, value: str) -> bool:
         if self.excluded and self.excluded in value:
             return False

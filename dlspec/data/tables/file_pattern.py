@@ -118,8 +118,23 @@ def list_files(pattern: str, base: Path | None = None) -> tuple[Table, ReadNotes
             shown = f": it is a folder; write '{pattern.rstrip('/')}/{{label}}/{{name}}.txt'"
         raise DataError("path", f"no file matches '{pattern}'{shown}", Code.NO_MATCH)
     return _make_table(matched, parsed.names), ReadNotes(
-        format="files", files=len(matched), missed_files=missed_count, missed_examples=tuple(missed)
-    )
+        format="files", files=len(matched), missed_files=missed_count, missed_examples=tuple(missed),
+        ambiguous_name=_find_ambiguous_name(parsed, [Path(file).name for file, _ in matched]),
+    )  # fmt: skip
+
+
+def _find_ambiguous_name(pattern: FilePattern, names: Sequence[str]) -> str:
+    """Describe the first name of a file that the pattern can divide in two ways; '' if there is none."""
+    part = pattern.parts[-1]
+    if sum(map(bool, part.names)) < 2:
+        return ""
+    for name in names:
+        text = normalize("NFC", name)
+        taken, other = part.match(text), part.match_from_right(text)
+        if taken and other and taken != other:
+            column = next(each for each in taken if taken[each] != other[each])
+            return f"{column} of '{name}' is '{taken[column]}', and not '{other[column]}'"
+    return ""
 
 
 def _make_table(matched: list[tuple[str, dict[str, str]]], names: list[str]) -> Table:

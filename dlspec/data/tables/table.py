@@ -83,6 +83,7 @@ class ReadNotes:
     comment_lines: int = 0
     missed_files: int = 0  # files beside those that a pattern with braces matches
     missed_examples: tuple[str, ...] = field(default=())
+    ambiguous_name: str = ""  # the name of a file that a pattern with braces can divide in two ways, and both ways
 
     def describe(self) -> list[str]:
         """Return the notes as sentences, the most important first."""
@@ -93,6 +94,8 @@ class ReadNotes:
         if self.missed_files:
             names = ", ".join(self.missed_examples)
             found.append(f"left out {_count(self.missed_files, 'file')} that the path does not match, such as {names}")
+        if self.ambiguous_name:
+            found.append(f"the path is read from the left: {self.ambiguous_name}")
         if self.delimiter is not None:
             found.append(f"found delimiter {DELIMITER_NAMES.get(self.delimiter, self.delimiter)}")
         if self.encoding is not None:

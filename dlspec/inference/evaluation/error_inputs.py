@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from dlspec.data.dataset import Dataset, Field, Split
+from dlspec.data.dataset import Dataset, Field, Split, make_field_name
 from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.images.image_cells import ImageCell
+from dlspec.data.lazy_array import read_pictures
 from dlspec.data.prepare.decoding import make_decoder
 from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.data.tables.table import Table
@@ -51,7 +54,15 @@ class InputDescriber:
         cells = {name: self.table.columns[name][position] for name in names[:MAX_COLUMNS]}
         found = {name: _format_cell(cell) for name, cell in cells.items() if not isinstance(cell, np.ndarray)}
         arrays = [name for name, cell in cells.items() if isinstance(cell, np.ndarray)]
+        found |= self._describe_images([name for name, cell in cells.items() if isinstance(cell, ImageCell)], position)
         return found | (self._describe_tensors(position) if arrays else {})
+
+    def _describe_images(self, columns: Sequence[str], position: int) -> dict[str, str]:
+        """Show images in files as the network gets them; those with transparency keep their names."""
+        fields = {name: self.split.tensors.get(make_field_name(name)) for name in columns}
+        shown = {name: read_pictures(each, slice(position, position + 1))[0].cpu()
+                 for name, each in fields.items() if each is not None}  # fmt: skip
+        return {name: make_picture(each) for name, each in shown.items() if is_picture(each.shape)}
 
     def _describe_tensors(self, position: int) -> dict[str, str]:
         found: dict[str, str] = {}

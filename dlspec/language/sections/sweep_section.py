@@ -19,6 +19,11 @@ class SweepSpec(BaseModel):
     workers: int | None = Field(
         None, ge=1, le=10_000, description="jobs trained at the same time; null: one per CPU core or GPU"
     )
+    vectorize: bool | Literal["auto"] | None = Field(
+        None,
+        description="train jobs that differ only in numbers as stacks; auto: where that is faster; "
+        "null: auto with hydra/launcher=vectorized, else false",
+    )
     threads: int = Field(1, ge=1, le=10_000, description="CPU threads per job, if the job does not set trainer.threads")
     rerun: Literal["failed", "changed"] = Field(
         "failed",

@@ -107,7 +107,10 @@ class TrainerSpec(BaseModel):
     keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")
     tensorboard: bool = Field(True, description="write event files for TensorBoard")
     curves: bool = Field(True, description="draw curves.png after training")
-    pictures: bool = Field(True, description="draw predictions.png, or write a language model's samples.txt")
+    pictures: bool | Literal["auto"] = Field(
+        "auto",
+        description="draw predictions.png, or write a language model's samples.txt; auto: not for a sweep's jobs",
+    )
     progress: Literal["auto", "bar", "lines", "none"] = Field(
         "auto", description="progress display; auto: a bar on a terminal, lines elsewhere"
     )

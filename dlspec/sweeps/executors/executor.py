@@ -28,6 +28,24 @@ class TaskEnded:
     death_reason: str = ""  # how the process died; '' if it returned a result
 
 
+@dataclass(frozen=True)
+class ExecutorMessage:
+    """Event of an executor: something that the user should know about how the tasks run."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TaskReported:
+    """Event of an executor: a running task has sent something before its end."""
+
+    task: int  # the task's number, counted from 0 in the order of the tasks
+    report: Any
+
+
+ExecutorEvent = TaskStarted | TaskReported | TaskEnded | ExecutorMessage
+
+
 def result_from_event(event: TaskEnded) -> JobResult:
     """Return the result of a job that ended; a job whose process died has failed."""
     if event.death_reason:
@@ -58,7 +76,7 @@ class Executor(Protocol):
 
     def __exit__(self, kind: object, *_: object) -> None: ...
 
-    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
+    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[ExecutorEvent | None]:
         """Run the tasks and yield their events; yield None when nothing happened for `poll_seconds`."""
         ...
 

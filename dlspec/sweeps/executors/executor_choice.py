@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Collection, Mapping
+from typing import Literal
 
 import torch
 
@@ -13,11 +14,19 @@ from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.executors.process_executor import ProcessExecutor
+from dlspec.sweeps.executors.stacked_executor import StackedExecutor
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
-def choose_executor(worker: JobWorker, workers: int | None, jobs: int, devices: Collection[str]) -> Executor:
+def choose_executor(
+    worker: JobWorker,
+    workers: int | None,
+    jobs: int,
+    devices: Collection[str],
+    *,
+    vectorize: bool | Literal["auto"] = False,
+) -> Executor:
     """Choose processes if several jobs can run at once or `workers` was given, else this process.
 
     Args:
@@ -25,8 +34,11 @@ def choose_executor(worker: JobWorker, workers: int | None, jobs: int, devices: 
         workers: Number of processes; None for one for each core or GPU.
         jobs: Number of jobs to run.
         devices: Values of `trainer.device` of the jobs, such as "auto", "cpu" or "cuda:1".
+        vectorize: Whether jobs that differ only in numbers are stacked; "auto": where that is faster.
     """
     process_variables = list_process_variables(workers, devices)[:jobs]
+    if vectorize and jobs > 1:
+        return StackedExecutor(process_variables, worker, is_forced=vectorize is True)
     return (
         ProcessExecutor(process_variables, pickle.dumps(worker))
         if len(process_variables) > 1 or workers is not None

@@ -27,7 +27,7 @@ from dlspec.runs.io import write_json_unsynced, write_text_unsynced
 from dlspec.runs.job_result import JobResult, make_failed_result, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import is_run_locked
-from dlspec.sweeps.executors.executor import ProgressScope, TaskEnded, TaskStarted, result_from_event
+from dlspec.sweeps.executors.executor import ExecutorEvent, ProgressScope, TaskEnded, TaskStarted, result_from_event
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker, remove_earlier_results
 from dlspec.sweeps.executors.process_executor import START_METHOD, ProcessExecutor
@@ -114,7 +114,7 @@ class ExternalExecutor(InlineExecutor):
         super().__init__(worker)
         self._launch, self._get_sweep_folder, self._max_jobs = launch, get_sweep_folder, max_jobs
 
-    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
+    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[ExecutorEvent | None]:
         """Pass the jobs to the launcher in batches, until all have ended or `stop` is called; yield their events."""
         remaining = dict(enumerate(tasks))
         if all(task.only_builds for task in remaining.values()):
@@ -147,7 +147,7 @@ class _LaunchedBatch:
         self._jobs, self._launch = jobs, launch
         self._returned: Sequence[Any] = ()
 
-    def run(self, executor: InlineExecutor) -> Iterator[TaskStarted | TaskEnded | None]:
+    def run(self, executor: InlineExecutor) -> Iterator[ExecutorEvent | None]:
         for job in self._jobs.values():
             (job.folder / JOB_FILE).unlink(missing_ok=True)
             if job.starts_over:
@@ -184,7 +184,7 @@ class _LaunchedBatch:
             if number not in self.finished:
                 yield from self._yield_events(number, _result_from_return(returned))
 
-    def _wait_for_lost(self) -> Iterator[TaskStarted | TaskEnded | None]:
+    def _wait_for_lost(self) -> Iterator[ExecutorEvent | None]:
         """Wait for the jobs that still run after the launcher failed; jobs whose process is gone have failed."""
         assert self.error is not None
         reason = f"its launcher's process was lost: {format_error_line(self.error)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
-from dlspec.sweeps.executors.executor import ProgressScope, TaskEnded, TaskStarted
+from dlspec.sweeps.executors.executor import ExecutorEvent, ProgressScope, TaskEnded, TaskStarted
 from dlspec.sweeps.executors.job_worker import JobWorker
 
 
@@ -25,7 +25,7 @@ class InlineExecutor:
     def __exit__(self, kind: object, *_: object) -> None:
         """Do nothing: no job runs outside `run`."""
 
-    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
+    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[ExecutorEvent | None]:
         """Run the tasks and yield an event when each starts and ends; `poll_seconds` is not used."""
         for number, task in enumerate(tasks):
             if self.is_stopping:

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +42,7 @@ from dlspec.standard_streams import make_output_tolerant, open_missing_descripto
 from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, rename_newer_checkpoints
 from dlspec.training.health.out_of_memory import free_unused_memory
+from dlspec.training.stacking.member_threads import MemberThread
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
@@ -75,10 +77,17 @@ class JobWorker:
         self._checksum = self._code_version = ""
         self._trainer: Trainer | None = None
         self._is_stopping = self._is_prepared = False
+        self._member: MemberThread | None = None  # if the job belongs to a stack
 
     def for_this_process(self) -> JobWorker:
         """Return a worker with the same settings for the sweep's own process, where each job prints its progress."""
         return JobWorker(self.runner, threads=self.threads, modules=self.modules, data=self.data, has_own_process=False)
+
+    def for_member(self, member: MemberThread) -> JobWorker:
+        """Return a worker for a job of a stack, which runs in this thread; the data stay open for all of them."""
+        worker = copy(self)
+        worker._member, worker._trainer = member, None
+        return worker
 
     def stop(self) -> None:
         """Ask the running job to save and end; every later job ends at once."""
@@ -88,7 +97,7 @@ class JobWorker:
 
     def __call__(self, job: PlannedJob) -> JobResult:
         """Train a job, or only build it; errors become part of the result and are not raised."""
-        self._prepare_process()
+        self.prepare_process()
         self._checksum = "" if self.data is None else self._checksum  # given data are the same for all jobs
         try:
             if job.only_builds:
@@ -101,9 +110,11 @@ class JobWorker:
             return _result_from_error(error)
         finally:
             self._trainer = None
-            free_unused_memory()
+            if self._member is None:  # a stack frees the memory of all its jobs together
+                free_unused_memory()
 
-    def _prepare_process(self) -> None:
+    def prepare_process(self) -> None:
+        """Prepare the process for the first job, if that is not done."""
         if self._is_prepared:
             return
         self._is_prepared = True
@@ -137,6 +148,7 @@ class JobWorker:
                 remove_earlier_results(job.folder)
                 snapshot = None
             self._trainer = built_job.trainer
+            self._trainer.stack = self._member
             if self._is_stopping:
                 self.stop()
             built_job.check_disk_space(job.folder)
@@ -160,9 +172,13 @@ class JobWorker:
         print(f"{folder} started with other data: it is trained again from the start", file=sys.stderr)
         return None
 
+    def build_job(self, job: PlannedJob) -> Job:
+        """Build a job as if it were new, without its folder; raises what is wrong with it."""
+        return self._make_job(job.load_steps()[0], is_resumed=False)
+
     def _make_job(self, preparation: Preparation, *, is_resumed: bool) -> Job:
         steps = replace(preparation, is_resumed=is_resumed, data=self.data, open_source=self._open_dataset)
-        return make_job(steps, shows_progress=not self.has_own_process)
+        return make_job(steps, shows_progress=not self.has_own_process, is_of_sweep=True)
 
     def _run_job(
         self, built_job: Job, job: PlannedJob, hydra_job: HydraJob | None, snapshot: Snapshot | None

@@ -14,19 +14,20 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from types import ModuleType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from dlspec.compat.torchmetrics import are_plot_imports_skipped
 from dlspec.errors import TrainingFailed
 from dlspec.limits import allow_deep_recursion
 from dlspec.standard_streams import open_missing_descriptors
-from dlspec.sweeps.executors.executor import ProgressScope, TaskEnded, TaskStarted
+from dlspec.sweeps.executors.executor import ExecutorEvent, ProgressScope, TaskEnded, TaskReported, TaskStarted
 
 log = logging.getLogger("dlspec")
 
@@ -44,6 +45,14 @@ class Worker(Protocol):
 
     def stop(self) -> None:
         """Ask the running task to end soon. Called from another thread."""
+
+
+@runtime_checkable
+class ReportingWorker(Protocol):
+    """A worker that sends reports before its tasks end."""
+
+    def send_reports(self, send: Callable[[Any], None]) -> None:
+        """Take the function that sends a report. Called once, before the first task."""
 
 
 def start_fork_server() -> None:
@@ -102,7 +111,7 @@ class ProcessPool:
         for slot in self._slots:
             slot.close(MAX_SECONDS_TO_EXIT if kind is None else 0)
 
-    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
+    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[ExecutorEvent | None]:
         """Start the tasks in order, and yield their events; yield None when nothing happened for `poll_seconds`."""
         numbered_tasks = enumerate(tasks)
         unstarted: list[tuple[int, Any]] = []  # a task whose process could not be started
@@ -133,7 +142,7 @@ class ProcessPool:
         self._slots.remove(slot)
         log.warning("can't start another process (%s): jobs run in %d processes", failure, len(self._slots))
 
-    def _wait_for_results(self, seconds: float) -> Iterator[TaskEnded | None]:
+    def _wait_for_results(self, seconds: float) -> Iterator[TaskReported | TaskEnded | None]:
         busy = [slot for slot in self._slots if slot.task is not None]
         ready_connections = wait([slot.connection for slot in busy if slot.connection is not None], seconds)
         if not ready_connections:
@@ -183,14 +192,19 @@ class _ProcessSlot:
             with suppress(OSError):  # the process died: `receive_result` reports it
                 self.connection.send_bytes(content)
 
-    def receive_result(self) -> TaskEnded:
-        """Return the result that the process sends, or how it died."""
+    def receive_result(self) -> TaskReported | TaskEnded:
+        """Return the report or the result that the process sends, or how it died."""
         assert self.connection is not None and self.task is not None
-        task, self.task = self.task, None
+        task = self.task
         try:
-            return TaskEnded(task, pickle.loads(self.connection.recv_bytes()))
+            received = pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
+            self.task = None
             return TaskEnded(task, death_reason=self._describe_exit())
+        if isinstance(received, _Report):
+            return TaskReported(task, received.content)
+        self.task = None
+        return TaskEnded(task, received)
 
     def _describe_exit(self) -> str:
         """Close the process and describe how it ended."""
@@ -234,6 +248,13 @@ _LIKELY_CAUSES = {
 }
 
 
+@dataclass(frozen=True)
+class _Report:
+    """What a process sends before the result of its task."""
+
+    content: Any
+
+
 # ---- in the process --------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +266,8 @@ def _serve_tasks(connection: Connection, environment: Mapping[str, str], pickled
     tasks: SimpleQueue[bytes | None] = SimpleQueue()
     with allow_deep_recursion(), suppress(BrokenPipeError):
         worker: Worker = pickle.loads(pickled)
+        if isinstance(worker, ReportingWorker):
+            worker.send_reports(lambda report: connection.send_bytes(pickle.dumps(_Report(report))))
         threading.Thread(target=_receive_tasks, args=(connection, tasks, worker), daemon=True).start()
         while (task := tasks.get()) is not None:
             connection.send_bytes(pickle.dumps(worker(pickle.loads(task))))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -83,6 +83,8 @@ class DlspecLauncher(Launcher):
 class PoolLauncher(DlspecLauncher):
     """Launcher that runs jobs in several processes at once, by default one for each core or GPU."""
 
+    vectorize: bool | Literal["auto"] = False  # where `sweep.vectorize` is not set
+
     def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
         """Make an executor with one process for each core or GPU, or `sweep.workers` processes.
 
@@ -92,7 +94,14 @@ class PoolLauncher(DlspecLauncher):
             jobs: Number of jobs to run.
             devices: Values of `trainer.device` of the jobs.
         """
-        return choose_executor(worker, settings.workers or self.max_jobs, jobs, devices)
+        vectorize = self.vectorize if settings.vectorize is None else settings.vectorize
+        return choose_executor(worker, settings.workers or self.max_jobs, jobs, devices, vectorize=vectorize)
+
+
+class VectorizedLauncher(PoolLauncher):
+    """Launcher like the pool that trains jobs which differ only in numbers as stacks, where that is faster."""
+
+    vectorize = "auto"
 
 
 class OtherLauncher(DlspecLauncher):
@@ -191,7 +200,7 @@ class DlspecSweeper(Sweeper):
 
 # ---- registration with Hydra -----------------------------------------------------------------------------------------
 
-PLUGINS: tuple[type[Plugin], ...] = (DlspecLauncher, PoolLauncher, OtherLauncher, DlspecSweeper)
+PLUGINS: tuple[type[Plugin], ...] = (DlspecLauncher, PoolLauncher, VectorizedLauncher, OtherLauncher, DlspecSweeper)
 
 
 def register() -> None:

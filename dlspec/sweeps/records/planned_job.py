@@ -13,7 +13,7 @@ from dlspec.config.composition import InvalidOverrides
 from dlspec.config.hydra_run import HydraJob
 from dlspec.jobs.composed_spec import collect_override_problems
 from dlspec.jobs.error_reporting import format_error_details, format_error_line, message_and_exit_code
-from dlspec.jobs.job_hash import compute_data_key, compute_job_hash, compute_shape_key
+from dlspec.jobs.job_hash import compute_data_key, compute_job_hash, compute_shape_key, compute_stack_key
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
@@ -33,6 +33,7 @@ class PlannedJob:
     overrides: tuple[str, ...]
     hash: str  # identifies the job in `sweep.json` when the sweep is started again
     shape_key: str = ""  # equal for jobs whose networks have the same shapes
+    stack_key: str = ""  # equal for jobs that may be trained as a stack
     data_key: str = ""  # equal for jobs that read the same data
     device: str = ""  # `trainer.device`
     pickled: bytes = b""  # its `JobSteps`: as objects, those of ten thousand jobs would fill the memory
@@ -150,7 +151,7 @@ def plan_job(overrides: tuple[str, ...], prepare: Callable[[], JobSteps], data_c
     pickled = pickle.dumps((preparation, hydra_job))
     hash_ = compute_job_hash(spec, data_checksum)
     shape_key, data_key = compute_shape_key(spec), compute_data_key(spec)
-    job = PlannedJob(overrides, hash_, shape_key, data_key, spec.trainer.device, pickled)
+    job = PlannedJob(overrides, hash_, shape_key, compute_stack_key(spec), data_key, spec.trainer.device, pickled)
     return SweepEntry(job, versions=JobVersions(data=data_checksum))
 
 

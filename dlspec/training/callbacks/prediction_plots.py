@@ -32,7 +32,7 @@ MIN_STEPS = 5  # shorter runs only try whether everything works, and plots would
 class PredictionPlots(Callback):
     """Draws `predictions.png`, or `predictions_NAME.png` for each of multiple targets.
 
-    Where an input is an image, `predictions_images.png` shows the worst mistakes. The predictions are those of the test
+    Where an input is an image, `predictions_images.png` shows the worst errors. The predictions are those of the test
     split, or of the validation split if the run has no test. For next tokens it writes generated text to `samples.txt`.
     If this fails, a warning is logged and the run continues.
     """
@@ -99,7 +99,7 @@ def _can_be_shown(field: Field) -> bool:
 
 def _draw_images_of_classes(target: Target, input_name: str, view: PredictionView) -> Page:
     judged = view.judge_images(target, input_name, MAX_JUDGED_IMAGES)
-    wrong = f"{judged.all_mistakes:,} mistake{'s' if judged.all_mistakes != 1 else ''}"
+    wrong = f"{judged.all_errors:,} error{'s' if judged.all_errors != 1 else ''}"
     note = f"{_describe_split(view, judged.samples)}: {wrong}; orange: wrong, blue: right"
     return draw_judged_images(target, judged, note)
 

@@ -19,7 +19,7 @@ from dlspec.plots.judged_plots import JudgedImages
 from dlspec.training.criterion_interface import CriterionProtocol
 
 MAX_SAMPLES = 4096
-MAX_JUDGED = 1024  # samples among which the worst mistakes are searched for pictures
+MAX_JUDGED = 1024  # samples among which the worst errors are searched for pictures
 MAX_NUMBERS = 2**24  # predicted numbers to keep: fewer samples are used if they are large
 Pair = tuple[Tensor, Tensor]  # (predictions, truth)
 
@@ -111,7 +111,7 @@ class PredictionView:
         )
 
     def judge_images(self, target: Target, input_name: str, count: int) -> JudgedImages:
-        """Choose images to show: the worst mistakes, and some that are right.
+        """Choose images to show: the worst errors, and some that are right.
 
         Args:
             target: a target with one class for each sample

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dlspec.network.random_state import CPU, get_torch_rng_state, set_torch_rng_state
 
@@ -17,7 +19,10 @@ def seed_generators(seed: int) -> None:
     """Seed all generators: custom layers and losses may use any of them."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # NumPy accepts 32 bits
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # `manual_seed` formats the stack once for each kind of device that might be initialized later
+        torch.default_generator.manual_seed(seed)
 
 
 @contextmanager
@@ -32,6 +37,25 @@ def preserve_generators() -> Iterator[None]:
         set_random_state(before, CPU)
         if on_cuda:
             torch.cuda.set_rng_state_all(devices)
+
+
+@dataclass(frozen=True)
+class RandomStates:
+    """The states of the generators of PyTorch (on the CPU), Python and NumPy, as they give them."""
+
+    torch: Tensor
+    python: Any
+    numpy: Any
+
+
+def exchange_random_states(states: RandomStates | None) -> RandomStates:
+    """Set the states of all generators, or leave them unchanged (None), and return those before."""
+    before = RandomStates(torch.get_rng_state(), random.getstate(), np.random.get_state())
+    if states is not None:
+        torch.set_rng_state(states.torch)
+        random.setstate(states.python)
+        np.random.set_state(states.numpy)
+    return before
 
 
 def get_random_state(device: torch.device) -> dict[str, Any]:

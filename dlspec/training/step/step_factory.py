@@ -69,7 +69,7 @@ class StepFactory:
         block_step = self._block_factory.make_block_step(batches, step_listeners)
         step = self.backend.make_training_step(
             self.optimization,
-            self._count_step_and_update_schedule,
+            self.finish_update,
             self.guard,
             accumulation,
             compiles=block_step is None and not self._block_factory.runs_eagerly,
@@ -104,7 +104,8 @@ class StepFactory:
         """Make the step that evaluates one batch, with the network or with averaged weights."""
         return self.backend.make_evaluation_step(self.state.evaluated_network)
 
-    def _count_step_and_update_schedule(self) -> None:
+    def finish_update(self) -> None:
+        """Count an optimizer step; update the average of the weights, and a schedule that counts steps."""
         self.state.step += 1
         if self.state.average:
             self.state.average.after_step()

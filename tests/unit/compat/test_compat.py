@@ -31,8 +31,13 @@ from dlspec.compat.torch_cuda import end_failed_graph_capture
 from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
 from dlspec.compat.torch_foreach import copy_tensors
 from dlspec.compat.torch_inductor import keep_addresses
-from dlspec.compat.torch_layers import can_have_running_statistics, is_batch_norm, iterate_tensor_slots
-from dlspec.compat.torch_optim import mark_optimizer_stepped
+from dlspec.compat.torch_layers import (
+    can_have_running_statistics,
+    has_hooks,
+    is_batch_norm,
+    iterate_tensor_slots,
+)
+from dlspec.compat.torch_optim import make_fused_step, mark_optimizer_stepped
 from dlspec.compat.torchmetrics import get_metric_state, get_summed_state, restore_metric, set_summed_state
 from dlspec.errors import UserError
 from dlspec.network.weights.tensor_files import list_stored_tensors
@@ -74,6 +79,42 @@ def test_copies_of_many_tensors(is_gone: bool, monkeypatch: pytest.MonkeyPatch) 
     targets, sources = [torch.zeros(2), torch.zeros(3)], [torch.ones(2), torch.full((3,), 2.0)]
     copy_tensors(targets, sources)
     assert all(torch.equal(one, other) for one, other in zip(targets, sources, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("optimizer_class", "settings"),
+    [
+        (torch.optim.Adam, {"lr": 0.1, "weight_decay": 0.1}),
+        (torch.optim.AdamW, {"lr": 0.1, "betas": (0.5, 0.9)}),
+        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1}),
+        (torch.optim.SGD, {"lr": 0.1}),
+        (torch.optim.Adam, {"lr": 0.1, "amsgrad": True}),
+    ],
+)
+def test_fused_steps_equal_pytorchs_own(optimizer_class: type[torch.optim.Optimizer], settings: Any) -> None:
+    networks = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    optimizers = [optimizer_class(each.parameters(), fused=True, **settings) for each in networks]
+    fused = make_fused_step(optimizers[0], optimizers[0].step)
+    for number in range(6):
+        for network, optimizer in zip(networks, optimizers, strict=True):
+            optimizer.param_groups[0]["lr"] = 0.1 / (number + 1)
+            optimizer.zero_grad()
+            (network(torch.full((1, 3), float(number))) ** 2).sum().backward()
+            if number == 2:  # a parameter without a gradient is not updated
+                network.bias.grad = None
+        fused()
+        optimizers[1].step()
+        assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in networks), strict=True))
+    assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
+
+
+def test_a_layer_with_hooks_is_known() -> None:
+    plain, hooked = nn.Linear(2, 2), nn.Linear(2, 2)
+    hooked.register_forward_hook(lambda module, arguments, output: None)
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    assert [has_hooks(each) for each in (plain, hooked, normed)] == [False, True, True]
 
 
 def test_slots_hold_every_parameter_and_buffer_at_its_newest() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +17,9 @@ from PIL import Image
 from torch.nn.functional import binary_cross_entropy, nll_loss
 
 import dlspec
-from dlspec.data.lazy_array import read_rows
+from dlspec.data.lazy_array import read_pictures, read_rows
 from dlspec.inference.loading.loaded_run import load_run
+from dlspec.inference.loading.own_data import open_own_data
 from dlspec.inference.predictor import Predictor
 from helpers.command_line import CommandResult
 from helpers.image_files import encode, make_pixels, write_image
@@ -217,3 +220,13 @@ def test_predict_writes_masks_and_evaluate_divides_by_folder(
     groups = load("folder").evaluate("animals", by="folder", resamples=0).groups
     assert {Path(each.value).name: each.rows for each in groups} == {"cat": 20, "dog": 20}
     assert len(load("folder").evaluate(by="folder", resamples=0).groups) == 2
+
+
+def test_the_worst_errors_show_the_images(here: Path) -> None:
+    (target,) = load("folder").evaluate(resamples=0).to_json()["targets"].values()
+    shown = [each["input"]["image"] for each in target["errors"]]
+    assert shown and all(each.startswith("data:image/png;base64,") for each in shown)
+    image = Image.open(io.BytesIO(base64.b64decode(shown[0].split(",")[1])))
+    found = np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.NEAREST)) / 255
+    images = read_pictures(open_own_data(load_run("runs/folder")).dataset.test.tensors["image"], slice(None))
+    assert min(np.abs(found - each.movedim(0, -1).numpy()).max() for each in images) < 0.01

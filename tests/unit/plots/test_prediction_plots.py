@@ -49,7 +49,7 @@ def test_the_confusion_matrix_counts_as_torchmetrics_does() -> None:
     assert confusion_matrix(told, truth, 7).shape == (7, 7)
 
 
-def test_the_most_frequent_mistakes_come_first() -> None:
+def test_the_most_frequent_errors_come_first() -> None:
     truth, told = torch.tensor([0, 0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 1, 2, 1, 0, 2])
     assert find_confused_pairs(told, truth)[0] == (0, 1, 2)
     assert sorted(find_confused_pairs(told, truth)[1:]) == [(1, 2, 1), (2, 0, 1)]
@@ -337,7 +337,7 @@ class _Constant(torch.nn.Module):
         return image[:, 0, 0, :3]
 
 
-def test_the_most_confident_mistakes_come_first() -> None:
+def test_the_most_confident_errors_come_first() -> None:
     shares = torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.34, 0.33, 0.33], [0.5, 0.4, 0.1]])
     images = torch.zeros(5, 1, 4, 4)
     images[:, 0, 0, :3] = shares
@@ -366,7 +366,7 @@ def test_the_most_confident_mistakes_come_first() -> None:
 
     view = View("test", _Constant(), None, None, ("input",), make_batches)  # type: ignore[arg-type]
     found = view.judge_images(target, "input", 4)
-    assert (found.mistakes, found.all_mistakes, found.samples) == (3, 3, 5)
+    assert (found.errors, found.all_errors, found.samples) == (3, 3, 5)
     assert torch.equal(found.images[:3], images[wrong])
     assert found.predicted[:3].tolist() == predicted[wrong].tolist() == [0, 2, 0]
     assert found.truth.tolist()[:3] == truth[wrong].tolist() and found.truth[3] == found.predicted[3]

@@ -1,0 +1,88 @@
+"""Train several runs as a stack: their threads take turns, and their training passes are made in one loop."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dlspec.training.stacking.member_generators import MemberGenerators
+from dlspec.training.stacking.member_threads import MemberThread
+from dlspec.training.stacking.network_structure import describe_structure
+from dlspec.training.stacking.stacked_network import StackedNetwork
+from dlspec.training.stacking.training_pass import StackedPass
+
+
+class Stack:
+    """Runs the threads of members until all have ended.
+
+    Args:
+        members: the threads; none of them has run yet.
+    """
+
+    def __init__(self, members: Sequence[MemberThread]) -> None:
+        self._members = members
+        self._networks: dict[tuple[int, ...], StackedNetwork] = {}  # by the indices of the members
+
+    def run(self) -> Iterator[tuple[int, Any]]:
+        """Run all members; yield the index and the result of each when it has ended."""
+        waiting = list(range(len(self._members)))
+        while waiting:
+            for index in list(waiting):
+                self._members[index].resume()
+                if self._members[index].is_done:
+                    waiting.remove(index)
+                    self._forget(index)
+                    yield index, self._members[index].result
+            for group in self._group(waiting):
+                self._train(group)
+
+    def _group(self, waiting: Sequence[int]) -> list[list[int]]:
+        """Group the members whose passes can be made in one loop."""
+        groups: defaultdict[Any, list[int]] = defaultdict(list)
+        for index in waiting:
+            training_pass = self._members[index].training_pass
+            assert training_pass is not None  # it waits for it
+            groups[training_pass.position, describe_structure(training_pass.network)].append(index)
+        return list(groups.values())
+
+    def _train(self, group: Sequence[int]) -> None:
+        """Train the passes of a group; those that leave the loop go on by themselves."""
+        remaining = list(group)
+        while remaining:
+            members = [self._members[index] for index in remaining]
+            passes = [each.training_pass for each in members if each.training_pass is not None]
+            if len(passes) == 1 or passes[0].state.batch >= len(passes[0].batches.sizes):
+                for each in members:
+                    each.end_pass(each.generator_state)
+                return
+            network = self._make_network(remaining)
+            network.generators.set_states([each.generator_state for each in members])
+            stacked = StackedPass(passes, network)
+            stacked.run()
+            states = network.generators.get_states()
+            leaving = {*stacked.find_leaving(), *stacked.errors}
+            is_complete = passes[0].state.batch >= len(passes[0].batches.sizes)
+            for position, member in enumerate(members):
+                if is_complete or position in leaving:
+                    member.end_pass(states[position], stacked.errors.get(position))
+                else:
+                    member.keep_generator_state(states[position])
+            remaining = [] if is_complete else [each for n, each in enumerate(remaining) if n not in leaving]
+
+    def _make_network(self, group: Sequence[int]) -> StackedNetwork:
+        """Return the stacked network of these members; the same one as before if they are the same."""
+        key = tuple(group)
+        if key not in self._networks:
+            for index in group:
+                self._forget(index)
+            passes = [self._members[index].training_pass for index in group]
+            networks = [each.network for each in passes if each is not None]
+            generators = MemberGenerators([self._members[index].generator_state for index in group])
+            self._networks[key] = StackedNetwork(networks, generators)
+        return self._networks[key]
+
+    def _forget(self, index: int) -> None:
+        """Forget the stacked networks that a member belongs to."""
+        for key in [each for each in self._networks if index in each]:
+            self._networks.pop(key).release()

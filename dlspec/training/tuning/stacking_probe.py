@@ -1,0 +1,92 @@
+"""What keeps a run from being trained in a stack, and whether stacking is faster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from statistics import median
+
+import torch
+from torch import Tensor, fx, nn
+
+from dlspec.optim.optimizer import needs_closure
+from dlspec.training.criterion_interface import total_loss
+from dlspec.training.runtime.randomness import preserve_generators
+from dlspec.training.stacking.member_generators import MemberGenerators
+from dlspec.training.stacking.member_values import MemberValues
+from dlspec.training.stacking.stacked_network import StackedNetwork
+from dlspec.training.trainer import Trainer
+
+MIN_GAIN = 1.1  # of stacked steps over single ones, so that a stack is worth its waiting
+MAX_PROBED_MEMBERS = 8  # more give the same answer
+PROBED_STEPS, WARMUP_STEPS = 5, 2
+KNOWN_MODULES = ("torch.", "dlspec.")
+
+
+def find_obstacle(trainer: Trainer) -> str:
+    """Return why a run can't be trained in a stack; '' if it can."""
+    settings, network = trainer.settings, trainer.model.network
+    optimizer, batches = trainer.optimization.optimizer, trainer.batches.make_training_batches()
+    criterion = trainer.model.criterion
+    modules = [*network.modules(), *(criterion.modules() if isinstance(criterion, nn.Module) else ())]
+    own = next((each for each in modules if not type(each).__module__.startswith(KNOWN_MODULES)), None)
+    reasons = {
+        f"they train on {trainer.state.device}": trainer.state.device.type != "cpu",
+        f"trainer.precision is {settings.precision}": settings.precision not in (32, 64),
+        f"trainer.compile is {settings.compile}": settings.compile != "none",
+        f"trainer.accumulate is {settings.accumulate}": settings.accumulate > 1,
+        "trainer.num_workers loads batches in threads": settings.num_workers > 0,
+        "trainer.activation_checkpointing computes activations again": bool(settings.activation_checkpointing),
+        f"trainer.on_nan: {settings.on_nan} checks every gradient": trainer.guard.policy.is_strict,
+        "trainer.debug looks for nan in each layer": settings.debug is not None,
+        "nothing is trained": optimizer is None,
+        "their batches are cut to the longest sample": batches.is_trimmed,
+        "samples are read batch by batch, or augmented": batches.is_completed,
+        f"{type(optimizer).__name__} evaluates the loss itself": optimizer is not None and needs_closure(optimizer),
+        f"{type(own).__name__} is your own class, and may have random numbers of its own": own is not None,
+        "the network has code of its own": not isinstance(network, nn.Sequential | fx.GraphModule),
+    }
+    return next((reason for reason, is_true in reasons.items() if is_true), "")
+
+
+def measure_gain(trainer: Trainer, members: int) -> float:
+    """Measure how much faster a step of a stack is than the steps of its members, in CPU time without the updates.
+
+    The network and the random generators are not changed.
+
+    Args:
+        trainer: a run of the stack.
+        members: the number of members.
+    """
+    count = min(members, MAX_PROBED_MEMBERS)
+    with preserve_generators(), torch.enable_grad():
+        networks = [deepcopy(trainer.model.network).train() for _ in range(count)]
+        inputs, targets = next(trainer.batches.make_training_batches().iterate_shuffled(0, 1))
+        criterion = trainer.model.criterion
+
+        def step_single() -> None:
+            for each in networks[0].parameters():
+                each.grad = None
+            total_loss(criterion(networks[0](*inputs), targets)).backward()  # type: ignore[no-untyped-call]
+
+        single = _measure_seconds(step_single)
+        stack = StackedNetwork(networks, MemberGenerators([torch.get_rng_state()] * count))
+
+        def step_stacked() -> None:
+            values = [MemberValues(each.expand(count, *each.shape)) for each in inputs]
+            losses: list[Tensor] = [total_loss(criterion(each, targets)) for each in stack(values)]
+            stack.compute_gradients(torch.stack(losses).sum())
+
+        return count * single / _measure_seconds(step_stacked)
+
+
+def _measure_seconds(step: Callable[[], None]) -> float:
+    for _ in range(WARMUP_STEPS):
+        step()
+    seconds = []
+    for _ in range(PROBED_STEPS):
+        started = time.thread_time()
+        step()
+        seconds.append(time.thread_time() - started)
+    return max(median(seconds), 1e-9)

@@ -1,0 +1,128 @@
+"""Runs that are trained as a stack equal those that are trained alone, to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from dlspec.errors import TrainingFailed
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.state import TrainingState
+from dlspec.training.trainer import Trainer
+from dlspec.training.tuning.stacking_probe import find_obstacle, measure_gain
+from helpers.stacked_runs import Spec, get_weights, make_trainer, train_alone, train_stacked
+
+LAYERS: Mapping[str, Sequence[Any]] = {
+    "mlp": ["Flatten", {"Linear": 16}, "ReLU", {"Dropout": 0.2}, {"Linear": 10}],
+    "batch norm": ["Flatten", {"Linear": 16}, "BatchNorm1d", "GELU", {"Linear": 10}],
+    "cnn": [
+        {"Conv2d": {"out_channels": 4, "kernel_size": 3}}, "BatchNorm2d", "ReLU", {"MaxPool2d": 2},
+        {"Dropout2d": 0.1}, "Flatten", {"Linear": 10},
+    ],
+    "lstm": [
+        {"Reshape": [8, 8]}, {"Permute": [0, 2, 1]}, {"Linear": 8}, {"LSTM": {"hidden_size": 6}}, {"Dropout": 0.2},
+        {"Select": -1}, {"Linear": 10},
+    ],
+    "transformer block": [
+        {"Reshape": [8, 8]}, {"Permute": [0, 2, 1]}, {"Linear": 8},
+        {"TransformerEncoderLayer": {"nhead": 2, "dim_feedforward": 16, "dropout": 0.1}}, "Mean", {"Linear": 10},
+    ],
+    "residual": ["Flatten", {"Linear": 16}, {"Residual": [{"Linear": 16}, "Tanh", {"Dropout": 0.3}]}, {"Linear": 10}],
+}  # fmt: skip
+ADAM = {"Adam": {"lr": 0.01}}
+
+
+def make_spec(layers: Sequence[Any], **changes: Any) -> Spec:
+    trainer = {"epochs": 2, "batch_size": 32, "patience": None, **changes.pop("trainer", {})}
+    data = {"type": "digits", "limit": 200}
+    return {"model": {"layers": layers}, "data": data, "optimizer": ADAM, **changes, "trainer": trainer}
+
+
+def assert_equal_runs(stacked: Trainer | BaseException, alone: Trainer) -> None:
+    assert isinstance(stacked, Trainer), stacked
+    weights, expected = get_weights(stacked), get_weights(alone)
+    assert all(torch.equal(weights[name], each) for name, each in expected.items())
+    assert stacked.state.history == alone.state.history
+    assert stacked.state.test_results == alone.state.test_results
+    assert stacked.state.stop_reason == alone.state.stop_reason
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_networks(name: str) -> None:
+    specs = [make_spec(LAYERS[name], seed=seed, optimizer={"Adam": {"lr": lr}}) for seed, lr in ((0, 0.01), (1, 0.003))]
+    for stacked, spec in zip(train_stacked(specs), specs, strict=True):
+        assert_equal_runs(stacked, train_alone(spec))
+
+
+def test_each_member_has_its_own_settings() -> None:
+    mlp = LAYERS["mlp"]
+    specs = [
+        make_spec(mlp, optimizer={"SGD": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}}),
+        make_spec(mlp, trainer={"clip_grad_norm": 0.1, "average": {"EMA": {"decay": 0.9}}}),
+        make_spec([*mlp[:3], {"Dropout": 0.5}, mlp[4]], scheduler={"StepLR": {"step_size": 1, "gamma": 0.1}}),
+        make_spec(mlp, loss={"CrossEntropyLoss": {"label_smoothing": 0.2}}, trainer={"epochs": 4, "patience": 1}),
+        make_spec(mlp, optimizer={"SGD": {"lr": 5.0}}, trainer={"epochs": 6, "patience": 1}),
+        make_spec(mlp, trainer={"max_steps": 6}),
+    ]  # fmt: skip
+    for stacked, spec in zip(train_stacked(specs), specs, strict=True):
+        assert_equal_runs(stacked, train_alone(spec))
+
+
+def test_adagrad_with_64_bits() -> None:
+    specs = [
+        make_spec(LAYERS["mlp"], optimizer={"Adagrad": {"lr": lr}}, trainer={"precision": 64}) for lr in (0.1, 0.01)
+    ]
+    for stacked, spec in zip(train_stacked(specs), specs, strict=True):
+        assert_equal_runs(stacked, train_alone(spec))
+
+
+def test_a_member_that_diverges_leaves_the_others_as_they_were() -> None:
+    specs = [make_spec(LAYERS["batch norm"], seed=seed) for seed in range(3)]
+    specs[1] = {**specs[1], "optimizer": {"SGD": {"lr": 1e38}}, "model": {"layers": LAYERS["batch norm"]}}
+    first, failed, last = train_stacked([specs[0], {**specs[1], "optimizer": {"Adam": {"lr": 1e38}}}, specs[2]])
+    assert isinstance(failed, TrainingFailed) and "loss became" in str(failed)
+    assert_equal_runs(first, train_alone(specs[0]))
+    assert_equal_runs(last, train_alone(specs[2]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"layers": LAYERS["residual"]}, ""),
+        ({"trainer": {"accumulate": 2}}, "trainer.accumulate is 2"),
+        ({"trainer": {"precision": "bf16"}}, "trainer.precision is bf16"),
+        ({"trainer": {"on_nan": "skip"}}, "trainer.on_nan: skip checks every gradient"),
+        ({"optimizer": {"LBFGS": {}}}, "LBFGS evaluates the loss itself"),
+    ],
+)
+def test_what_keeps_a_run_out_of_a_stack(changes: Mapping[str, Any], reason: str) -> None:
+    layers = changes.get("layers", LAYERS["mlp"])
+    spec = make_spec(layers, **{key: each for key, each in changes.items() if key != "layers"})
+    assert find_obstacle(make_trainer(spec)) == reason
+
+
+def test_the_probe_changes_nothing() -> None:
+    trainer = make_trainer(make_spec(LAYERS["batch norm"]))
+    weights, state = get_weights(trainer), torch.get_rng_state()
+    assert measure_gain(trainer, 4) > 0
+    assert all(torch.equal(each, weights[name]) for name, each in get_weights(trainer).items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class FailingCallback(Callback):
+    """Fails in the fourth step."""
+
+    def on_step_end(self, state: TrainingState) -> None:
+        if state.step == 4:
+            raise TrainingFailed("the fourth step")
+
+
+def test_a_callback_that_fails_ends_only_its_own_run() -> None:
+    specs = [make_spec(LAYERS["mlp"], seed=seed) for seed in range(2)]
+    failed, other = train_stacked(specs, make_callbacks=lambda index: [FailingCallback()] if index == 0 else [])
+    assert isinstance(failed, TrainingFailed) and str(failed) == "the fourth step"
+    assert_equal_runs(other, train_alone(specs[1]))
