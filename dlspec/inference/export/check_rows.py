@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dlspec.data.dataset import shift_right
 from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.encoding.image_columns import make_folder_finder
 from dlspec.data.lazy_array import read_rows
 from dlspec.data.prepare.kinds.array_column import FittedArray
 from dlspec.data.prepare.kinds.category import FittedCategory
@@ -63,12 +64,12 @@ def make_check_rows(run: LoadedRun, model: ExportedModel) -> CheckRows:
     if not model.plans:
         return _take_samples(run, split)
     assert run.preparation is not None  # otherwise there were no plans
-    columns, kind = _choose_cells(run.preparation, run, split)
-    encoded = encode_chunk(run.preparation, RowChunk(columns))
+    chunk, kind = _choose_cells(run.preparation, split)
+    encoded = encode_chunk(run.preparation, chunk)
     if not len(encoded.kept):
         reason = next(iter(encoded.problems.values()), "no row could be read")
         raise UserError(f"no row to check the exported file with: {reason}")
-    cells = {name: each[encoded.kept] for name, each in complete_columns(run.preparation, columns).items()}
+    cells = {name: each[encoded.kept] for name, each in _complete(run.preparation, chunk).items()}
     inputs = tuple(torch.from_numpy(np.ascontiguousarray(each)) for each in model.read_cells(cells))
     return CheckRows(inputs, _list_network_inputs(run, model, encoded), kind, cells)
 
@@ -114,10 +115,14 @@ def _draw_like(zeros: Tensor, name: str) -> Tensor:
 # ---- cells -----------------------------------------------------------------------------------------------------------
 
 
-def _choose_cells(fitted: FittedTable, run: LoadedRun, split: SplitRows | None) -> tuple[Columns, str]:
+def _complete(fitted: FittedTable, chunk: RowChunk) -> Mapping[str, NDArray[Any]]:
+    return complete_columns(fitted, chunk.columns, make_folder_finder(chunk.files, chunk.file_of_row))
+
+
+def _choose_cells(fitted: FittedTable, split: SplitRows | None) -> tuple[RowChunk, str]:
     if split is not None and split.table is not None:
-        rows = np.arange(min(CHECK_ROWS, len(split.split)))
-        return dict(split.table.take(rows).columns), VALIDATION
+        table = split.table.take(np.arange(min(CHECK_ROWS, len(split.split))))
+        return RowChunk(table.columns, 0, {}, table.files, table.file_of_row, table.line_of_row), VALIDATION
     numbers = np.random.default_rng(0)
     made: Columns = {}
     are_own = split is not None
@@ -131,7 +136,7 @@ def _choose_cells(fitted: FittedTable, run: LoadedRun, split: SplitRows | None) 
             if isinstance(column, FittedGroupedNumber):
                 made[column.per] = _draw_groups(column, numbers)
     count = min(map(len, made.values()))
-    return {name: each[:count] for name, each in made.items()}, VALIDATION if are_own else RANDOM
+    return RowChunk({name: each[:count] for name, each in made.items()}), VALIDATION if are_own else RANDOM
 
 
 def _gather_array(split: SplitRows, name: str) -> NDArray[Any] | None:

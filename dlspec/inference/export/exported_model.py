@@ -17,7 +17,8 @@ from dlspec.data.prepare.kinds.image import FittedImage
 from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.inference.answers.answer_columns import DEFAULT_THRESHOLD
-from dlspec.inference.export.raw_inputs import STEPS, Arrays, Cells, RawColumn, RawInput, describe_column
+from dlspec.inference.export.file_inputs import STEPS, RawInput
+from dlspec.inference.export.raw_inputs import Arrays, Cells, RawColumn, describe_column
 from dlspec.inference.loading.loaded_run import LoadedRun
 
 PROBABILITIES, INDEX = "probabilities", "index"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlspec.inference.export.exported_model import ExportedModel
+from dlspec.inference.export.file_inputs import RawInput
 from dlspec.inference.export.model_tracing import Axes
-from dlspec.inference.export.raw_inputs import RawInput
 from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.jobs.environment import find_package_version
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
 from dlspec.inference.export.exported_model import ExportedModel
-from dlspec.inference.export.raw_inputs import STEPS
+from dlspec.inference.export.file_inputs import STEPS
 
 EXAMPLE_ROWS = 2
 BATCH = "batch"

@@ -15,7 +15,7 @@ from dlspec.errors import UserError
 from dlspec.formatting import first_line
 from dlspec.inference.export.exported_model import ExportedModel
 from dlspec.inference.export.model_tracing import Axes, find_axes, silence_exporters
-from dlspec.inference.export.onnx_strings import add_strings, name_traced_input
+from dlspec.inference.export.onnx_conversions import add_raw_inputs, name_traced_input
 
 OPSET = 20  # of ONNX: the first with all operators that are used here
 MAX_ONNX_BYTES = 1_900_000_000  # a file in this format has at most 2 GB
@@ -63,7 +63,7 @@ def write_onnx(program: torch.export.ExportedProgram, model: ExportedModel, meta
     assert made is not None  # as no file was named
     message = made.model_proto
     name_axes(message, find_axes(program, model))
-    add_strings(message, model)
+    add_raw_inputs(message, model)
     import_onnx("onnx.helper").set_model_props(message, dict(metadata))
     import_onnx("onnx.checker").check_model(message)
     content: bytes = message.SerializeToString()

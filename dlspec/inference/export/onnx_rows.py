@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dlspec.data.prepare.kinds.cells import list_cells
 from dlspec.inference.export.check_rows import CheckRows
 from dlspec.inference.export.exported_model import ExportedModel
-from dlspec.inference.export.raw_inputs import TextTable
+from dlspec.inference.export.file_inputs import ImageResize, TextTable
 
 
 def make_onnx_inputs(model: ExportedModel, rows: CheckRows) -> dict[str, NDArray[Any]]:
@@ -21,9 +21,9 @@ def make_onnx_inputs(model: ExportedModel, rows: CheckRows) -> dict[str, NDArray
         rows: the rows
     """
     found: dict[str, NDArray[Any]] = {}
-    computed = {f"{each.name}_lengths" for each in model.inputs if isinstance(each.strings, TextTable)}
+    computed = {f"{each.name}_lengths" for each in model.inputs if isinstance(each.conversion, TextTable)}
     for each, values in zip(model.inputs, rows.inputs, strict=True):
-        if each.strings is not None:
+        if each.conversion is not None and not isinstance(each.conversion, ImageResize):
             found[each.column] = np.array([cell or "" for cell in list_cells(rows.columns[each.column])], object)
         elif each.name not in computed:
             found[each.name] = values.numpy()

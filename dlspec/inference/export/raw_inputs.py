@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,45 +24,11 @@ from dlspec.data.prepare.kinds.plain_kinds import Divided, Standardized
 from dlspec.data.prepare.kinds.scales import LinearScale, LogScale, QuantileScale, Scale
 from dlspec.data.prepare.kinds.text import FittedText
 from dlspec.data.prepare.vocabulary import PADDING, RESERVED, UNKNOWN
+from dlspec.inference.export.file_inputs import LENGTHS, STEPS, CategoryTable, ImageResize, RawInput, TextTable
 
 Cells = Mapping[str, NDArray[Any]]
 Arrays = tuple[NDArray[Any], ...]
 MAX_FLOAT32_ERROR = 1e-6  # of a scaled number: columns that float32 reads less exactly are float64
-STEPS, LENGTHS = "steps", "_lengths"
-TextForm = Literal["words", "characters"]
-
-
-@dataclass(frozen=True)
-class CategoryTable:
-    """Which number each string becomes."""
-
-    numbers: Mapping[str, float]
-    default: float
-    is_float: bool = False
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """How a string is split, and which token each piece becomes."""
-
-    form: TextForm
-    lowercase: bool
-    tokens: Mapping[str, int]
-    length: int  # the most tokens of a text
-
-
-@dataclass(frozen=True)
-class RawInput:
-    """One tensor that the traced network with its preparation takes."""
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int | str, ...]  # of one row; a string is a size that may differ between batches
-    meaning: str = ""  # what it is, for people
-    # In ONNX a column of strings (N,) is converted to this tensor; a text also makes the next input, its lengths.
-    column: str = ""
-    strings: CategoryTable | TextTable | None = None
-    fewest_steps: int = 1  # that the network needs
 
 
 @dataclass(frozen=True)
@@ -280,7 +246,8 @@ def _describe_image(name: str, fitted: FittedImage, shape: Any, as_tokens: bool)
     height, width = fitted.store or fitted.size
     dtype = torch.uint8 if fitted.bits == 8 else torch.float32
     values = "0 to 255" if fitted.bits == 8 else "0 to 1"
-    each = RawInput(name, dtype, (height, width, fitted.shape[0]), f"pixels, {values}")
+    table = ImageResize((height, width), fitted.resize, fitted.bits == 8)
+    each = RawInput(name, dtype, (height, width, fitted.shape[0]), f"pixels, {values}", name, table)
     read = lambda cells: (fitted.read(cells[name]).transpose(0, 2, 3, 1),)  # noqa: E731
     return RawColumn((each,), TakeImages(fitted.module()), read)
 

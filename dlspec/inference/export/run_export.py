@@ -13,6 +13,7 @@ from dlspec.errors import UserError, format_value, suggest
 from dlspec.inference.export.check_rows import CheckRows, make_check_rows
 from dlspec.inference.export.exported_model import ExportedModel
 from dlspec.inference.export.file_check import CheckResult, check_file, compute_expected, is_mixed
+from dlspec.inference.export.file_inputs import CategoryTable, ImageResize, TextTable
 from dlspec.inference.export.file_metadata import make_metadata
 from dlspec.inference.export.model_tracing import EXAMPLE_ROWS, find_axes, trace_model
 from dlspec.inference.export.onnx_file import OnnxSession, check_onnx_installed, write_onnx
@@ -24,7 +25,6 @@ from dlspec.inference.export.program_files import (
     write_aoti,
     write_pt2,
 )
-from dlspec.inference.export.raw_inputs import CategoryTable, TextTable
 from dlspec.inference.export.refusals import refuse_what_has_no_file
 from dlspec.inference.export.weights_file import check_weights, write_weights
 from dlspec.inference.loading.loaded_run import LoadedRun
@@ -156,14 +156,16 @@ def _describe_inputs(model: ExportedModel, axes: Any, *, has_strings: bool) -> d
     found: dict[str, str] = {}
     computed = ""  # lengths that are computed of the text before them
     for each, sizes in zip(model.inputs, axes, strict=True):
-        if has_strings and each.strings is not None:
-            what = "texts" if isinstance(each.strings, TextTable) else "a category each"
+        if has_strings and isinstance(each.conversion, ImageResize):
+            found[each.name] = f"{str(each.dtype).removeprefix('torch.')} (batch, height, width, {sizes[-1]}), any size"
+        elif has_strings and each.conversion is not None:
+            what = "texts" if isinstance(each.conversion, TextTable) else "a category each"
             found.setdefault(each.column, f"strings (batch), {what}; '' where missing")
-            computed = f"{each.name}_lengths" if isinstance(each.strings, TextTable) else computed
+            computed = f"{each.name}_lengths" if isinstance(each.conversion, TextTable) else computed
         elif each.name != computed or not has_strings:
             shape = ", ".join(map(str, sizes))
             found[each.name] = f"{str(each.dtype).removeprefix('torch.')} ({shape}), {each.meaning}"
-            if isinstance(each.strings, CategoryTable):
+            if isinstance(each.conversion, CategoryTable):
                 found[each.name] += " (the metadata list them)"
     return found
 

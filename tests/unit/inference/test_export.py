@@ -10,19 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import dlspec
+from dlspec.data.images.resizing import Resize, resize_image
 from dlspec.errors import UserError
 from dlspec.inference.export.file_check import TOLERANCE
+from dlspec.inference.export.file_inputs import ImageResize
+from dlspec.inference.export.graph_editor import GraphEditor
+from dlspec.inference.export.onnx_file import OnnxSession
+from dlspec.inference.export.onnx_images import add_resizing
 from dlspec.inference.export.refusals import refuse_what_has_no_file
 from dlspec.inference.export.run_export import choose_format, export_run
 from dlspec.inference.loading.loaded_run import load_run
 from dlspec.parts.layers.unpacked_steps import run_without_packing
 from helpers.predicted_runs import CASES, SMALL_MODELS, train_and_capture, write_files
 
-pytest.importorskip("onnxruntime")
 # Runs an exported file with nothing but onnxruntime and numpy: rows as JSON on stdin, outputs on stdout.
 ALONE = """
 import json, sys
@@ -147,6 +152,26 @@ def test_running_without_packing_equals_packing(module: type[nn.RNNBase], direct
     expected = pad_packed_sequence(output, batch_first=True, total_length=6)[0]
     assert (found - expected).abs().max() < 1e-6
     assert (last - (final[0] if isinstance(final, tuple) else final)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("resize", ["cover", "fit", "stretch"])
+def test_images_of_any_size_are_resized_as_dlspec_does(resize: Resize) -> None:
+    message = helper.make_model(
+        helper.make_graph([], "resizing", [helper.make_tensor_value_info("x", 2, ["n", "h", "w", 3])],
+                          [helper.make_tensor_value_info("y", 2, ["n", 9, 13, 3])]),
+        opset_imports=[helper.make_opsetid("", 20)], ir_version=9,
+    )  # fmt: skip
+    editor = GraphEditor(message)
+    editor.rename_node_output(add_resizing(editor, "x", ImageResize((9, 13), resize, is_bytes=True)), "y")
+    editor.finish()
+    session = OnnxSession(message.SerializeToString())
+    numbers = np.random.default_rng(0)
+    for height, width in ((9, 13), (18, 26), (40, 31), (5, 4), (1, 50), (9, 30), (64, 13)):
+        pixels = numbers.integers(0, 256, (2, height, width, 3), np.uint8)
+        expected = [resize_image(each.transpose(2, 0, 1), (9, 13), resize).permute(1, 2, 0) for each in pixels]
+        difference = session.run({"x": pixels})["y"].astype(int) - torch.stack(expected).numpy()
+        assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.02
+        assert (height, width) != (9, 13) or not difference.any()
 
 
 # ---- every model -----------------------------------------------------------------------------------------------------

@@ -1,85 +1,28 @@
-"""Operators of ONNX before and after a traced network: strings to numbers and tokens, numbers of classes to labels."""
+"""What an ONNX file does before and after the traced network: strings to numbers, images resized, classes to labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from dlspec.data.prepare.vocabulary import PADDING, UNKNOWN
 from dlspec.inference.export.exported_model import INDEX, ExportedModel, ModelOutput
-from dlspec.inference.export.raw_inputs import CategoryTable, RawInput, TextTable
+from dlspec.inference.export.file_inputs import SIZES, CategoryTable, ImageResize, RawInput, TextTable
+from dlspec.inference.export.graph_editor import CONTRIB, ML, GraphEditor
+from dlspec.inference.export.model_tracing import BATCH
+from dlspec.inference.export.onnx_images import add_resizing
 
 # As `dlspec.data.prepare.vocabulary.WORD`, in the syntax of RE2: letters, digits and _, or one other character.
 WORD_PATTERN = r"[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s\x0b\x1c-\x1f\x{85}\p{Z}]"
 CHARACTER_PATTERN = "(?s)."
 LOCALE = "C.UTF-8"  # for lower case; in every glibc since 2.35, and older Debian and Ubuntu
-ML, CONTRIB = "ai.onnx.ml", "com.microsoft"
 MAX_STEPS = 2**62
 
 
-class GraphEditor:
-    """Adds operators to a graph of ONNX.
-
-    Args:
-        model: the file's message, whose inputs have the names of `inputs`
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.graph = model, model.graph
-        self.helper, self.arrays = import_module("onnx.helper"), import_module("onnx.numpy_helper")
-        self.types = import_module("onnx").TensorProto
-        self.first: list[Any] = []  # nodes before those of the network
-        self.last: list[Any] = []
-        self._count = 0
-
-    def add(
-        self, operator: str, inputs: Sequence[str], domain: str = "", is_last: bool = False, **settings: Any
-    ) -> str:
-        """Add an operator, and return the name of its output.
-
-        Args:
-            operator: its name
-            inputs: the names of its inputs
-            domain: its domain; "" for ONNX's own
-            is_last: whether it comes after the network
-            settings: its attributes
-        """
-        self._count += 1
-        name = f"dlspec_{self._count}"
-        node = self.helper.make_node(operator, list(inputs), [name], name=name, domain=domain, **settings)
-        (self.last if is_last else self.first).append(node)
-        return name
-
-    def add_constant(self, values: Any) -> str:
-        """Add a constant array, and return its name."""
-        self._count += 1
-        name = f"dlspec_{self._count}"
-        self.graph.initializer.append(self.arrays.from_array(np.asarray(values), name))
-        return name
-
-    def rename_node_output(self, old: str, new: str) -> None:
-        """Give the output of an added operator another name."""
-        for node in (*self.first, *self.last):
-            for at, name in enumerate(node.output):
-                if name == old:
-                    node.output[at] = new
-
-    def finish(self) -> None:
-        """Put all operators in order into the graph, and declare their domains."""
-        nodes = [*self.first, *self.graph.node, *self.last]
-        del self.graph.node[:]
-        self.graph.node.extend(nodes)
-        known = {each.domain for each in self.model.opset_import}
-        for domain, version in ((ML, 4), (CONTRIB, 1)):
-            if domain not in known and any(node.domain == domain for node in nodes):
-                self.model.opset_import.append(self.helper.make_opsetid(domain, version))
-
-
-def add_strings(model: Any, exported: ExportedModel) -> None:
-    """Make a traced model take strings for categories and texts, and return labels.
+def add_raw_inputs(model: Any, exported: ExportedModel) -> None:
+    """Make a traced model take strings and images of any size, and return labels.
 
     Args:
         model: the message of the file; it is changed
@@ -89,13 +32,16 @@ def add_strings(model: Any, exported: ExportedModel) -> None:
     given: list[str] = []  # inputs that are computed now
     inputs = list(exported.inputs)
     for at, each in enumerate(inputs):
-        if isinstance(each.strings, CategoryTable):
-            _add_categories(editor, each, each.strings)
+        if isinstance(each.conversion, CategoryTable):
+            _add_categories(editor, each, each.conversion)
             given.append(each.name)
-        elif isinstance(each.strings, TextTable):
+        elif isinstance(each.conversion, TextTable):
             lengths = inputs[at + 1].name if at + 1 < len(inputs) and inputs[at + 1].name.endswith("_lengths") else ""
-            _add_text(editor, each, each.strings, lengths)
+            _add_text(editor, each, each.conversion, lengths)
             given += [each.name, lengths]
+        elif isinstance(each.conversion, ImageResize):
+            editor.rename_node_output(add_resizing(editor, each.name, each.conversion), name_traced_input(each))
+            given.append(each.name)
     _replace_inputs(editor, exported, given)
     for output in exported.outputs:
         _add_labels(editor, output)
@@ -104,7 +50,7 @@ def add_strings(model: Any, exported: ExportedModel) -> None:
 
 def name_traced_input(each: RawInput) -> str:
     """Return the name of an input in the traced graph: another than that of its column of strings."""
-    return f"{each.name} as numbers" if each.strings is not None else each.name
+    return f"{each.name} as numbers" if each.conversion is not None else each.name
 
 
 def _add_categories(editor: GraphEditor, each: RawInput, table: CategoryTable) -> None:
@@ -184,12 +130,20 @@ def _replace_inputs(editor: GraphEditor, exported: ExportedModel, given: Sequenc
     """Replace the inputs that are computed now by the columns of strings that they are made of."""
     names = {name_traced_input(each): each for each in exported.inputs}
     kept = [value for value in editor.graph.input if value.name in names and names[value.name].name not in given]
-    columns = dict.fromkeys(each.column for each in exported.inputs if each.strings is not None)
-    strings = {name: editor.helper.make_tensor_value_info(name, editor.types.STRING, ["batch"]) for name in columns}
-    order = [each.column if each.strings is not None else each.name for each in exported.inputs]
-    found = {**{value.name: value for value in kept}, **strings}
+    converted = [each for each in exported.inputs if each.conversion is not None]
+    columns = {each.column: _describe_column(editor, each) for each in converted}
+    order = [each.column if each.conversion is not None else each.name for each in exported.inputs]
+    found = {**{value.name: value for value in kept}, **columns}
     del editor.graph.input[:]
     editor.graph.input.extend(found[name] for name in dict.fromkeys(order) if name in found)
+
+
+def _describe_column(editor: GraphEditor, each: RawInput) -> Any:
+    """Describe an input of the file that a traced input is made of."""
+    if not isinstance(each.conversion, ImageResize):
+        return editor.helper.make_tensor_value_info(each.column, editor.types.STRING, [BATCH])
+    kind = editor.types.UINT8 if each.conversion.is_bytes else editor.types.FLOAT
+    return editor.helper.make_tensor_value_info(each.column, kind, [BATCH, *SIZES, each.shape[-1]])
 
 
 def _add_labels(editor: GraphEditor, output: ModelOutput) -> None:
