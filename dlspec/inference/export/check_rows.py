@@ -63,7 +63,7 @@ def make_check_rows(run: LoadedRun, model: ExportedModel) -> CheckRows:
     split = _open_validation(run)
     if not model.plans:
         return _take_samples(run, split)
-    assert run.preparation is not None  # otherwise there were no plans
+    assert run.preparation is not None  # `plans` are made of it
     chunk, kind = _choose_cells(run.preparation, split)
     encoded = encode_chunk(run.preparation, chunk)
     if not len(encoded.kept):

@@ -93,7 +93,7 @@ def check_file(run_rows: RunRows, model: ExportedModel, expected: Outputs, count
 
 
 def _divide(count: int, size: int) -> list[slice]:
-    """Divide rows into batches; of the smallest sizes only the first few, as all others are alike."""
+    """Divide rows into batches; of the smallest sizes only the first few."""
     starts = range(0, count - size + 1, size)
     return [slice(start, start + size) for start in (starts[:4] if size < 3 else starts)]
 

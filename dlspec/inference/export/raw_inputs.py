@@ -150,7 +150,7 @@ def _describe_grouped(name: str, fitted: FittedGroupedNumber, shape: Any, as_tok
 
 
 def _needs_double(scale: Scale) -> bool:
-    """Whether float32 can't tell apart numbers that the scale does."""
+    """Whether float32 is too coarse for the numbers of a column."""
     if isinstance(scale, LogScale):
         return False
     if isinstance(scale, QuantileScale):

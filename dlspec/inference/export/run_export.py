@@ -78,7 +78,7 @@ def choose_format(output: str, name: str | None) -> ExportFormat:
         name: the format as the user writes it, None for the one that the file's name says
 
     Raises:
-        UserError: if there is no such format.
+        UserError: if the format is unknown, or the name does not say one.
     """
     if name is None:
         found = ENDINGS.get(Path(output).suffix.lower())
