@@ -117,7 +117,8 @@ def _find_version() -> str:
 def _report_unknown(command: str) -> int:
     from dlspec.errors import replace_control_characters, suggest
 
-    what = "is not available yet" if command in PLANNED_COMMANDS else f"is not a command; {suggest(command, COMMANDS)}"
+    choices = suggest(command, COMMANDS, len(COMMANDS))
+    what = "is not available yet" if command in PLANNED_COMMANDS else f"is not a command; {choices}"
     shown = replace_control_characters(command)
     print(f"'{shown}' {what}\nto change a setting write KEY=VALUE; --help lists commands and groups", file=sys.stderr)
     return EXIT_INVALID

@@ -47,7 +47,7 @@ FITTING = {
     "mlp_mixer": "random images", "resnet18": "random images", "resnet50": "random images", "seq2seq": "random answers",
     "siamese": "random pairs", "text_cnn": "table of characters", "text_gru": "text csv",
     "text_lstm": "table of texts", "text_transformer": "table of texts", "unet": "random maps",
-    "vae": "mnist to image", "vgg11": "random images", "wavenet": "characters",
+    "vae": "mnist to image", "vgg11": "random images", "vit": "random images", "wavenet": "characters",
     "wide_and_deep": "random wide and deep",
 }  # fmt: skip
 REFUSED = {"vae": "draws random numbers", "seq2seq": "token by token"}
