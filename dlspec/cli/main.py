@@ -134,7 +134,13 @@ def _call_command(command: str, rest: list[str]) -> int:
             from dlspec.sweeps.executors.process_executor import start_fork_server
 
             start_fork_server()
-        return int(import_module(f"dlspec.cli.commands.{command}").main(rest))
+        return int(import_module(f"dlspec.cli.commands.{_find_file(command, rest)}").main(rest))
+
+
+def _find_file(command: str, rest: Sequence[str]) -> str:
+    """Return the file of a command; an exported file is run without PyTorch."""
+    uses_file = command == "predict" and any(each.startswith("file=") for each in rest)
+    return "predict_with_file" if uses_file else command
 
 
 def _run_with_exit_code(action: Callable[[], int]) -> int:

@@ -27,6 +27,7 @@ def test_the_page_runs_as_written(dlspec: Callable[..., CommandResult], work: Pa
     (work / "texts.csv").write_text(
         "text,label\n" + "win a free prize today,spam\nsee you at lunch today,ham\n" * 30, encoding="utf-8"
     )
+    (work / "new.csv").write_text("text\n" + "\n".join(TEXTS) + "\n", encoding="utf-8")
     names: dict[str, object] = {}
     for block in BLOCK.finditer(PAGE):
         if block[1] == "python":
@@ -36,8 +37,9 @@ def test_the_page_runs_as_written(dlspec: Callable[..., CommandResult], work: Pa
         else:
             words = [word for word in shlex.split(block[2])[3:] if word != "data=sms_spam"]
             data = ["data=text_csv", "data.path=texts.csv", "data.text=text", "data.label=label", *SMALL]
-            assert dlspec(*words, *([] if words[0] == "export" else data)).code == 0
+            assert dlspec(*words, *([] if words[0] in ("export", "predict") else data)).code == 0
     expected = library.predictor("latest").predict([{"text": each} for each in TEXTS])["label"].tolist()
+    assert [line.split(",")[1] for line in (work / "labels.csv").read_text().splitlines()[1:]] == expected
     assert names["found"]["label"].tolist() == expected  # type: ignore[index]
 
 

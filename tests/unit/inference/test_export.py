@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from onnx import helper
@@ -76,23 +77,46 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def table_file(folder: Path) -> Path:
+    """The run of a table as an ONNX file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = dlspec.predictor("table", device="cpu").export("table.onnx")
+    assert result.check is not None and result.check.changed == 0 and result.check.largest < 1e-6
+    assert result.rows_kind == "validation rows"
+    return folder / "table.onnx"
+
+
 @pytest.fixture(autouse=True)
 def _in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
-def test_raw_rows_without_dlspec_equal_predict(tmp_path: Path) -> None:
+def test_raw_rows_without_dlspec_equal_predict(table_file: Path) -> None:
     model = dlspec.predictor("table", device="cpu")
-    result = model.export(tmp_path / "table.onnx")
     rows = [{"age": 20, "spend": 3.5}, {"age": None, "spend": 70}, {"age": 64, "spend": None}]
     expected = model.predict(rows, probabilities=True)
     columns = {name: [np.nan if row[name] is None else row[name] for row in rows] for name in ("age", "spend")}
-    found = run_alone(tmp_path / "table.onnx", columns)
+    found = run_alone(table_file, columns)
     shares = np.stack([expected[f"grade.{each}"] for each in model.classes["grade"]], axis=1)
     assert np.abs(found["grade.probabilities"] - shares).max() < 1e-6
     assert found["grade"].tolist() == expected["grade"].tolist()
-    assert result.check is not None and result.check.changed == 0 and result.check.largest < 1e-6
-    assert result.rows_kind == "validation rows"
+
+
+def test_predicting_with_a_file_equals_the_run_and_imports_no_torch(table_file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from dlspec.cli.main import run_command; "
+        f"sys.exit(run_command(['predict', 'file={table_file}', 'input=rows.csv', 'output={tmp_path / 'out.csv'}', "
+        "'probabilities=true']))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    found = pd.read_csv(tmp_path / "out.csv")
+    expected = dlspec.predictor("table", device="cpu").predict("rows.csv", probabilities=True)
+    assert list(found.columns) == list(expected.columns) and found["grade"].tolist() == expected["grade"].tolist()
+    for name in found.columns[2:]:
+        assert np.abs(found[name] - expected[name]).max() < 1e-6
 
 
 def test_a_program_of_torch_export_computes_the_same(tmp_path: Path) -> None:
