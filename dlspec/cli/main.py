@@ -139,8 +139,8 @@ def _call_command(command: str, rest: list[str]) -> int:
 
 def _find_file(command: str, rest: Sequence[str]) -> str:
     """Return the file of a command; an exported file is run without PyTorch."""
-    uses_file = command == "predict" and any(each.startswith("file=") for each in rest)
-    return "predict_with_file" if uses_file else command
+    uses_file = command in ("predict", "evaluate") and any(each.startswith("file=") for each in rest)
+    return f"{command}_with_file" if uses_file else command
 
 
 def _run_with_exit_code(action: Callable[[], int]) -> int:

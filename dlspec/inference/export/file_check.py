@@ -14,11 +14,14 @@ from dlspec.errors import UserError
 from dlspec.inference.answers.batch_prediction import BatchPredictor
 from dlspec.inference.export.check_rows import CheckRows
 from dlspec.inference.export.exported_model import INDEX, ExportedModel
+from dlspec.inference.export.file_inputs import LENGTHS, STEPS, RawInput
+from dlspec.inference.export.model_tracing import Axes
 from dlspec.inference.loading.loaded_run import LoadedRun
 
 CHECK_BATCHES = (1, 2, 33)
 TOLERANCE = 1e-4  # of the largest difference, relative to the largest number of an output
 Outputs = Mapping[str, NDArray[np.generic]]
+RunInputs = Callable[[Sequence[Tensor]], Outputs]  # computes the outputs for inputs
 RunRows = Callable[[slice], Outputs]  # computes the outputs for some of the rows
 
 
@@ -90,6 +93,43 @@ def check_file(run_rows: RunRows, model: ExportedModel, expected: Outputs, count
         found_text = f"the exported file differs from the run by {largest:.1e}, more than {TOLERANCE:.0e}"
         raise UserError(f"{found_text}; nothing was written. Try another format, or train with trainer.precision: 32")
     return CheckResult(count, tuple(batches), largest, changed, labels)
+
+
+def check_fewer_steps(run_inputs: RunInputs, model: ExportedModel, axes: Axes, inputs: Sequence[Tensor]) -> None:
+    """Run a file on two rows with half the steps, where its steps may differ, and compare with the network.
+
+    Args:
+        run_inputs: runs the file
+        model: what was exported
+        axes: the sizes of each input as they were traced
+        inputs: the inputs of some rows
+
+    Raises:
+        UserError: if an output differs by more than the tolerance.
+    """
+    if not any(STEPS in sizes for sizes in axes):
+        return
+    shorter = [_shorten(each[:2], described, sizes)
+               for each, described, sizes in zip(inputs, model.inputs, axes, strict=True)]  # fmt: skip
+    steps = max(each.shape[1] for each, sizes in zip(shorter, axes, strict=True) if STEPS in sizes)
+    shorter = [each.clamp(max=steps) if described.name.endswith(LENGTHS) else each
+               for each, described in zip(shorter, model.inputs, strict=True)]  # fmt: skip
+    with torch.inference_mode():
+        expected = model(*shorter)
+    found = run_inputs(shorter)
+    largest = max(_compare(output.name, found[output.name], each.numpy())
+                  for output, each in zip(model.outputs, expected, strict=True))  # fmt: skip
+    if largest > TOLERANCE:
+        raise UserError(
+            f"with {steps} steps the exported file differs from the run by {largest:.1e}; nothing was written"
+        )
+
+
+def _shorten(values: Tensor, described: RawInput, sizes: tuple[int | str, ...]) -> Tensor:
+    """Keep the first half of the steps, at least as many as the network needs."""
+    if STEPS not in sizes:
+        return values
+    return values[:, : max(described.fewest_steps, 2, values.shape[1] // 2)]
 
 
 def _divide(count: int, size: int) -> list[slice]:

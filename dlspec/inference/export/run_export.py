@@ -12,7 +12,7 @@ import torch
 from dlspec.errors import UserError, format_value, suggest
 from dlspec.inference.export.check_rows import CheckRows, make_check_rows
 from dlspec.inference.export.exported_model import ExportedModel
-from dlspec.inference.export.file_check import CheckResult, check_file, compute_expected, is_mixed
+from dlspec.inference.export.file_check import CheckResult, check_fewer_steps, check_file, compute_expected, is_mixed
 from dlspec.inference.export.file_inputs import CategoryTable, ImageResize, TextTable
 from dlspec.inference.export.file_metadata import make_metadata
 from dlspec.inference.export.model_tracing import EXAMPLE_ROWS, find_axes, trace_model
@@ -119,6 +119,8 @@ def export_run(run: LoadedRun, output: str, name: str | None = None, *, prepare:
     axes = find_axes(program, model)
     content = _WRITERS[form](program, model, make_metadata(run, model, axes))
     check = check_file(_make_runner(form, content, model, rows), model, expected, len(rows))
+    if form == "pt2" or (form == "onnx" and all(each.conversion is None for each in model.inputs)):
+        check_fewer_steps(_make_input_runner(form, content, model), model, axes, rows.inputs)
     write_bytes(path, content)
     labels = OnnxSession(content).outputs if form == "onnx" else [each.name for each in model.outputs]
     files = _write_preparation(run, path) if model.plans and model.notes else ()
@@ -150,6 +152,22 @@ def _make_runner(form: ExportFormat, content: bytes, model: ExportedModel, rows:
         return {name: each.numpy() for name, each in zip(names, found, strict=True)}
 
     return run_part
+
+
+def _make_input_runner(form: ExportFormat, content: bytes, model: ExportedModel) -> Callable[[Any], Any]:
+    """Make what runs an exported file, loaded again, on tensors."""
+    names = [each.name for each in model.outputs]
+    if form == "onnx":
+        session = OnnxSession(content)
+        inputs = [each.name for each in model.inputs]
+        return lambda given: session.run({name: each.numpy() for name, each in zip(inputs, given, strict=True)})
+    program = read_pt2(content)
+
+    def run_inputs(given: Any) -> Mapping[str, Any]:
+        with torch.inference_mode():
+            return {name: each.numpy() for name, each in zip(names, program(*given), strict=True)}
+
+    return run_inputs
 
 
 def _describe_inputs(model: ExportedModel, axes: Any, *, has_strings: bool) -> dict[str, str]:

@@ -64,7 +64,7 @@ def predict_files(
     exported = read_exported_file(name)
     inputs, found = RowInputs(exported), FilePrediction()
     with open_prediction_file(output) as writer:
-        for file, columns, rows in _iterate_rows(files, _make_options(exported, options)):
+        for file, columns, rows in iterate_rows(files, make_options(exported, options)):
             answers, problems = _predict_rows(exported, inputs, columns, rows, probabilities)
             numbers = np.arange(found.rows + 1, found.rows + 1 + rows)
             writer.write({**_identify(exported, columns, numbers), **answers}, problems)
@@ -75,7 +75,8 @@ def predict_files(
     return found
 
 
-def _make_options(exported: ExportedFile, written: Mapping[str, Any]) -> ReadOptions:
+def make_options(exported: ExportedFile, written: Mapping[str, Any]) -> ReadOptions:
+    """Make the options of reading: cells as in the training files, all else as the user writes it."""
     data = exported.spec.get("data")
     trained = data if isinstance(data, Mapping) else {}
     try:
@@ -88,7 +89,7 @@ def _make_options(exported: ExportedFile, written: Mapping[str, Any]) -> ReadOpt
         ) from None
 
 
-def _iterate_rows(files: Sequence[Path], options: ReadOptions) -> Iterator[tuple[Path, dict[str, NDArray[Any]], int]]:
+def iterate_rows(files: Sequence[Path], options: ReadOptions) -> Iterator[tuple[Path, dict[str, NDArray[Any]], int]]:
     """Yield each file's columns in chunks, with the number of rows."""
     reader = None
     for file in files:
@@ -106,23 +107,38 @@ def _iterate_rows(files: Sequence[Path], options: ReadOptions) -> Iterator[tuple
 def _predict_rows(
     exported: ExportedFile, inputs: RowInputs, columns: Mapping[str, NDArray[Any]], rows: int, probabilities: bool
 ) -> tuple[Answers, dict[int, str]]:
+    outputs, kept, problems = run_rows(exported, inputs, columns, rows)
+    answers = make_answers(exported, outputs, probabilities=probabilities)
+    return {name: _spread(each, kept, rows) for name, each in answers.items()}, problems
+
+
+def run_rows(
+    exported: ExportedFile, inputs: RowInputs, columns: Mapping[str, NDArray[Any]], rows: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64], dict[int, str]]:
+    """Run an exported file on some rows.
+
+    Args:
+        exported: the file
+        inputs: how cells become its inputs
+        columns: the cells of the rows
+        rows: how many there are
+
+    Returns:
+        The outputs by name, of one row of no meaning if none can be read; the positions of the rows that can be read;
+        and why the others can't.
+    """
     for name in inputs.needed:
         if name not in columns:
             raise UserError(f"no column '{name}', which the file takes; {suggest(name, columns)}")
     given, problems = inputs.convert(columns)
     kept = np.array([row for row in range(rows) if row not in problems], np.int64)
+    taken = kept if len(kept) else np.zeros(1, np.int64)  # for the names and shapes of the outputs
     names = [each.name for each in exported.session.get_outputs()]
-    if not len(kept):
-        kept = np.zeros(1, np.int64)  # for the names of the columns; no answer is kept
-        is_kept = np.zeros(1, bool)
-    else:
-        is_kept = np.ones(len(kept), bool)
     try:
-        found = exported.session.run(None, {name: each[kept] for name, each in given.items()})
+        found = exported.session.run(None, {name: each[taken] for name, each in given.items()})
     except Exception as error:  # from onnxruntime, of many classes
         raise UserError(f"the exported file can't compute these rows: {first_line(error, 200)}") from None
-    answers = make_answers(exported, dict(zip(names, found, strict=True)), probabilities=probabilities)
-    return {name: _spread(each, kept[is_kept], rows) for name, each in answers.items()}, problems
+    return dict(zip(names, found, strict=True)), kept, problems
 
 
 def _spread(values: NDArray[Any], kept: NDArray[np.int64], rows: int) -> NDArray[Any]:
