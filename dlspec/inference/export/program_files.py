@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dlspec.compat.torch_aoti import compile_package, load_package
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
 from dlspec.inference.export.exported_model import ExportedModel
@@ -56,13 +57,11 @@ def write_aoti(program: torch.export.ExportedProgram, model: ExportedModel, meta
     Raises:
         UserError: if PyTorch can't compile it.
     """
-    from torch._inductor import aoti_compile_and_package
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt2"
         try:
             with silence_exporters():
-                aoti_compile_and_package(program, package_path=str(path))
+                compile_package(program, path)
         except Exception as error:  # from the compiler
             found = f"PyTorch can't compile this network: {first_line(error, 300)}"
             raise UserError(f"{found}; write format=pt2") from None
@@ -71,10 +70,7 @@ def write_aoti(program: torch.export.ExportedProgram, model: ExportedModel, meta
 
 def read_aoti(content: bytes) -> Callable[..., Any]:
     """Load the content of a package that was just written."""
-    from torch._inductor import aoti_load_package
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt2"
         path.write_bytes(content)
-        loaded: Callable[..., Any] = aoti_load_package(str(path))
-        return loaded
+        return load_package(path)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import dlspec
+from dlspec.compat.torch_aoti import load_package
 from dlspec.data.images.resizing import Resize, resize_image
 from dlspec.errors import UserError
 from dlspec.inference.export.file_check import TOLERANCE
@@ -230,6 +231,15 @@ def test_every_model_is_exported_or_refused(model: str, form: str, folder: Path,
     assert all("batch" in sizes for sizes in result.inputs.values())
     print(f"| {model} | {FITTING[model]} | {form} | {result.check.largest:.1e} | {result.check.changed} of "
           f"{result.check.labels:,} | {'; '.join(result.inputs.values())} |")  # fmt: skip
+
+
+@pytest.mark.soak
+def test_a_compiled_program_computes_the_same(tmp_path: Path) -> None:
+    result = dlspec.predictor("table", device="cpu").export(tmp_path / "table.so", "aoti")
+    assert result.check is not None and result.check.largest < 1e-6 and result.check.changed == 0
+    found = load_package(tmp_path / "table.so")(torch.tensor([20.0, 50]), torch.tensor([3.5, 70]))
+    expected = dlspec.predictor("table").predict({"age": np.array([20, 50]), "spend": np.array([3.5, 70])})
+    assert np.abs(found[0].max(1).values.numpy() - expected["grade.probability"]).max() < 1e-6
 
 
 @pytest.mark.soak
