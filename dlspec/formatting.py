@@ -20,6 +20,7 @@ COMMANDS = {
     " --picture FILE.png draws an augmented batch",
     "predict": "predict new rows: run=FOLDER|latest input=FILE output=FILE; columns=[...] probabilities=true",
     "generate": "generate text with a finished run: run=FOLDER|latest prompt='The first'; temperature=0.8 top_k=40",
+    "export": "write a finished run as ONNX, torch.export or safetensors: run=FOLDER|latest output=model.onnx",
     "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
     "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER;"
     " or write the page of one run, run.html: run=FOLDER",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Commands that need neither PyTorch nor Hydra.
 LIGHT_COMMANDS = ("status", "report", "compare", "cache")
-PLANNED_COMMANDS = ("export", "eject", "schema", "list",
+PLANNED_COMMANDS = ("eject", "schema", "list",
            "show", "explain")  # fmt: skip
 TRAINING_COMMANDS = ("train", "resume")
 # With one of these, `train` prints something and trains nothing.

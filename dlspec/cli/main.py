@@ -117,7 +117,8 @@ def _find_version() -> str:
 def _report_unknown(command: str) -> int:
     from dlspec.errors import replace_control_characters, suggest
 
-    what = "is not available yet" if command in PLANNED_COMMANDS else f"is not a command; {suggest(command, COMMANDS)}"
+    choices = suggest(command, COMMANDS, len(COMMANDS))
+    what = "is not available yet" if command in PLANNED_COMMANDS else f"is not a command; {choices}"
     shown = replace_control_characters(command)
     print(f"'{shown}' {what}\nto change a setting write KEY=VALUE; --help lists commands and groups", file=sys.stderr)
     return EXIT_INVALID
@@ -133,7 +134,13 @@ def _call_command(command: str, rest: list[str]) -> int:
             from dlspec.sweeps.executors.process_executor import start_fork_server
 
             start_fork_server()
-        return int(import_module(f"dlspec.cli.commands.{command}").main(rest))
+        return int(import_module(f"dlspec.cli.commands.{_find_file(command, rest)}").main(rest))
+
+
+def _find_file(command: str, rest: Sequence[str]) -> str:
+    """Return the file of a command; an exported file is run without PyTorch."""
+    uses_file = command in ("predict", "evaluate") and any(each.startswith("file=") for each in rest)
+    return f"{command}_with_file" if uses_file else command
 
 
 def _run_with_exit_code(action: Callable[[], int]) -> int:

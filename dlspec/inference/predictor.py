@@ -23,6 +23,7 @@ from dlspec.inference.chunk_prediction import DEFAULT_OPTIONS, ChunkPredictor
 from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES
 from dlspec.inference.evaluation.new_data import read_new_files, read_python_rows
 from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
+from dlspec.inference.export.run_export import ExportResult, export_run
 from dlspec.inference.generation.sampling import DEFAULT_TEMPERATURE, GenerationOptions
 from dlspec.inference.generation.text_generator import TextGenerator
 from dlspec.inference.loading.loaded_run import LoadedRun, load_run
@@ -191,6 +192,24 @@ class Predictor:
         names = list_file_names(data)
         rows = read_new_files(self.run, names, {}) if names else read_python_rows(self.run, data)
         return evaluate_run(self.run, rows, by=by, resamples=resamples)
+
+    def export(self, path: str | Path, format: str | None = None, *, prepare: bool = True) -> ExportResult:
+        """Export the run to a file, which is checked against the run before it is kept.
+
+        Args:
+            path: the file to write
+            format: onnx, pt2, aoti or safetensors; None for the one that the file's name says
+            prepare: whether the preparation of rows goes into the file
+
+        Returns:
+            What the file takes and returns, and how far it differs from the run.
+
+        Raises:
+            UserError: if the run has no form in this format; then nothing is written.
+        """
+        if self.run.device.type != "cpu":
+            raise UserError("a run is exported from the CPU; load it so: dlspec.predictor(FOLDER, device='cpu')")
+        return export_run(self.run, str(path), format, prepare=prepare)
 
 
 def predictor(

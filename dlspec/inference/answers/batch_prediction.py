@@ -43,6 +43,11 @@ class BatchPredictor:
         self._draws_unknown = self._draws and find_draws(lambda: self.predict_inputs(zeros, rows), run.device)
 
     @property
+    def draws(self) -> bool:
+        """Whether the network draws random numbers in eval mode."""
+        return self._draws
+
+    @property
     def targets(self) -> list[Target]:
         """The predicted targets, with the shape of one sample."""
         run = self.run

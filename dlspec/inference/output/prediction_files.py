@@ -67,7 +67,7 @@ def check_output(output: str, inputs: Sequence[Path] = ()) -> None:
     path = Path(output)
     if path.suffix.lower() not in FORMATS:
         raise UserError(_explain_ending(path))
-    _check_place(path)
+    check_place(path)
     same = next((each for each in inputs if _is_same_file(each, path)), None)
     if same is not None:
         raise UserError(f"the output '{output}' is the input file; write the predictions to another file")
@@ -94,7 +94,13 @@ def _suggest_file(path: Path) -> Path:
     return path.with_name(name).with_suffix(ending or ".csv")
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: Path, example: str = "predictions.csv") -> None:
+    """Check that a file can be written to a place; UserError for folders, links and the like.
+
+    Args:
+        path: the file that the user names
+        example: the name of a file, for messages
+    """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -103,7 +109,7 @@ def _check_place(path: Path) -> None:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"can't write to '{path}': {reason}; name another file") from None
     if mode is not None and stat.S_ISDIR(mode):
-        raise UserError(f"the output '{path}' is a folder; write {_format_output(path / 'predictions.csv')}")
+        raise UserError(f"the output '{path}' is a folder; write {_format_output(path / example)}")
     if mode is not None and stat.S_ISLNK(mode):
         raise UserError(f"the output '{path}' is a link, which is not followed; name the file itself")
     if mode is not None and not stat.S_ISREG(mode):
