@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -317,13 +317,21 @@ class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]  # i
     """Writes YAML as OmegaConf does, with quotes around strings that look like numbers."""
 
 
+class _PythonDumper(yaml.Dumper):
+    """The same in Python, for names that are not UTF-8, which C can't write."""
+
+
 _Dumper.add_representer(str, OmegaConfDumper.str_representer)
+_PythonDumper.add_representer(str, OmegaConfDumper.str_representer)
 
 
 def format_yaml(value: Any) -> str:
     """Format plain values as `OmegaConf.to_yaml` formats a config, in a tenth of its time."""
-    text: str = yaml.dump(value, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=_Dumper)
-    return text
+    dump = partial(yaml.dump, value, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    try:
+        return str(dump(Dumper=_Dumper))
+    except UnicodeEncodeError:
+        return str(dump(Dumper=_PythonDumper))
 
 
 def has_callbacks(callbacks: object) -> bool:

@@ -64,7 +64,7 @@ def test_a_table_trains_with_no_yaml_written(churn: Path, dlspec: Any) -> None:
     [
         ("validate", ["data.columns.age=nubmer"]),
         ("validate", ["data.folds=1"]),
-        ("validate", ["data=images"]),
+        ("validate", ["data=imagse"]),
         ("validate", ["data.stream=true"]),
         ("train", ["data.path=no.csv"]),
         ("train", ["data.target=left"]),

@@ -67,7 +67,9 @@ def test_a_finished_run_is_repeated(runs: Path, dlspec) -> None:
     for metric in kept["metrics"].values():
         for name in ("average", "threshold", "top_k"):
             metric.pop(name, None)  # defaults without effect, which are no longer saved
-    assert again["trainer"].pop("sampling") is None  # a setting that was added since
+    added = {"trainer": {"sampling": None, "parallel": "auto", "steps_per_call": "auto"}, "data": {"augment": None}}
+    for section, settings in added.items():  # since then
+        assert {name: again[section].pop(name) for name in settings} == settings
     assert again == kept
 
 

@@ -154,7 +154,7 @@ WRONG = [
     (
         ["data.limit=3"],
         DATA[0],
-        "data.limit   not a setting of arrays   available: labels, split_seed, target, test, validation",
+        "data.limit   not a setting of arrays   available: augment, labels, split_seed, target, test, validation",
     ),
     ({"data": {"validation": "a"}}, DATA[0], "validation must be a number >= 0 and < 1, got 'a'"),
     ({"data": {"split_seed": -1}}, DATA[0], "split_seed must be a whole number >= 0, got -1"),

@@ -173,7 +173,8 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     refused = {
         "out.tsv.gz": f"write output={tmp_path / 'out.tsv'}$",
-        "out.xlsx": "must end in .csv, .tsv, .jsonl, .ndjson, .parquet, or be - for standard output; write output=",
+        "out.xlsx": "must end in .csv, .tsv, .jsonl, .ndjson, .parquet, or in / for a folder of masks, or be - for "
+        "standard output; write output=",
         "out.jsnl": f"write output={tmp_path / 'out.jsonl'}$",
         ".csv": f"write output={tmp_path / 'predictions.csv'}$",
         ".jsnl": f"write output={tmp_path / 'predictions.jsonl'}$",

@@ -42,7 +42,7 @@ def check_run(model: str, case: str, folder: Path) -> bool:
     assert not loaded.has_samples
     predictor = Predictor(loaded)
     found = [batch.values for batch in predictor.chunks.batches.iterate_batches(run.data.test)]
-    others = [batch.values for batch in Predictor(loaded, 5).batches.iterate_batches(run.data.test)]
+    others = [batch.values for batch in Predictor(loaded, 5).chunks.batches.iterate_batches(run.data.test)]
     joined = [batch.values for batch in predictor.chunks.batches.predict_split(run.data.test)]
     assert len(found) == len(run.batches) > 1 and found[0]
     assert_equal(join_batches(joined), join_batches(found))

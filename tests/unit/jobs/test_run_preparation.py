@@ -65,7 +65,7 @@ REFUSED = {
     ),
     "nesterov": (
         ("optimizer=SGD", "optimizer.nesterov=true"),
-        "command line   optimizer.type   invalid settings for SGD   PyTorch says: "
+        "command line   optimizer.nesterov   invalid settings for SGD   PyTorch says: "
         "Nesterov momentum requires a momentum and zero dampening",
     ),
     "device": (

@@ -186,12 +186,12 @@ def test_the_runs_length_is_filled_in(
 
 REFUSED: list[tuple[dict[str, Any] | None, dict[str, Any] | None, str]] = [
     (None, {"type": "Muon", "lr": 0.1}, "optimizer.type   invalid settings for Muon   PyTorch says: "),
-    (None, {"type": "Adam", "betas": [1.5, 0.9]}, "optimizer.type   invalid settings for Adam   PyTorch says: "),
-    (None, {"type": "SGD", "nesterov": True}, "optimizer.type   invalid settings for SGD   PyTorch says: "),
+    (None, {"type": "Adam", "betas": [1.5, 0.9]}, "optimizer.betas   invalid settings for Adam   PyTorch says: "),
+    (None, {"type": "SGD", "nesterov": True}, "optimizer.nesterov   invalid settings for SGD   PyTorch says: "),
     ({"type": "OneCycleLR", "max_lr": 1, "epochs": 5}, None,
-     "scheduler.type   invalid settings for OneCycleLR   PyTorch says: "),
+     "scheduler.epochs   invalid settings for OneCycleLR   PyTorch says: "),
     ({"type": "ReduceLROnPlateau", "factor": 2}, None,
-     "scheduler.type   invalid settings for ReduceLROnPlateau   PyTorch says: "),
+     "scheduler.factor   invalid settings for ReduceLROnPlateau   PyTorch says: "),
 ]  # fmt: skip
 
 
