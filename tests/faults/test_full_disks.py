@@ -71,6 +71,7 @@ def check_sweep(
     return said.code
 
 
+@pytest.mark.soak
 def test_a_sweep_on_a_full_disk(
     work: Path, dlspec: Run, resize: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:

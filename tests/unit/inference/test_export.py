@@ -95,6 +95,7 @@ def _in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
+@pytest.mark.soak
 def test_raw_rows_without_dlspec_equal_predict(table_file: Path) -> None:
     model = dlspec.predictor("table", device="cpu")
     rows = [{"age": 20, "spend": 3.5}, {"age": None, "spend": 70}, {"age": 64, "spend": None}]
@@ -106,6 +107,7 @@ def test_raw_rows_without_dlspec_equal_predict(table_file: Path) -> None:
     assert found["grade"].tolist() == expected["grade"].tolist()
 
 
+@pytest.mark.soak
 def test_predicting_with_a_file_equals_the_run_and_imports_no_torch(table_file: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from dlspec.cli.main import run_command; "
@@ -121,6 +123,7 @@ def test_predicting_with_a_file_equals_the_run_and_imports_no_torch(table_file: 
         assert np.abs(found[name] - expected[name]).max() < 1e-6
 
 
+@pytest.mark.soak
 def test_evaluating_a_file_equals_evaluating_the_run(table_file: Path) -> None:
     found = evaluate_file(str(table_file), ["rows.csv"], {})
     expected = dlspec.predictor("table", device="cpu").evaluate("rows.csv", resamples=0).metrics

@@ -233,6 +233,7 @@ def test_data_with_as_many_samples_and_other_contents_are_refused(
     assert dlspec("resume", "run=cut", "trainer.epochs=5").code == 0, "its newest checkpoint has the new data"
 
 
+@pytest.mark.soak
 def test_a_sweeps_job_refuses_the_checkpoint_of_another_job(work: Path, dlspec, cut) -> None:
     words = ("-m", *SHORT_RUN, "model=mlp", "hydra/launcher=dlspec", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=sweep")
     assert dlspec(*words).code == 0

@@ -62,7 +62,8 @@ def as_in_the_pool(work: Path, dlspec: Callable[..., CommandResult], launcher: S
         assert (work / "sweep/2" / name).read_bytes() == (work / "here/1" / name).read_bytes()
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_jobs_elsewhere_are_told_as_those_of_the_pool(work: Path, dlspec, launcher: str) -> None:
     as_in_the_pool(work, dlspec, choose_launcher(launcher))
 

@@ -15,7 +15,9 @@ LONG = ["trainer.max_steps=9", "trainer.limit_batches=9", *QUIET]
 
 
 @pytest.mark.parametrize("sweeper", ["dlspec", "basic"])
-@pytest.mark.parametrize("launcher", ["pool", "basic", pytest.param("joblib", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "launcher", ["pool", *(pytest.param(name, marks=pytest.mark.soak) for name in ("basic", "joblib"))]
+)
 def test_all_batches_run_after_a_failing_job_too(dlspec, work: Path, launcher: str, sweeper: str) -> None:
     launchers = choose_launcher("joblib") if launcher == "joblib" else [f"hydra/launcher={launcher}"]
     words = [*BASE, *launchers, f"hydra/sweeper={sweeper}", "hydra.sweeper.max_batch_size=2", *LONG]

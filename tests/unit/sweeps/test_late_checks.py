@@ -86,6 +86,7 @@ def test_processes(work: Path, dlspec: Run) -> None:
     assert list_jobs(work) == [(each, str(each), "finished", f"seed={each}") for each in range(3)]
 
 
+@pytest.mark.soak
 def test_a_wrong_spec_stops_it_later(work: Path, dlspec: Run) -> None:
     said = dlspec(*INLINE, "seed=0,1,2", "optimizer.lr=0.1,abc")
     assert said.code == 2
@@ -147,6 +148,7 @@ def test_a_repeated_default_makes_no_other_jobs(work: Path, dlspec: Run) -> None
     assert [each[:3] for each in list_jobs(work)] == [(each, str(each), "finished") for each in range(3)]
 
 
+@pytest.mark.soak
 def test_equal_jobs(work: Path, dlspec: Run) -> None:
     assert dlspec(*INLINE, "seed=0,0,0").code == 0
     assert [each[:3] for each in list_jobs(work)] == [(each, str(each), "finished") for each in range(3)]
@@ -169,6 +171,7 @@ def test_a_job_that_was_only_listed_keeps_its_number(work: Path, dlspec: Run) ->
     assert list_jobs(work) == [(each, str(each), "finished", f"seed={each}") for each in range(3)]
 
 
+@pytest.mark.soak
 def test_a_folder_that_two_jobs_would_have_stops_it(work: Path, dlspec: Run) -> None:
     said = dlspec(*INLINE, "hydra.sweep.subdir=${optimizer.lr}", "optimizer.lr=0.1,0.2,0.1")
     assert said.code == 2
@@ -183,6 +186,7 @@ def test_with_rerun_changed_all_are_checked_first(work: Path, dlspec: Run) -> No
     assert (said.code, said.out.startswith("3 of 3 jobs are done already\n")) == (0, True)
 
 
+@pytest.mark.soak
 def test_jobs_that_wait_do_not_fill_the_memory(work: Path, dlspec: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_queue, "MAX_KEPT_JOBS", 0)
     reads = []

@@ -31,6 +31,7 @@ def assert_equal_jobs(one: Path, other: Path, jobs: int) -> None:
     assert (one / "leaderboard.csv").read_text() == (other / "leaderboard.csv").read_text()
 
 
+@pytest.mark.soak
 def test_stacked_jobs_equal_single_ones(tmp_path: Path) -> None:
     grid = ("optimizer.lr=0.01,0.001", "model.params.dropout=0.0,0.3")
     said = sweep(tmp_path / "stacked", *grid, *STACKED)

@@ -80,6 +80,7 @@ def test_refuses(work: Path, over: Any, text: str) -> None:
     assert not (work / "sweep").exists()
 
 
+@pytest.mark.soak
 def test_a_script_that_guards_nothing_sweeps_once(work: Path) -> None:
     (work / "script.py").write_text(SCRIPT)
     done = subprocess.run(

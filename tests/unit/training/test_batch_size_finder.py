@@ -99,6 +99,7 @@ def test_the_run_is_that_of_the_number(work: Path, dlspec, write) -> None:
     assert "is finished" in dlspec("resume", "run=auto").err
 
 
+@pytest.mark.soak
 def test_a_job_that_goes_on_keeps_what_was_found(work: Path, dlspec, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=linear", "trainer.batch_size=auto"]
     words += ["seed=1", "trainer.epochs=2", "trainer.limit_batches=20", "trainer.progress=none", *QUIET]

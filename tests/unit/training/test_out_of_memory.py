@@ -70,7 +70,7 @@ def test_nothing_is_held_by_the_error(trained: list[weakref.ref[nn.Module]]) -> 
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("is_process", [True, False])
+@pytest.mark.parametrize("is_process", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_nothing_is_held_by_a_sweep(
     is_process: bool, trained: list[weakref.ref[nn.Module]], dlspec: Callable[..., CommandResult]
 ) -> None:

@@ -117,6 +117,7 @@ make_trainer(net, make_dataset(train=40 * 128), settings=settings, callbacks=[Pe
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(find_glibc() is None or not Path("/proc/self/clear_refs").exists(), reason="no glibc")
 def test_kept_memory_does_not_grow() -> None:
     """What an epoch keeps of each step lies apart from what the step gives back."""
