@@ -63,7 +63,7 @@ def check_split(test: Split, predictor: Predictor) -> None:
     """Compare the answers to a split's raw rows, where there are some, with those to its samples."""
     rows = open_own_data(predictor.run).select("test", predictor.run.data)
     ways = [rows] if rows.table is None else [rows, replace(rows, table=None)]
-    found = [join_chunks(list(predictor.predict_chunks(iterate_split_chunks(each, 7)))) for each in ways]
+    found = [join_chunks(list(predictor.chunks.predict(iterate_split_chunks(each, 7)))) for each in ways]
     for each in found:
         assert len(each) == len(test) and not each.problems
         assert set(predictor.names) <= set(each.columns)

@@ -358,7 +358,7 @@ class TestOwnParts:
         assert settings["start"].default == 1.0 and settings["in_features"].default is not NO_VALUE
 
 
-@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("lean", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_only_a_program_of_its_own_leaves_out_what_plots_need(lean: bool) -> None:
     """In a notebook `metric.plot()` stays the user's; either way the real matplotlib can be imported afterwards."""
     program = f"""

@@ -14,7 +14,7 @@ BASE = ["-m", "hydra.sweep.dir=sweep", "model=mlp", "optimizer=SGD"]
 LONG = ["trainer.max_steps=9", "trainer.limit_batches=9", *QUIET]
 
 
-@pytest.mark.parametrize("sweeper", ["dlspec", "basic"])
+@pytest.mark.parametrize("sweeper", ["dlspec", pytest.param("basic", marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
     "launcher", ["pool", *(pytest.param(name, marks=pytest.mark.soak) for name in ("basic", "joblib"))]
 )

@@ -61,6 +61,7 @@ def test_it_ends_as_if_all_were_checked_first(work: Path, dlspec: Run, all_first
     assert leaderboard == (work / "sweep/leaderboard.csv").read_text()
 
 
+@pytest.mark.soak
 def test_all_jobs_are_listed_before_the_first_one_trains(
     work: Path, dlspec: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def test_each_job_can_be_resumed_alone(tmp_path: Path) -> None:
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.soak
 def test_jobs_draw_no_pictures_unless_asked(tmp_path: Path) -> None:
     words = ("hydra/launcher=dlspec", "optimizer.lr=0.01", "trainer.epochs=1")
     words_of_all = [each for each in BASE if not each.startswith("trainer.pictures")]

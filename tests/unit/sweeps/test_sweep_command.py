@@ -130,7 +130,7 @@ def test_jobs_with_the_same_mistake_are_told_together(dlspec) -> None:
 @pytest.mark.parametrize(
     ("subdir", "folders"),
     [
-        ("a/${seed}x", ["a/1x", "a/2x"]),
+        pytest.param("a/${seed}x", ["a/1x", "a/2x"], marks=pytest.mark.soak),
         (
             "${hydra.job.override_dirname}",
             [f"model=mlp,seed={seed},{','.join(sorted(QUICK)).replace('false', 'False')}" for seed in (1, 2)],
@@ -195,11 +195,11 @@ def test_files_that_do_not_fit_refuse_their_job_alone(dlspec) -> None:
 @pytest.mark.parametrize(
     "choice",
     [
-        ("hydra/launcher=basic",),
         ("hydra/launcher=basic", "hydra/sweeper=basic"),
-        ("hydra/sweeper=basic", HERE),
         ("hydra.sweeper.max_batch_size=1", HERE),
-        ("hydra.sweeper.max_batch_size=1", "hydra/launcher=basic"),
+        pytest.param(("hydra/launcher=basic",), marks=pytest.mark.soak),
+        pytest.param(("hydra/sweeper=basic", HERE), marks=pytest.mark.soak),
+        pytest.param(("hydra.sweeper.max_batch_size=1", "hydra/launcher=basic"), marks=pytest.mark.soak),
     ],
     ids=" ".join,
 )
@@ -210,7 +210,7 @@ def test_hydras_own_launcher_sweeper_and_batches(dlspec, work: Path, choice: tup
     assert {row[-1] for row in parse_table_rows(said.out)} == {"sweep/0", "sweep/1"}
 
 
-@pytest.mark.parametrize("sweeper", ["dlspec", "basic"])
+@pytest.mark.parametrize("sweeper", ["dlspec", pytest.param("basic", marks=pytest.mark.soak)])
 def test_a_failure_under_hydras_launcher_is_counted(dlspec, sweeper: str) -> None:
     launcher = ["hydra/launcher=basic", f"hydra/sweeper={sweeper}"]
     said = dlspec(*SWEEP, "model=mlp", *launcher, *LONG, "optimizer=SGD", "optimizer.lr=0.1,1e30")

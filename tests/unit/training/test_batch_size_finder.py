@@ -39,7 +39,7 @@ def _whatever_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
         (5, FITS_ALWAYS, 5, "with a larger size an epoch has < 20 batches"),
         (10_000, 100, 64, "128 does not fit into memory"),
         (700, 5, 4, "8 does not fit into memory"),
-        (700, 0, 1, "8 does not fit into memory"),
+        pytest.param(700, 0, 1, "8 does not fit into memory", marks=pytest.mark.soak),
     ],
 )
 def test_finds_the_largest_that_fits(samples: int, most: int, size: int, why: str) -> None:

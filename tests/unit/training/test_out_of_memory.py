@@ -126,6 +126,7 @@ layers:
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_the_next_job_of_a_sweep_has_room(work: Path, write) -> None:
     write("conf/model/wide.yaml", WIDE)
