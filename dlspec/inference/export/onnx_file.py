@@ -119,11 +119,6 @@ class OnnxSession:
         """The names of the outputs."""
         return [each.name for each in self.session.get_outputs()]
 
-    @property
-    def input_axes(self) -> dict[str, tuple[int | str, ...]]:
-        """The sizes of each input; a name for each that may differ."""
-        return {each.name: tuple(each.shape) for each in self.session.get_inputs()}
-
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Compute the outputs."""
         found: Sequence[Any] = self.session.run(None, dict(inputs))

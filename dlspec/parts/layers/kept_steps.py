@@ -7,19 +7,12 @@ batch first, `KeptSteps`, numbers, and tuples of them.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 MIN_CAPACITY = 64  # steps; the capacity doubles when it is used up
-
-
-class StepLayer(Protocol):
-    """A layer that can compute the next steps of its output."""
-
-    def step(self, state: Any, *inputs: Tensor) -> tuple[Tensor, Any]:
-        """Return the output for the next steps of the inputs, and what to keep."""
 
 
 class KeptSteps:

@@ -37,13 +37,16 @@ def call_callbacks(callbacks: Sequence[Callback], name: str, state: TrainingStat
 
 def find_step_listeners(callbacks: Sequence[Callback]) -> list[Callable[[TrainingState], None]]:
     """Find the `on_step_end` methods that are overridden, to call after each batch."""
-    return [each.on_step_end for each in callbacks if type(each).on_step_end is not Callback.on_step_end]
+    return [each.on_step_end for each in _select_step_listeners(callbacks)]
 
 
 def list_step_listeners(callbacks: Sequence[Callback]) -> list[str]:
     """List the names of the callbacks whose `on_step_end` must be called after each step."""
-    listeners = [each for each in callbacks if type(each).on_step_end is not Callback.on_step_end]
-    return [type(each).__name__ for each in listeners if not each.accepts_several_steps]
+    return [type(each).__name__ for each in _select_step_listeners(callbacks) if not each.accepts_several_steps]
+
+
+def _select_step_listeners(callbacks: Sequence[Callback]) -> list[Callback]:
+    return [each for each in callbacks if type(each).on_step_end is not Callback.on_step_end]
 
 
 def close_callbacks(callbacks: Sequence[Callback], state: TrainingState) -> None:

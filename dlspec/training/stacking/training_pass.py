@@ -62,14 +62,6 @@ class TrainingPass:
         return self.state.batch, tuple(self.batches.sizes), shapes
 
 
-@dataclass
-class PassEnd:
-    """How a member's pass ended: the state of PyTorch's generator, and the error of a callback if there was one."""
-
-    generator_state: Tensor
-    error: BaseException | None = None
-
-
 class StackedPass:
     """The passes of several members.
 
