@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import os
@@ -104,6 +105,26 @@ def test_fused_steps_equal_pytorchs_own(optimizer_class: type[torch.optim.Optimi
             (network(torch.full((1, 3), float(number))) ** 2).sum().backward()
             if number == 2:  # a parameter without a gradient is not updated
                 network.bias.grad = None
+        fused()
+        optimizers[1].step()
+        assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in networks), strict=True))
+    assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
+
+
+def test_fused_steps_use_a_state_that_was_loaded() -> None:
+    networks = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    optimizers = [torch.optim.Adam(each.parameters(), fused=True) for each in networks]
+    fused = make_fused_step(optimizers[0], optimizers[0].step)
+    saved: Any = None
+    for number in range(6):
+        for network, optimizer in zip(networks, optimizers, strict=True):
+            optimizer.zero_grad()
+            (network(torch.full((1, 3), float(number))) ** 2).sum().backward()
+        saved = copy.deepcopy(optimizers[1].state_dict()) if number == 2 else saved
+        if number == 4:
+            for optimizer in optimizers:
+                optimizer.load_state_dict(copy.deepcopy(saved))
         fused()
         optimizers[1].step()
         assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in networks), strict=True))
