@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim import optimizer as optimizer_module
 from torch.optim.lr_scheduler import StepLR
+from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 from dlspec.compat import sklearn, torch_dynamo
@@ -39,7 +41,15 @@ from dlspec.compat.torch_layers import (
     iterate_tensor_slots,
 )
 from dlspec.compat.torch_optim import make_fused_step, mark_optimizer_stepped
-from dlspec.compat.torchmetrics import get_metric_state, get_summed_state, restore_metric, set_summed_state
+from dlspec.compat.torchmetrics import (
+    compute_directly,
+    get_metric_state,
+    get_summed_state,
+    reset_directly,
+    restore_metric,
+    set_summed_state,
+    update_directly,
+)
 from dlspec.errors import UserError
 from dlspec.network.weights.tensor_files import list_stored_tensors
 from dlspec.training.checkpoint.checkpoint_files import DamagedCheckpoint, read_checkpoint
@@ -150,6 +160,24 @@ def test_kinds_of_normalisations() -> None:
     layers = [nn.BatchNorm1d(2), nn.SyncBatchNorm(2), nn.LazyBatchNorm2d(), nn.InstanceNorm3d(2), nn.LayerNorm(2)]
     assert [is_batch_norm(each) for each in layers] == [True, True, True, False, False]
     assert [can_have_running_statistics(each) for each in layers] == [True, True, True, True, False]
+
+
+@pytest.mark.parametrize("make", [lambda: MulticlassAccuracy(3), BinaryAUROC, MeanMetric], ids=str)
+def test_metrics_are_called_without_their_wrappers(make: Callable[[], Any]) -> None:
+    direct, wrapped, predictions, truth = make(), make(), torch.rand(6), torch.arange(6) % 2
+    tensors = (predictions,) if isinstance(direct, MeanMetric) else (predictions.round().long(), truth)
+    if isinstance(direct, BinaryAUROC):
+        tensors = (predictions, truth)
+    for _ in range(2):
+        for _ in range(3):
+            update_directly(direct, *tensors)
+            wrapped.update(*tensors)
+        assert torch.equal(compute_directly(direct), wrapped.compute())
+        assert torch.equal(direct.compute(), wrapped.compute()) and direct.update_count == wrapped.update_count
+        assert str(get_metric_state(direct)) == str(get_metric_state(wrapped))
+        reset_directly(direct)
+        wrapped.reset()
+        assert str(get_metric_state(direct)) == str(get_metric_state(wrapped))
 
 
 def test_states_of_samples_add_up() -> None:
