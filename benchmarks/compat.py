@@ -167,6 +167,16 @@ def _fused_steps() -> tuple[Callable[[], object], Callable[[], object]]:
     return optimizer.step, make_fused_step(optimizer, lambda: optimizer.step(None))
 
 
+def _modes() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Switch ten layers to training."""
+    from torch import nn
+
+    from dlspec.compat.torch_layers import set_training_mode
+
+    network = nn.Sequential(*(nn.Linear(2, 2) for _ in range(10)))
+    return network.train, lambda: set_training_mode(network, True)
+
+
 def _metrics() -> tuple[Callable[[], object], Callable[[], object]]:
     """Reset, update and compute the accuracy of 1,000 samples, with torchmetrics' wrappers and without them."""
     import torch
@@ -271,6 +281,7 @@ def _compositions() -> tuple[Callable[[], object], Callable[[], object]]:
 CALLS: Mapping[str, Callable[[], tuple[Callable[[], object], Callable[[], object]]]] = {
     "counters of an average": _copied_counters,
     "a fused step": _fused_steps,
+    "training mode": _modes,
     "metrics": _metrics,
     "a picture": _pictures,
     "steps with memory kept": _steps,

@@ -73,6 +73,7 @@ class ComputeBackend:
         self.clipping = GradientClipping(settings.clip_grad_norm, settings.clip_grad_value)
         self.max_layer_outputs = max_layer_outputs
         self._forward: Callable[..., Any] | None = None  # with mixed precision, or compiled
+        self._updates: dict[Optimizer, Callable[[], None]] = {}  # what makes the steps of each optimizer
         self._compiled: CompiledStep | None = None
         self._cuda_graph_step: CudaGraphStep | None = None
         self._has_reported_eager_steps = False
@@ -196,14 +197,17 @@ class ComputeBackend:
             partial(self._group.add_up_gradients, network=self.network) if self._group.is_parallel else None,
         )  # fmt: skip
         return make_training_step(
-            gradients, optimizer, scaled_update or self._make_update(optimizer), after_update, accumulation
+            gradients, optimizer, scaled_update or self._find_update(optimizer), after_update, accumulation
         )
 
-    def _make_update(self, optimizer: Optimizer) -> Callable[[], None]:
+    def _find_update(self, optimizer: Optimizer) -> Callable[[], None]:
         """Return the function that makes the optimizer's step. Its schedulers must exist: they wrap `step`."""
-        step = make_step_function(optimizer)
-        # Compiled steps and CUDA graphs change the tensors of the optimizer's state, and must find the same ones.
-        return make_fused_step(optimizer, step) if self.settings.compile in ("none", "model") else step
+        if optimizer not in self._updates:
+            step = make_step_function(optimizer)
+            # Compiled steps and CUDA graphs change the tensors of the optimizer's state, and must find the same ones.
+            is_eager = self.settings.compile in ("none", "model")
+            self._updates[optimizer] = make_fused_step(optimizer, step) if is_eager else step
+        return self._updates[optimizer]
 
     def _training_forward(self) -> Callable[..., Any]:
         if self._forward is None:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -39,6 +39,7 @@ from dlspec.compat.torch_layers import (
     has_hooks,
     is_batch_norm,
     iterate_tensor_slots,
+    set_training_mode,
 )
 from dlspec.compat.torch_optim import make_fused_step, mark_optimizer_stepped
 from dlspec.compat.torchmetrics import (
@@ -139,6 +140,18 @@ def test_fused_steps_use_a_state_that_was_loaded() -> None:
         optimizers[1].step()
         assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in networks), strict=True))
     assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
+
+
+def test_layers_are_switched_to_training_as_pytorch_does() -> None:
+    class Frozen(nn.BatchNorm1d):
+        def train(self, mode: bool = True) -> Self:
+            return super().train(False)
+
+    network = nn.Sequential(nn.Dropout(), nn.Sequential(Frozen(2), nn.Linear(2, 2)))
+    for mode in (False, True, True, False):
+        wanted = copy.deepcopy(network).train(mode)
+        set_training_mode(network, mode)
+        assert [each.training for each in network.modules()] == [each.training for each in wanted.modules()]
 
 
 def test_a_layer_with_hooks_is_known() -> None:
