@@ -167,6 +167,39 @@ def _fused_steps() -> tuple[Callable[[], object], Callable[[], object]]:
     return optimizer.step, make_fused_step(optimizer, lambda: optimizer.step(None))
 
 
+def _modes() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Switch ten layers to training."""
+    from torch import nn
+
+    from dlspec.compat.torch_layers import set_training_mode
+
+    network = nn.Sequential(*(nn.Linear(2, 2) for _ in range(10)))
+    return network.train, lambda: set_training_mode(network, True)
+
+
+def _metrics() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Reset, update and compute the accuracy of 1,000 samples, with torchmetrics' wrappers and without them."""
+    import torch
+
+    from dlspec.compat.torchmetrics import compute_directly, import_torchmetrics, reset_directly, update_directly
+
+    torch.set_num_threads(1)
+    metric = import_torchmetrics().Accuracy(task="multiclass", num_classes=10, validate_args=False)
+    tensors = torch.rand(1000, 10), torch.arange(1000) % 10
+
+    def wrapped() -> float:
+        metric.reset()
+        metric.update(*tensors)
+        return float(metric.compute())
+
+    def direct() -> float:
+        reset_directly(metric)
+        update_directly(metric, *tensors)
+        return float(compute_directly(metric))
+
+    return wrapped, direct
+
+
 def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
     """Draw a line through 100 points, with labelled axes and a title, as PNG."""
     from io import BytesIO
@@ -248,6 +281,8 @@ def _compositions() -> tuple[Callable[[], object], Callable[[], object]]:
 CALLS: Mapping[str, Callable[[], tuple[Callable[[], object], Callable[[], object]]]] = {
     "counters of an average": _copied_counters,
     "a fused step": _fused_steps,
+    "training mode": _modes,
+    "metrics": _metrics,
     "a picture": _pictures,
     "steps with memory kept": _steps,
     "composing": _compositions,

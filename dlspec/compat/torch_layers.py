@@ -28,6 +28,17 @@ def can_have_running_statistics(module: nn.Module) -> bool:
     return isinstance(module, RUNNING_NORM)
 
 
+def set_training_mode(module: nn.Module, is_training: bool) -> None:
+    """Do what `module.train(is_training)` does, without looking for parameters in what is set."""
+    kind, values = type(module), vars(module)
+    if kind.train is not nn.Module.train or kind.__setattr__ is not nn.Module.__setattr__ or "training" not in values:
+        module.train(is_training)
+        return
+    values["training"] = is_training
+    for child in module.children():
+        set_training_mode(child, is_training)
+
+
 def iterate_tensor_slots(network: nn.Module) -> Iterator[tuple[TensorSlot, Tensor]]:
     """Iterate over all slots of parameters and buffers in a network, each with the tensor that is in it now.
 

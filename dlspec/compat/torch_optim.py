@@ -26,7 +26,7 @@ def make_fused_step(optimizer: Optimizer, step: Callable[[], None]) -> Callable[
     """Return a function that does what `step` does, and calls the fused kernel of the CPU directly where it can.
 
     PyTorch collects the tensors of all parameters again in every step, which takes longer than the kernel for a small
-    network. The function keeps them: make a new one after the optimizer's state was loaded.
+    network. The function keeps them until the optimizer's state is loaded.
 
     Args:
         optimizer: the optimizer.
@@ -36,17 +36,19 @@ def make_fused_step(optimizer: Optimizer, step: Callable[[], None]) -> Callable[
     if make_call is None or not all(map(_has_plain_kernel, optimizer.param_groups)):
         return step
     calls: list[Callable[[list[Tensor]], None]] = []
+    state: Mapping[Tensor, Any] | None = None  # for which the calls were made; loading a state replaces it
     has_momentum: list[bool] = []  # in the groups when the calls were made: without it PyTorch keeps no buffers
 
     def fused_step() -> None:
+        nonlocal state
         gradients = [[each.grad for each in group["params"]] for group in optimizer.param_groups]
         if has_step_hooks(optimizer) or any(each is None for group in gradients for each in group):
             step()
             return
         now = [bool(group.get("momentum")) for group in optimizer.param_groups]
-        if has_momentum != now:
+        if has_momentum != now or optimizer.state is not state:
             step()
-            has_momentum[:] = now
+            has_momentum[:], state = now, optimizer.state
             calls[:] = [make_call(group, optimizer.state) for group in optimizer.param_groups]
             return
         with torch.no_grad():

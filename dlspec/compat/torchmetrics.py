@@ -88,6 +88,37 @@ def _insert_stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
             del sys.modules[name]
 
 
+def update_directly(metric: Any, *tensors: Any) -> None:
+    """Do what `metric.update(*tensors)` does where gradients are off, without torchmetrics' wrapper of the method."""
+    if not _is_torchmetric(metric):
+        metric.update(*tensors)
+        return
+    values = vars(metric)
+    values["_update_count"], values["_computed"] = values["_update_count"] + 1, None
+    type(metric).update(metric, *tensors)
+
+
+def compute_directly(metric: Any) -> Any:
+    """Do what `metric.compute()` does, without torchmetrics' wrapper of the method if there is one process."""
+    is_single = _is_torchmetric(metric) and not metric.distributed_available_fn()
+    return type(metric).compute(metric) if is_single else metric.compute()
+
+
+def reset_directly(metric: Any) -> None:
+    """Do what `metric.reset()` does, without setting each state through `nn.Module`."""
+    if not _is_torchmetric(metric) or type(metric).reset is not import_torchmetrics().Metric.reset:
+        metric.reset()
+        return
+    values = vars(metric)
+    values.update(_update_count=0, _forward_cache=None, _computed=None, _cache=None, _is_synced=False)
+    for name, default in metric._defaults.items():
+        values[name] = [] if isinstance(default, list) else default.detach().clone().to(values[name].device)
+
+
+def _is_torchmetric(metric: Any) -> bool:
+    return isinstance(metric, import_torchmetrics().Metric)
+
+
 def get_metric_state(metric: Any) -> dict[str, Any]:
     """Return the state of a torchmetrics metric with its count of updates; empty for other metrics.
 

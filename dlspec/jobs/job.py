@@ -30,9 +30,10 @@ from dlspec.runs.file_names import (
     SPEC_FILE,
     format_rank_log_name,
 )
-from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_bytes, write_json, write_yaml
+from dlspec.runs.io import get_free_disk_bytes, read_json_object, write_bytes, write_json, write_yaml
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.lock import lock_run_folder
+from dlspec.runs.log_file import add_log_file
 from dlspec.runs.run_status import resume_command
 from dlspec.training.callbacks.default_callbacks import make_default_callbacks
 from dlspec.training.checkpoint.checkpoint_files import DATA_CHECKSUM, Snapshot

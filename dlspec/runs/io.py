@@ -6,25 +6,20 @@ Reports read run folders without torch, so nothing here imports it.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import re
 import shutil
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dlspec.errors import UserError, replace_control_characters, replace_in_lines
-from dlspec.runs.file_access import is_special_file, open_to_append, open_to_read
-from dlspec.runs.file_names import LOG_FILE, RUN_SUBFOLDERS
-
-log = logging.getLogger("dlspec")
+from dlspec.errors import UserError
+from dlspec.runs.file_access import open_to_append, open_to_read
+from dlspec.runs.file_names import RUN_SUBFOLDERS
 
 MAX_NAME_LENGTH = 80
 MAX_JSON_BYTES = 1_000_000
@@ -241,56 +236,6 @@ def read_json_lines(path: Path, max_bytes: int = MAX_JSON_LINES_BYTES) -> list[d
         except (ValueError, RecursionError):
             break
     return objects
-
-
-# Threads that each run a job: what one of them logs goes only to the log files that it has opened itself.
-_JOB_THREADS: set[int] = set()
-
-
-@contextmanager
-def separate_thread_logs() -> Iterator[None]:
-    """Keep what this thread logs inside the `with` block from the log files of other jobs in this process."""
-    thread = threading.get_ident()
-    _JOB_THREADS.add(thread)
-    try:
-        yield
-    finally:
-        _JOB_THREADS.discard(thread)
-
-
-class LogFile(logging.Handler):
-    """Logging handler that appends to a file. If writing fails, it prints one message and the program continues."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._thread = threading.get_ident()
-        self.path = path.absolute()  # hydra.job.chdir may change the working directory
-        self._warned = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread != self._thread and record.thread in _JOB_THREADS:
-            return
-        try:
-            append_bytes(self.path, f"{replace_in_lines(self.format(record))}\n".encode(errors="replace"))
-        except OSError as error:
-            if not self._warned:
-                found = f"can't write {self.path}: {error.strerror or error}"
-                print(replace_control_characters(found), file=sys.stderr)
-            self._warned = True
-
-
-def add_log_file(folder: Path, name: str = LOG_FILE) -> logging.Handler:
-    """Add a handler to the root logger that writes all log messages, also those of user code, to the run's log.txt.
-
-    Remove the handler from the root logger and close it at the end of the run.
-    """
-    path = folder / name
-    is_replaced, handler = is_special_file(path), LogFile(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger().addHandler(handler)
-    if is_replaced:
-        log.warning("%s was not a regular file, and was replaced by one", path)
-    return handler
 
 
 @cache

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dlspec.compat.torch_layers import set_training_mode
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.data.batches.prefetching import Batch
 from dlspec.language.sections.trainer_section import TrainerSpec
@@ -73,7 +74,7 @@ class BatchLoop:
         is_training = phase == "train"
         self._start_pass(phase, batches)
         network = self.state.network if is_training else self.state.evaluated_network
-        network.train(is_training)
+        set_training_mode(network, is_training)
         if is_training:
             self.freezing.freeze_running_statistics(network)
         if train_in_stack is not None:

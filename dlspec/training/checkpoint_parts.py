@@ -28,7 +28,7 @@ from dlspec.training.checkpoint.stateful import StateMismatch
 from dlspec.training.checkpoint.validated_state import Count, Seconds, ValidatedState
 from dlspec.training.distributed import ProcessGroup
 from dlspec.training.evaluation.scores import Scores
-from dlspec.training.runtime.randomness import get_random_state, seed_generators, set_random_state
+from dlspec.training.runtime.randomness import read_random_states, seed_generators, set_random_state
 from dlspec.training.state import EpochProgress, TrainingState
 
 # "left" (the position in the epoch) comes first, as other parts depend on it when they load. The generators come last,
@@ -259,8 +259,8 @@ class GeneratorState:
 
     def state_dict(self) -> dict[str, Any]:
         epoch, device = self.state.current, self.state.device
-        own = epoch.generators if epoch is not None and epoch.generators else get_random_state(device)
-        first, *others = self.group.gather(own)
+        own = epoch.generators if epoch is not None and epoch.generators else read_random_states(device)
+        first, *others = self.group.gather(own.to_state_dict())
         return {**first, "ranks": others} if others else first
 
     def load_state_dict(self, state: Any, /) -> None:

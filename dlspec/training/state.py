@@ -20,6 +20,7 @@ from dlspec.training.checkpoint.nested_state import EpochResults
 from dlspec.training.checkpoint.validated_state import Count, Seconds, ValidatedState
 from dlspec.training.evaluation.prediction_view import PredictionView
 from dlspec.training.metric_monitor import MetricMonitor
+from dlspec.training.runtime.randomness import RandomStates
 
 Phase = Literal["train", "val", "test"]
 
@@ -55,7 +56,7 @@ class EpochProgress:
     results: dict[str, float] | None = None
     # The state of `Scores` over the batches before the run was resumed, until it is loaded.
     scores: Mapping[str, Any] | None = field(default=None, repr=False)
-    generators: dict[str, Any] | None = field(default=None, repr=False)
+    generators: RandomStates | None = field(default=None, repr=False)
     # When the epoch started, by `time.perf_counter`, moved back by `seconds`.
     started: float = 0.0
 

@@ -56,7 +56,7 @@ from dlspec.training.health.out_of_memory import free_failed_step, is_out_of_mem
 from dlspec.training.metric_monitor import MetricMonitor, choose_monitor_mode, choose_monitored
 from dlspec.training.runtime.devices import choose_device
 from dlspec.training.runtime.interruption import Interrupted, Interruption
-from dlspec.training.runtime.randomness import get_random_state, seed_generators
+from dlspec.training.runtime.randomness import read_random_states, seed_generators
 from dlspec.training.stacking.member_threads import MemberThread
 from dlspec.training.stacking.training_pass import TrainingPass
 from dlspec.training.state import EpochProgress, TrainingState, make_job_result
@@ -278,7 +278,7 @@ class Trainer:
                 state.average.after_epoch(state.epoch, inputs)
                 if isinstance(state.average, StochasticWeightAverage):
                     self.group.average_statistics(state.average.network)
-            epoch.batch, epoch.samples, epoch.generators = state.batch, state.samples, get_random_state(state.device)
+            epoch.batch, epoch.samples, epoch.generators = state.batch, state.samples, read_random_states(state.device)
         timing = state.time_training(epoch)
         results = epoch.results
         if len(validation):
@@ -300,7 +300,7 @@ class Trainer:
         if not is_resumed:
             self.optimization.freezing.set_epoch(state.epoch)
         elif epoch.results is not None:
-            epoch.generators = get_random_state(state.device)
+            epoch.generators = read_random_states(state.device)
         return epoch
 
     def _train_epoch(self, train: BatchLoader, epoch: EpochProgress) -> dict[str, float]:

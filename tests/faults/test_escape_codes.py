@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dlspec.runs.io import LogFile
+from dlspec.runs.log_file import LogFile
 from helpers.command_line import QUIET, run_in_this_process
 
 EVIL = "a\x1b]0;pwned\x07\x9b2J\u202eb\u2066\u061c\u2028"

@@ -20,8 +20,9 @@ import torch
 from torch import nn
 
 from dlspec.errors import TrainingFailed
-from dlspec.runs.io import LogFile, read_json_lines, read_json_object
+from dlspec.runs.io import read_json_lines, read_json_object
 from dlspec.runs.lock import lock_run_folder
+from dlspec.runs.log_file import LogFile
 from dlspec.training.callbacks import checkpoints
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.checkpoints import CheckpointSaver

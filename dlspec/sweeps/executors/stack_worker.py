@@ -11,8 +11,8 @@ from typing import Any
 
 from dlspec.config.hydra_run import ActiveHydraConfig
 from dlspec.jobs.job import Job
-from dlspec.runs.io import separate_thread_logs
 from dlspec.runs.job_result import JobResult
+from dlspec.runs.log_file import separate_thread_logs
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint_parts import estimate_checkpoint_bytes

@@ -16,7 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.compat.torchmetrics import get_metric_state, merge_metric, restore_metric
+from dlspec.compat.torchmetrics import (
+    compute_directly,
+    get_metric_state,
+    merge_metric,
+    reset_directly,
+    restore_metric,
+    update_directly,
+)
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets
@@ -81,7 +88,7 @@ class Scores:
         self._buffered_steps: list[BufferedStep] = []
         self._num_buffered_rows = self._num_buffered_numbers = 0
         for metric in self._metrics_by_name.values():
-            metric.reset()
+            reset_directly(metric)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that was added so far, for a checkpoint in the middle of a pass.
@@ -288,18 +295,18 @@ class Scores:
             # Predictions, true values and, where samples do not count equally, weights.
             tensors = pairs[0] if len(pairs) == 1 else tuple(map(torch.cat, zip(*pairs, strict=True)))
             for metric in metrics.values():
-                metric.update(*tensors)
+                update_directly(metric, *tensors)
 
 
 def compute_metric(metric: Any, report: Callable[[ValueError], None] = lambda error: None) -> float:
-    """Compute a metric; nan if it is not defined for these samples, as R2 of a single one isn't.
+    """Compute a metric as a number; nan if it is not defined for these samples, as R2 of a single one isn't.
 
     Args:
         metric: a metric of torchmetrics, updated with the samples.
         report: is given the reason why it is not defined.
     """
     try:
-        return float(metric.compute())
+        return float(compute_directly(metric))
     except ValueError as error:
         report(error)
         return math.nan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,29 @@ class RandomStates:
     torch: Tensor
     python: Any
     numpy: Any
+    devices: Mapping[str, Tensor] = field(default_factory=dict)  # PyTorch's on a device, by its type
+
+    def to_state_dict(self) -> dict[str, Any]:
+        """Convert the states to tensors, numbers, strings and lists, which takes longer than reading them."""
+        version, numbers, gauss = self.python
+        kind, keys, position, has_gauss, cached = self.numpy
+        return {
+            "torch": self.torch,
+            "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
+            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+            **self.devices,
+        }
+
+
+def read_random_states(device: torch.device) -> RandomStates:
+    """Read the states of all generators, on the CPU and on a device."""
+    states = get_torch_rng_state(device)
+    return RandomStates(states.pop("torch"), random.getstate(), np.random.get_state(), states)
 
 
 def exchange_random_states(states: RandomStates | None) -> RandomStates:
-    """Set the states of all generators, or leave them unchanged (None), and return those before."""
-    before = RandomStates(torch.get_rng_state(), random.getstate(), np.random.get_state())
+    """Set the states of all generators on the CPU, or leave them unchanged (None), and return those before."""
+    before = read_random_states(CPU)
     if states is not None:
         torch.set_rng_state(states.torch)
         random.setstate(states.python)
@@ -60,15 +78,7 @@ def exchange_random_states(states: RandomStates | None) -> RandomStates:
 
 def get_random_state(device: torch.device) -> dict[str, Any]:
     """Return the state of all generators as tensors, numbers, strings and lists."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    drawn = get_torch_rng_state(device)
-    return {
-        "torch": drawn["torch"],
-        "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],  # type: ignore[union-attr]
-        **drawn,
-    }
+    return read_random_states(device).to_state_dict()
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:

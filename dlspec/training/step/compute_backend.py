@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_dynamo import make_step_function
+from dlspec.compat.torch_optim import make_fused_step
 from dlspec.errors import UserError, shorten_middle
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import KERNEL_SETTINGS
@@ -71,6 +73,7 @@ class ComputeBackend:
         self.clipping = GradientClipping(settings.clip_grad_norm, settings.clip_grad_value)
         self.max_layer_outputs = max_layer_outputs
         self._forward: Callable[..., Any] | None = None  # with mixed precision, or compiled
+        self._updates: dict[Optimizer, Callable[[], None]] = {}  # what makes the steps of each optimizer
         self._compiled: CompiledStep | None = None
         self._cuda_graph_step: CudaGraphStep | None = None
         self._has_reported_eager_steps = False
@@ -186,12 +189,25 @@ class ComputeBackend:
         is_strict: bool = False,
     ) -> Step:
         forward, parameters = self._training_forward(), list(self.network.parameters())
-        scaled_update = None if self.scaler is None or optimizer is None else ScaledUpdate(self.scaler, optimizer)
+        if optimizer is None:
+            return make_evaluation_step(forward, self.criterion)
+        scaled_update = None if self.scaler is None else ScaledUpdate(self.scaler, optimizer)
         gradients = GradientComputation(
             forward, self.criterion, parameters, self.clipping, check_loss, scaled_update, is_strict,
             partial(self._group.add_up_gradients, network=self.network) if self._group.is_parallel else None,
         )  # fmt: skip
-        return make_training_step(gradients, optimizer, after_update, accumulation)
+        return make_training_step(
+            gradients, optimizer, scaled_update or self._find_update(optimizer), after_update, accumulation
+        )
+
+    def _find_update(self, optimizer: Optimizer) -> Callable[[], None]:
+        """Return the function that makes the optimizer's step. Its schedulers must exist: they wrap `step`."""
+        if optimizer not in self._updates:
+            step = make_step_function(optimizer)
+            # Compiled steps and CUDA graphs change the tensors of the optimizer's state, and must find the same ones.
+            is_eager = self.settings.compile in ("none", "model")
+            self._updates[optimizer] = make_fused_step(optimizer, step) if is_eager else step
+        return self._updates[optimizer]
 
     def _training_forward(self) -> Callable[..., Any]:
         if self._forward is None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.optim.optimizer import needs_closure
 from dlspec.training.criterion_interface import CriterionProtocol, Targets, total_loss
@@ -214,29 +213,30 @@ class GradientAccumulation:
 
 def make_training_step(
     gradients: GradientComputation,
-    optimizer: Optimizer | None,
+    optimizer: Optimizer,
+    update: Callable[[], None],
     after_update: Callable[[], None],
     accumulation: GradientAccumulation | None = None,
 ) -> Step:
     """Make the step that trains on one batch.
 
     An accumulated update is skipped if `gradients` raised for one of its batches. An optimizer that evaluates the loss
-    itself, such as LBFGS, updates with every batch. Create the optimizer's schedulers before: they wrap its `step`.
+    itself, such as LBFGS, updates with every batch.
 
     Args:
         gradients: computes the gradients of a batch.
-        optimizer: makes the updates; without one, or without trainable parameters, the step only evaluates.
+        optimizer: the optimizer; without trainable parameters, the step only evaluates.
+        update: makes the optimizer's step with the gradients of the parameters.
         after_update: called after each update.
         accumulation: how to combine batches to updates; None updates with every batch.
 
     Returns:
         The step from (inputs, targets) to (output, loss).
     """
-    if optimizer is None or not any(each.requires_grad for each in gradients.parameters):
+    if not any(each.requires_grad for each in gradients.parameters):
         return make_evaluation_step(gradients.forward, gradients.criterion)
     if needs_closure(optimizer):
         return _make_closure_step(gradients, optimizer, after_update)
-    update = gradients.scaled_update or make_step_function(optimizer)
     if accumulation is not None:
         return _make_accumulating_step(gradients, update, after_update, accumulation)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim import optimizer as optimizer_module
 from torch.optim.lr_scheduler import StepLR
+from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 from dlspec.compat import sklearn, torch_dynamo
@@ -36,9 +39,18 @@ from dlspec.compat.torch_layers import (
     has_hooks,
     is_batch_norm,
     iterate_tensor_slots,
+    set_training_mode,
 )
 from dlspec.compat.torch_optim import make_fused_step, mark_optimizer_stepped
-from dlspec.compat.torchmetrics import get_metric_state, get_summed_state, restore_metric, set_summed_state
+from dlspec.compat.torchmetrics import (
+    compute_directly,
+    get_metric_state,
+    get_summed_state,
+    reset_directly,
+    restore_metric,
+    set_summed_state,
+    update_directly,
+)
 from dlspec.errors import UserError
 from dlspec.network.weights.tensor_files import list_stored_tensors
 from dlspec.training.checkpoint.checkpoint_files import DamagedCheckpoint, read_checkpoint
@@ -110,6 +122,38 @@ def test_fused_steps_equal_pytorchs_own(optimizer_class: type[torch.optim.Optimi
     assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
 
 
+def test_fused_steps_use_a_state_that_was_loaded() -> None:
+    networks = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    optimizers = [torch.optim.Adam(each.parameters(), fused=True) for each in networks]
+    fused = make_fused_step(optimizers[0], optimizers[0].step)
+    saved: Any = None
+    for number in range(6):
+        for network, optimizer in zip(networks, optimizers, strict=True):
+            optimizer.zero_grad()
+            (network(torch.full((1, 3), float(number))) ** 2).sum().backward()
+        saved = copy.deepcopy(optimizers[1].state_dict()) if number == 2 else saved
+        if number == 4:
+            for optimizer in optimizers:
+                optimizer.load_state_dict(copy.deepcopy(saved))
+        fused()
+        optimizers[1].step()
+        assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in networks), strict=True))
+    assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
+
+
+def test_layers_are_switched_to_training_as_pytorch_does() -> None:
+    class Frozen(nn.BatchNorm1d):
+        def train(self, mode: bool = True) -> Self:
+            return super().train(False)
+
+    network = nn.Sequential(nn.Dropout(), nn.Sequential(Frozen(2), nn.Linear(2, 2)))
+    for mode in (False, True, True, False):
+        wanted = copy.deepcopy(network).train(mode)
+        set_training_mode(network, mode)
+        assert [each.training for each in network.modules()] == [each.training for each in wanted.modules()]
+
+
 def test_a_layer_with_hooks_is_known() -> None:
     plain, hooked = nn.Linear(2, 2), nn.Linear(2, 2)
     hooked.register_forward_hook(lambda module, arguments, output: None)
@@ -129,6 +173,24 @@ def test_kinds_of_normalisations() -> None:
     layers = [nn.BatchNorm1d(2), nn.SyncBatchNorm(2), nn.LazyBatchNorm2d(), nn.InstanceNorm3d(2), nn.LayerNorm(2)]
     assert [is_batch_norm(each) for each in layers] == [True, True, True, False, False]
     assert [can_have_running_statistics(each) for each in layers] == [True, True, True, True, False]
+
+
+@pytest.mark.parametrize("make", [lambda: MulticlassAccuracy(3), BinaryAUROC, MeanMetric], ids=str)
+def test_metrics_are_called_without_their_wrappers(make: Callable[[], Any]) -> None:
+    direct, wrapped, predictions, truth = make(), make(), torch.rand(6), torch.arange(6) % 2
+    tensors = (predictions,) if isinstance(direct, MeanMetric) else (predictions.round().long(), truth)
+    if isinstance(direct, BinaryAUROC):
+        tensors = (predictions, truth)
+    for _ in range(2):
+        for _ in range(3):
+            update_directly(direct, *tensors)
+            wrapped.update(*tensors)
+        assert torch.equal(compute_directly(direct), wrapped.compute())
+        assert torch.equal(direct.compute(), wrapped.compute()) and direct.update_count == wrapped.update_count
+        assert str(get_metric_state(direct)) == str(get_metric_state(wrapped))
+        reset_directly(direct)
+        wrapped.reset()
+        assert str(get_metric_state(direct)) == str(get_metric_state(wrapped))
 
 
 def test_states_of_samples_add_up() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
 
 import dlspec as library
 from dlspec.data.arrays import dataset_from_arrays
@@ -228,6 +229,21 @@ def test_a_saved_spec_gives_the_same_metric(written: dict[str, Any]) -> None:
     prepared = prepare_spec({"layers": [{"Linear": 1}], "metrics": {"F1Score": written}, **QUICK}, arrays).prepare()
     saved = prepared.resolved["metrics"]["F1Score"]
     assert saved == {"ignore_index": None, "zero_division": 0.0} | written
+
+
+@pytest.mark.parametrize("written", [{}, {"average": "micro", "top_k": 1, "ignore_index": None}], ids=str)
+def test_accuracy_over_all_samples_has_the_states_of_torchmetrics(written: dict[str, Any]) -> None:
+    chosen = SelectedMetric(metric_registry()["Accuracy"], THREE, written)
+    metric = make_metrics([chosen], [THREE])[0]["accuracy"]
+    wanted = MulticlassAccuracy(3, average="micro", validate_args=False)
+    for count in (1, 5, 32):
+        probabilities, classes = torch.rand(count, 3).round(decimals=1), torch.randint(3, (count,))  # with ties
+        metric.update(probabilities, classes)
+        wanted.update(probabilities, classes)
+        assert torch.equal(metric.compute(), wanted.compute())
+    assert all(
+        torch.equal(*pair) for pair in zip(metric.metric_state.values(), wanted.metric_state.values(), strict=True)
+    )
 
 
 def test_top_k_of_two_classes() -> None:

@@ -17,7 +17,6 @@ from dlspec.errors import UserError
 from dlspec.jobs.environment import collect_environment, find_git_commit
 from dlspec.runs import io as run_folder
 from dlspec.runs.io import (
-    add_log_file,
     create_unique_folder,
     make_run_folder,
     read_json_lines,
@@ -29,6 +28,7 @@ from dlspec.runs.io import (
 )
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
+from dlspec.runs.log_file import add_log_file
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import logging
 import math
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,11 +31,13 @@ from dlspec.runs.file_names import (
     TIMING_FILE,
 )
 from dlspec.runs.io import read_json_lines, read_json_object
+from dlspec.runs.log_file import CAN_WAIT, add_log_file
+from dlspec.training.callbacks import log_files
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
 from dlspec.training.callbacks.checkpoints import CheckpointSaver, copy_weights
 from dlspec.training.callbacks.curves import Curves, draw_curves, list_panels
 from dlspec.training.callbacks.default_callbacks import make_default_callbacks
-from dlspec.training.callbacks.log_files import MetricsFile, TensorBoard, encode_json_line
+from dlspec.training.callbacks.log_files import MetricsFile, TensorBoard, TextLog, encode_json_line
 from dlspec.training.callbacks.progress import Progress
 from dlspec.training.checkpoint.tensor_file import write_tensors
 from dlspec.training.metric_monitor import MetricMonitor
@@ -198,6 +201,54 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     assert (result["status"], result["epochs"], result["steps"]) == ("interrupted", 2, 7)
     assert read_weights(tmp_path / "interrupted" / CHECKPOINTS_FOLDER / BEST_FILE)[1]["epoch"] == "2"
     assert (tmp_path / "interrupted" / CURVES_FILE).exists()
+
+
+def test_lines_of_short_epochs_are_written_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = SimpleNamespace(seconds=0.0, monotonic=lambda: clock.seconds)
+    monkeypatch.setattr(log_files, "time", clock)
+    caplog.set_level(logging.INFO, "dlspec")
+    seen = []
+
+    class Look(Callback):
+        """Looks at the files after each step, then sets the clock to the end of an epoch."""
+
+        def on_step_end(self, state: TrainingState) -> None:
+            log_lines = [line for line in (tmp_path / "log.txt").read_text().splitlines() if "INFO epoch" in line]
+            rows = read_json_lines(tmp_path / METRICS_FILE)
+            assert len(log_lines) == len(rows)
+            if state.batch == 1 and state.phase == "train":
+                seen.append(len(rows))
+            clock.seconds = {2: 0.01, 3: 0.02, 4: 0.09, 5: 0.3}.get(state.epoch, 0.0)
+
+    handler = add_log_file(tmp_path)
+    try:
+        callbacks = [TextLog(), MetricsFile(tmp_path), Look()]
+        make_trainer(settings={"epochs": 7, "test": "none"}, callbacks=callbacks).fit()
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    assert seen == [0, 1, 1, 1, 1, 4, 4]
+    assert [row["epoch"] for row in read_json_lines(tmp_path / METRICS_FILE)] == [1, 2, 3, 4, 5, 6, 7]
+    assert (tmp_path / "log.txt").read_text().count("INFO epoch") == 7
+
+
+def test_lines_that_wait_are_written_before_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    handler, logger = add_log_file(tmp_path), logging.getLogger("a_module_of_the_users")
+    caplog.set_level(logging.INFO, logger.name)
+    for number in range(3):
+        logger.info("epoch %d", number, extra=CAN_WAIT)
+    assert not (tmp_path / "log.txt").exists()
+    logger.warning("odd")
+    logging.getLogger().removeHandler(handler)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.partition(" INFO ")[2] or line.partition(" WARNING ")[2] for line in lines] == [
+        "epoch 0",
+        "epoch 1",
+        "epoch 2",
+        "odd",
+    ]
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""The log file of a run: everything that is logged while it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from dlspec.errors import replace_control_characters, replace_in_lines
+from dlspec.runs.file_access import is_special_file
+from dlspec.runs.file_names import LOG_FILE
+from dlspec.runs.io import append_bytes
+
+log = logging.getLogger("dlspec")
+
+CAN_WAIT = {"can_wait": True}  # for `extra` of a message of which many may follow each other quickly
+
+# Threads that each run a job: what one of them logs goes only to the log files that it has opened itself.
+_JOB_THREADS: set[int] = set()
+
+
+@contextmanager
+def separate_thread_logs() -> Iterator[None]:
+    """Keep what this thread logs inside the `with` block from the log files of other jobs in this process."""
+    thread = threading.get_ident()
+    _JOB_THREADS.add(thread)
+    try:
+        yield
+    finally:
+        _JOB_THREADS.discard(thread)
+
+
+class LogFile(logging.Handler):
+    """Logging handler that appends to a file. If writing fails, it prints one message and the program continues.
+
+    Lines that can wait (`extra=CAN_WAIT`) are written with the next line, or by `flush`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+        self.path = path.absolute()  # hydra.job.chdir may change the working directory
+        self._warned = False
+        self._waiting = b""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread != self._thread and record.thread in _JOB_THREADS:
+            return
+        self._waiting += f"{replace_in_lines(self.format(record))}\n".encode(errors="replace")
+        if not getattr(record, "can_wait", False):
+            self.flush()
+
+    def flush(self) -> None:
+        with self.lock or nullcontext():
+            lines, self._waiting = self._waiting, b""
+            try:
+                if lines:
+                    append_bytes(self.path, lines)
+            except OSError as error:
+                if not self._warned:
+                    found = f"can't write {self.path}: {error.strerror or error}"
+                    print(replace_control_characters(found), file=sys.stderr)
+                self._warned = True
+
+    def close(self) -> None:
+        self.flush()
+        super().close()
+
+
+def flush_log_files() -> None:
+    """Write the lines of log files that were logged with `CAN_WAIT`."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogFile):
+            handler.flush()
+
+
+def add_log_file(folder: Path, name: str = LOG_FILE) -> logging.Handler:
+    """Add a handler to the root logger that writes all log messages, also those of user code, to the run's log.txt.
+
+    Remove the handler from the root logger and close it at the end of the run.
+    """
+    path = folder / name
+    is_replaced, handler = is_special_file(path), LogFile(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    if is_replaced:
+        log.warning("%s was not a regular file, and was replaced by one", path)
+    return handler
