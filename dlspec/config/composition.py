@@ -43,7 +43,7 @@ from dlspec.config.defaults_list_errors import (
     remove_defaults_list,
 )
 from dlspec.config.group_choices import check_choice, check_choice_type, check_installed
-from dlspec.config.hydra_node import set_hydra_value
+from dlspec.config.hydra_node import set_hydra_values
 from dlspec.config.launchers import EXTRAS_BY_CHOICE, register_plugin_names, wrap_launcher
 from dlspec.config.location_collector import LocationCollector
 from dlspec.config.model_merging import ModelMerger
@@ -63,14 +63,14 @@ CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
 
 
-def _record_overrides(config: DictConfig, overrides: list[str]) -> None:
-    """Record the overrides in Hydra's own settings: Hydra has only seen the choices, as dlspec applies the values."""
+def _describe_overrides(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
+    """Return the settings of Hydra that list the overrides: it has only seen the choices, as dlspec applies values."""
     task = [each for each in parse_overrides(overrides) if not each.is_hydra_override()]
     lines = [str(each.input_line) for each in task]
-    set_hydra_value(config, "overrides.task", lines)
     settings, keys = config.hydra.job.config.override_dirname, [each.key_or_group for each in task]
     named = sorted(line for key, line in zip(keys, lines, strict=True) if key not in settings.exclude_keys)
-    set_hydra_value(config, "job.override_dirname", settings.item_sep.join(named).replace("=", settings.kv_sep))
+    dirname = settings.item_sep.join(named).replace("=", settings.kv_sep)
+    return {"overrides.task": lines, "job.override_dirname": dirname}
 
 
 class DlspecConfigLoader(HookedLoader):
@@ -79,13 +79,15 @@ class DlspecConfigLoader(HookedLoader):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._cache: dict[Hashable, ConfigCopier[DictConfig]] = {}
+        self._files: dict[str, list[str]] = {}
+        self._group_keys: dict[str, bool] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, which receives composed configs and so starts with an empty cache.
 
         It needs the loader only to find where a wrong key is written.
         """
-        return {**super().__getstate__(), "_cache": {}}
+        return {**super().__getstate__(), "_cache": {}, "_files": {}, "_group_keys": {}}
 
     def register_sources(self) -> None:
         """Register the sources of the search path with Hydra."""
@@ -130,8 +132,6 @@ class DlspecConfigLoader(HookedLoader):
         spec_file, values = extract_run_override(choices, values)
         if spec_file is not None:
             names = replace_with_saved_run(config, spec_file, choices, values)
-        for group, name in names.items():
-            set_hydra_value(config, f"runtime.choices.{group}", name)
         kept = [
             each
             for each in values
@@ -141,7 +141,8 @@ class DlspecConfigLoader(HookedLoader):
             *(problem for each in problems_by_group.values() for problem in each),
             *apply_overrides(config, kept),
         ]
-        _record_overrides(config, overrides)
+        choices_made = {f"runtime.choices.{group}": name for group, name in names.items()}
+        set_hydra_values(config, {**choices_made, **_describe_overrides(config, overrides)})
         if problems:
             raise InvalidOverrides(problems, ComposedConfig(config, self), frozenset(problems_by_group))
         if run_mode == RunMode.MULTIRUN:
@@ -238,7 +239,7 @@ class DlspecConfigLoader(HookedLoader):
             group = override.key_or_group
             if override.is_hydra_override():
                 choices.append(keep_folder_name(override))
-            elif not self.repository.group_exists(group):
+            elif not self._is_group(group):
                 values.append(override)
             elif not sets_value_not_choice(override):
                 choices += parse_overrides([str(override.input_line).lstrip("+")])
@@ -271,8 +272,19 @@ class DlspecConfigLoader(HookedLoader):
         return locations.find_locations()
 
     def files(self, group: str) -> list[str]:
-        """List the files that a group offers: dlspec's, the user's and those of --config-dir."""
-        return list_group_files(group, [Path(each.path) for each in self._conf_sources()])
+        """List the files that a group offers: dlspec's, the user's and those of --config-dir.
+
+        The folders are read once: each job of a sweep asks for the files of every group.
+        """
+        if group not in self._files:
+            self._files[group] = list_group_files(group, [Path(each.path) for each in self._conf_sources()])
+        return self._files[group]
+
+    def _is_group(self, key: str) -> bool:
+        """Whether an override's key is the name of a group; looked up once in the folders of config files."""
+        if key not in self._group_keys:
+            self._group_keys[key] = self.repository.group_exists(key)
+        return self._group_keys[key]
 
     def _conf_sources(self) -> list[ConfFiles]:
         return [each for each in self.repository.get_sources() if isinstance(each, ConfFiles)]
@@ -284,7 +296,7 @@ class DlspecConfigLoader(HookedLoader):
     def _check_choice(self, override: Override) -> list[Problem]:
         group = override.key_or_group
         checks_name = group in GROUPS and not override.is_delete()  # by `check_choice`, which lists the names
-        if not checks_name and self.repository.group_exists(group) and (problems := check_choice_type(override)):
+        if not checks_name and self._is_group(group) and (problems := check_choice_type(override)):
             return problems
         if group in EXTRAS_BY_CHOICE:
             return check_installed(override, self.repository.get_group_options(group))

@@ -27,7 +27,7 @@ from dlspec.compat.hydra import (
 )
 from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, ComposedConfig
 from dlspec.config.conf_files import find_packaged_conf
-from dlspec.config.hydra_node import set_hydra_value
+from dlspec.config.hydra_node import set_hydra_value, set_hydra_values
 from dlspec.errors import Code, Problem, SpecError, UserError, format_value
 from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.runs.file_access import refuse_links
@@ -172,7 +172,7 @@ class HydraJob:
 
     def folder_name(self, number: int) -> str:
         """Return the name that `hydra.sweep.subdir` gives to the folder of the job with this number."""
-        self._set_number(number)
+        set_hydra_values(self.config, _name_number(number))
         HydraConfig.instance().set_config(self.config)
         return _read_folder_name(self.config, "hydra.sweep.subdir")
 
@@ -185,11 +185,11 @@ class HydraJob:
             folder: the job's folder, directly in the sweep's folder.
             task: the function to run.
         """
-        self._set_number(number)
-        set_hydra_value(self.config, "sweep.dir", str(folder.parent))
-        set_hydra_value(self.config, "sweep.subdir", folder.name)
+        settings = {**_name_number(number), "sweep.dir": str(folder.parent), "sweep.subdir": folder.name}
         if not has_callbacks(context.callbacks) and self.is_plain:
+            set_hydra_values(self.config, {**settings, "runtime.output_dir": str(folder.absolute())})
             return self._run_plain(folder, task)
+        set_hydra_values(self.config, settings)
         with _name_folder_in_errors(folder):
             returned = run_job(
                 hydra_context=context,
@@ -210,7 +210,6 @@ class HydraJob:
 
     def _run_plain(self, folder: Path, task: Callable[[], T]) -> T:
         """Do what `run_job` does, without its four copies of the whole config, which only callbacks need."""
-        set_hydra_value(self.config, "runtime.output_dir", str(folder.absolute()))
         active = ActiveHydraConfig()
         before = active.exchange(self.config)
         try:
@@ -235,9 +234,10 @@ class HydraJob:
         for file_name, content in contents.items():
             _write_hydra_file(folder / name / file_name, format_yaml(content))
 
-    def _set_number(self, number: int) -> None:
-        set_hydra_value(self.config, "job.id", str(number))
-        set_hydra_value(self.config, "job.num", number)
+
+def _name_number(number: int) -> dict[str, Any]:
+    """Return the settings of Hydra that name a job's number."""
+    return {"job.id": str(number), "job.num": number}
 
 
 @dataclass(frozen=True)

@@ -122,11 +122,14 @@ class Job:
 
     def _add_callbacks(self, folder: Path | None) -> None:
         settings = self.prepared.spec.trainer
-        pictures = not self.is_of_sweep if settings.pictures == "auto" else settings.pictures
+        drawn = {
+            key: not self.is_of_sweep if value == "auto" else value
+            for key, value in (("curves", settings.curves), ("pictures", settings.pictures))
+        }
         progress = settings.progress if self.shows_progress else "none"
-        trainer_settings = settings.model_copy(update={"progress": progress, "pictures": pictures})
+        trainer_settings = settings.model_copy(update={"progress": progress, **drawn})
         metadata = self._checkpoint_metadata() if folder is not None and settings.checkpoints else {}
-        self.trainer.set_callbacks(make_default_callbacks(trainer_settings, folder, metadata))
+        self.trainer.set_callbacks(make_default_callbacks(trainer_settings, folder, metadata, self.is_of_sweep))
 
     def check_disk_space(self, root: Path) -> None:
         """Check that the disk of `root` has space for checkpoints.

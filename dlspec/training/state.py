@@ -107,6 +107,8 @@ class TrainingState:
     view: Callable[[], PredictionView | None] = lambda: None
     # The progress of the current epoch, None between two epochs.
     current: EpochProgress | None = None
+    # The runs that share the time of this process, this one too: more than one in a stack.
+    sharing_runs: int = 1
     # Whether the run was resumed from a checkpoint.
     is_restored: bool = False
     # Whether a checkpoint can be saved now. False between the batches of one update (gradient accumulation).

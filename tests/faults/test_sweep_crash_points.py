@@ -17,8 +17,8 @@ from helpers.sweep_crashes import Victims, run_until
 MODEL = "layers: [{Embedding: 4}, {Linear: '${data.vocab_size}'}]"
 LINES = "to be or not to be, that is the question\n" * 60
 SWEEP = ("-m", "model=tiny", "data=text", "data.path=lines.txt", "trainer.batch_size=8", "trainer.epochs=2",
-         "trainer.limit_batches=1", "trainer.keep_checkpoints=1", "trainer.progress=none", "optimizer.lr=0.1,0.01",
-         "hydra.sweep.dir=sweep", *QUIET)  # fmt: skip
+         "trainer.limit_batches=1", "trainer.keep_checkpoints=1", "trainer.checkpoint_steps=1", "trainer.progress=none",
+         "optimizer.lr=0.1,0.01", "hydra.sweep.dir=sweep", *QUIET)  # fmt: skip
 INLINE = (*SWEEP, "hydra/launcher=dlspec")
 PROCESSES = (*SWEEP, "sweep.workers=2")
 STACKED = (*SWEEP, "sweep.workers=1", "sweep.vectorize=true")

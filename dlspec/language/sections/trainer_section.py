@@ -106,7 +106,10 @@ class TrainerSpec(BaseModel):
     checkpoint_minutes: float | None = Field(5, gt=0, description="within an epoch, write a checkpoint every N minutes")
     keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")
     tensorboard: bool = Field(True, description="write event files for TensorBoard")
-    curves: bool = Field(True, description="draw curves.png after training")
+    curves: bool | Literal["auto"] = Field(
+        "auto",
+        description="draw curves.png after training; auto: not for a sweep's jobs, whose report shows them",
+    )
     pictures: bool | Literal["auto"] = Field(
         "auto",
         description="draw predictions.png, or write a language model's samples.txt; auto: not for a sweep's jobs",

@@ -16,7 +16,6 @@ from dlspec.runs.log_file import separate_thread_logs
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint_parts import estimate_checkpoint_bytes
-from dlspec.training.health.out_of_memory import free_unused_memory
 from dlspec.training.stacking.member_threads import MemberThread
 from dlspec.training.stacking.stack import Stack
 from dlspec.training.tuning.stacking_probe import MIN_GAIN, find_obstacle, measure_gain
@@ -100,15 +99,15 @@ class StackWorker:
     def _train_members(self, jobs: Sequence[PlannedJob], start: int) -> None:
         """Train jobs as one stack; the first of them has the index `start`."""
         states = (ActiveHydraConfig(), ProcessOutput())
-        members = [MemberThread(f"job {job.number}", self._make_task(job), states) for job in jobs]
+        members = [MemberThread(f"job {job.number}", self._make_task(job, len(jobs)), states) for job in jobs]
         for index, result in Stack(members).run():
             self._send(MemberReport(start + index, result))
         self._members.clear()
-        free_unused_memory()
+        self._worker.free_memory()
 
-    def _make_task(self, job: PlannedJob) -> Callable[[MemberThread], JobResult]:
+    def _make_task(self, job: PlannedJob, members: int) -> Callable[[MemberThread], JobResult]:
         def train(member: MemberThread) -> JobResult:
-            worker = self._worker.for_member(member)
+            worker = self._worker.for_member(member, members)
             self._members.append(worker)
             if self._is_stopping:
                 worker.stop()

@@ -81,6 +81,8 @@ class CheckpointSaver(BestWeightsCallback):
         minutes: save a checkpoint every this many minutes; None for never.
         seconds: minimum time between checkpoints after epochs, as an epoch of a small network takes less time than
             writing a file.
+        saves_first_epoch: whether the first epoch is saved however soon it ends. A sweep has many short jobs, for which
+            the checkpoint at the end is enough.
         group: the processes that train together. The first one has this callback and decides when to save; the others
             have a `CheckpointParticipant`.
     """
@@ -96,6 +98,7 @@ class CheckpointSaver(BestWeightsCallback):
         steps: int | None = None,
         minutes: float | None = None,
         seconds: float = MIN_SECONDS_BETWEEN_WRITES,
+        saves_first_epoch: bool = True,
         group: ProcessGroup | None = None,
     ) -> None:
         self.folder, self._group = folder, group or ProcessGroup()
@@ -103,7 +106,8 @@ class CheckpointSaver(BestWeightsCallback):
         self._max_kept, self._steps_between_saves = keep, steps
         self._seconds_between_saves, self._min_seconds_after_epoch = (minutes or math.inf) * 60, seconds
         self._writer = BackgroundWriter()
-        self._next_save_time = self._next_save_time_after_epoch = -math.inf
+        self._next_save_time = -math.inf
+        self._next_save_time_after_epoch = -math.inf if saves_first_epoch else time.monotonic() + seconds
         self._last_step = 0  # at the last call of on_step_end
         self._last_saved = (-1, False)  # step of the newest checkpoint, and whether it is at the end of an epoch
         self._best: Weights | None = None
@@ -205,9 +209,8 @@ class CheckpointSaver(BestWeightsCallback):
         now = time.monotonic()
         self._last_saved = (state.step, state.is_between_epochs)
         self._next_save_time = now + self._seconds_between_saves
-        self._next_save_time_after_epoch = now + max(
-            self._min_seconds_after_epoch, (now - started + self._writer.seconds) / MAX_TIME_FRACTION
-        )
+        cost = (now - started + self._writer.seconds) * state.sharing_runs
+        self._next_save_time_after_epoch = now + max(self._min_seconds_after_epoch, cost / MAX_TIME_FRACTION)
         self._writer.start(write)
 
     def _make_best_weights_write(self) -> Callable[[], None]:

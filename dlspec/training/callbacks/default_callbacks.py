@@ -17,7 +17,10 @@ from dlspec.training.distributed import ProcessGroup, find_process_group
 
 
 def make_default_callbacks(
-    settings: TrainerSpec, folder: Path | None = None, metadata: Mapping[str, str] | None = None
+    settings: TrainerSpec,
+    folder: Path | None = None,
+    metadata: Mapping[str, str] | None = None,
+    is_of_sweep: bool = False,
 ) -> list[Callback]:
     """Make the callbacks that the settings ask for: early stopping, progress, and the files in the run's folder.
 
@@ -27,6 +30,7 @@ def make_default_callbacks(
         settings: the `trainer` section.
         folder: the run's folder; None writes no files.
         metadata: strings to write into checkpoints.
+        is_of_sweep: whether the run is one of a sweep's jobs.
 
     Returns:
         The callbacks, in the order in which they must be called.
@@ -44,11 +48,11 @@ def make_default_callbacks(
         return callbacks
     if not is_writer:
         return [*callbacks, CheckpointParticipant(group)] if settings.checkpoints else callbacks
-    return [*callbacks, *_make_file_callbacks(settings, folder, metadata, group)]
+    return [*callbacks, *_make_file_callbacks(settings, folder, metadata, group, is_of_sweep=is_of_sweep)]
 
 
 def _make_file_callbacks(
-    settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None, group: ProcessGroup
+    settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None, group: ProcessGroup, *, is_of_sweep: bool
 ) -> list[Callback]:
     callbacks: list[Callback] = [TextLog(), MetricsFile(folder), TimingFile(folder)]
     if settings.checkpoints:
@@ -59,6 +63,7 @@ def _make_file_callbacks(
                 keep=settings.keep_checkpoints,
                 steps=settings.checkpoint_steps,
                 minutes=settings.checkpoint_minutes,
+                saves_first_epoch=not is_of_sweep,
                 group=group,
             )
         )

@@ -19,7 +19,8 @@ from typing import Any
 
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.runs.file_names import EVENTS_PATTERN, METRICS_FILE, RESULT_FILE, TIMING_FILE, format_events_name
-from dlspec.runs.io import append_bytes, encode_json, write_bytes, write_json
+from dlspec.runs.io import append_bytes, encode_json, write_bytes, write_json, write_json_unsynced
+from dlspec.runs.job_state import JobState
 from dlspec.runs.log_file import CAN_WAIT, flush_log_files
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import TrainingState, make_job_result
@@ -190,8 +191,11 @@ class ResultFile(_RunFile):
         super().__init__(folder / RESULT_FILE)
 
     def close(self, state: TrainingState) -> None:
+        result = make_job_result(state)
+        # Before the test, the file only shows the results so far: it is written again soon.
+        write = write_json_unsynced if result.status is JobState.RUNNING else write_json
         try:
-            write_json(self.path, make_job_result(state).as_dict())
+            write(self.path, result.as_dict())
         except OSError as error:
             self._warn_once(error)
 

@@ -51,7 +51,8 @@ class StatusFile(Callback):
         self._write_status(state, JobState.RUNNING, write_json_unsynced)
 
     def close(self, state: TrainingState) -> None:
-        self._write_status(state, state.reported_status, write_json)
+        if state.reported_status is not JobState.RUNNING:  # else the test writes it when it starts
+            self._write_status(state, state.reported_status, write_json)
 
     def _write_status(self, state: TrainingState, status: JobState, write: Callable[[Path, Any], None]) -> None:
         now = time.monotonic()
@@ -62,7 +63,8 @@ class StatusFile(Callback):
                 log.warning("can't write %s: %s", self.path, error.strerror or error)
             self._warned = True
         written = time.monotonic()
-        self._due = written + max(SECONDS_BETWEEN_STATUS_WRITES, (written - now) / MAX_TIME_FRACTION)
+        cost = (written - now) * state.sharing_runs
+        self._due = written + max(SECONDS_BETWEEN_STATUS_WRITES, cost / MAX_TIME_FRACTION)
 
     def _make_status(self, state: TrainingState, status: JobState, now: float) -> RunStatus:
         """Make the status without waiting for the device: no running loss, only results of finished epochs."""

@@ -69,11 +69,12 @@ def test_each_job_can_be_resumed_alone(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_jobs_draw_no_pictures_unless_asked(tmp_path: Path) -> None:
-    words = ("hydra/launcher=dlspec", "optimizer.lr=0.01", "trainer.epochs=1")
-    words_of_all = [each for each in BASE if not each.startswith("trainer.pictures")]
-    for name, more in (("auto", ()), ("drawn", ("trainer.pictures=true",))):
+    words = ("hydra/launcher=dlspec", "optimizer.lr=0.01", "trainer.epochs=2")
+    words_of_all = [each for each in BASE if not each.startswith(("trainer.pictures", "trainer.curves"))]
+    for name, more in (("auto", ()), ("drawn", ("trainer.pictures=true", "trainer.curves=true"))):
         assert run_in_this_process(*words_of_all, *words, f"hydra.sweep.dir={tmp_path / name}", *more).code == 0
-    assert not (tmp_path / "auto/0/predictions.png").exists() and (tmp_path / "drawn/0/predictions.png").exists()
+    pictures = {name: {each.name for each in (tmp_path / name / "0").glob("*.png")} for name in ("auto", "drawn")}
+    assert pictures == {"auto": set(), "drawn": {"curves.png", "predictions.png", "predictions_images.png"}}
 
 
 @pytest.mark.parametrize(

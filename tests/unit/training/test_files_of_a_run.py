@@ -32,7 +32,7 @@ from dlspec.runs.file_names import (
 )
 from dlspec.runs.io import read_json_lines, read_json_object
 from dlspec.runs.log_file import CAN_WAIT, add_log_file
-from dlspec.training.callbacks import log_files
+from dlspec.training.callbacks import checkpoints, log_files
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
 from dlspec.training.callbacks.checkpoints import CheckpointSaver, copy_weights
 from dlspec.training.callbacks.curves import Curves, draw_curves, list_panels
@@ -296,6 +296,28 @@ def test_standard_callbacks_follow_the_settings(tmp_path: Path) -> None:
     assert kinds(tmp_path, progress="none", checkpoints=False, tensorboard=False, curves=False, pictures=False) == files
     more = {"Curves", "PredictionPlots", "CheckpointSaver", "TensorBoard"}
     assert kinds(tmp_path, progress="none") == files | more
+
+
+@pytest.mark.parametrize(
+    ("settings", "sharing_runs", "epochs"),
+    [
+        ({}, 1, [1, 2, 3, 4]),
+        ({}, 10**9, [1, 4]),  # a stack in which checkpoints would take too much of the time
+        ({"saves_first_epoch": False, "seconds": 60.0}, 1, [4]),  # a job of a sweep
+    ],
+)
+def test_when_checkpoints_are_saved(
+    settings: dict[str, Any], sharing_runs: int, epochs: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(checkpoints, "write_checkpoint", lambda _, snapshot, metadata: saved.append(snapshot.step))
+    monkeypatch.setattr(checkpoints, "MAX_TIME_FRACTION", 1e6)  # a single run has time for all of them
+    saver = CheckpointSaver(tmp_path / "checkpoints", **{"seconds": 0.0, **settings})
+    monkeypatch.setattr(saver._writer, "start", saver._writer.run_and_wait)
+    training = make_trainer(settings={"epochs": 4}, callbacks=[saver])
+    training.state.sharing_runs = sharing_runs
+    training.run()
+    assert saved == [training.state.step // 4 * epoch for epoch in epochs]
 
 
 def test_log_lines_say_nothing_in_a_quiet_run(caplog: pytest.LogCaptureFixture) -> None:
