@@ -7,7 +7,7 @@ content, and a checksum of the content. The content is an `Event` message in pro
 
 from __future__ import annotations
 
-import ctypes
+import math
 import struct
 from collections.abc import Mapping
 from functools import cache
@@ -30,9 +30,7 @@ def encode_scalars(results: Mapping[str, float], step: int, seconds: float) -> b
         step: the training step, the x axis of the curves.
         seconds: time since 1970.
     """
-    values = [
-        _encode_bytes(1, _encode_bytes(1, name.encode()) + _encode_float(2, value)) for name, value in results.items()
-    ]
+    values = [_encode_bytes(1, _encode_name(name) + _pack_float(value)) for name, value in results.items()]
     return _encode_record(_encode_event(seconds, step) + _encode_bytes(5, b"".join(values)))
 
 
@@ -54,9 +52,17 @@ def _encode_bytes(field: int, content: bytes) -> bytes:
     return _encode_key(field, _LENGTH_DELIMITED) + _encode_varint(len(content)) + content
 
 
-def _encode_float(field: int, value: float) -> bytes:
-    # c_float turns values that are too large into infinity, where struct would raise an error.
-    return _encode_key(field, _FOUR_BYTES) + struct.pack("<f", ctypes.c_float(value).value)
+@cache
+def _encode_name(name: str) -> bytes:
+    """Encode the name of a value, and the key of the number that follows."""
+    return _encode_bytes(1, name.encode()) + _encode_key(2, _FOUR_BYTES)
+
+
+def _pack_float(value: float) -> bytes:
+    try:
+        return struct.pack("<f", value)
+    except OverflowError:
+        return struct.pack("<f", math.copysign(math.inf, value))
 
 
 def _encode_varint(number: int) -> bytes:

@@ -112,11 +112,11 @@ def reset_directly(metric: Any) -> None:
     values = vars(metric)
     values.update(_update_count=0, _forward_cache=None, _computed=None, _cache=None, _is_synced=False)
     for name, default in metric._defaults.items():
-        values[name] = [] if isinstance(default, list) else default.detach().clone().to(values[name].device)
+        values[name] = [] if isinstance(default, list) else default.clone().to(values[name].device)
 
 
 def _is_torchmetric(metric: Any) -> bool:
-    return isinstance(metric, import_torchmetrics().Metric)
+    return hasattr(metric, "_defaults")  # another metric must not import torchmetrics
 
 
 def get_metric_state(metric: Any) -> dict[str, Any]:

@@ -115,14 +115,14 @@ def _derive_micro_accuracy() -> type:
 
     def update(self: Any, preds: Tensor, target: Tensor) -> None:
         right = (preds.argmax(1) == target).sum()
-        wrong, classes = target.numel() - right, self.num_classes
-        counts = {"tp": right, "fp": wrong, "tn": (classes - 1) * right + (classes - 2) * wrong, "fn": wrong}
+        wrong = target.numel() - right
+        counts = {"tp": right, "fp": wrong, "tn": (self.num_classes - 1) * target.numel() - wrong, "fn": wrong}
         states = vars(self)  # setting attributes of an `nn.Module` takes longer than counting
         states.update({name: states[name] + count for name, count in counts.items()})
 
     def compute(self: Any) -> Tensor:
-        share: Tensor = self.tp.float() / (self.tp + self.fn).float()
-        return share.nan_to_num(0.0).squeeze(0)  # without samples 0, as torchmetrics says
+        share: Tensor = self.tp.float() / (self.tp + self.fn).clamp(min=1).float()  # 0 without samples
+        return share.squeeze(0)
 
     return type(metric.__name__, (metric,), {"update": update, "compute": compute})
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from dlspec.compat.torch_layers import can_have_running_statistics
+from dlspec.compat.torch_layers import can_have_running_statistics, list_layers
 
 
 class FrozenParameters:
@@ -31,7 +31,7 @@ class FrozenParameters:
 
     def freeze_running_statistics(self, network: nn.Module) -> None:
         """Put normalization layers with frozen weights into eval mode, which also freezes their running statistics."""
-        for module in network.modules():
+        for module in list_layers(network):
             parameters = list(module.parameters(recurse=False)) if can_have_running_statistics(module) else []
             if parameters and not any(each.requires_grad for each in parameters):
                 module.eval()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -85,7 +86,12 @@ def _list_group_parameters(group: Any) -> list[Tensor]:
 
 def needs_closure(optimizer: Optimizer) -> bool:
     """Return whether `optimizer.step` requires a closure that evaluates the loss again, as for LBFGS."""
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return _takes_closure(type(optimizer).step)
+
+
+@cache
+def _takes_closure(step: Callable[..., Any]) -> bool:
+    closure = inspect.signature(step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate, chain, repeat
 
 import numpy as np
@@ -180,13 +180,18 @@ class BatchLoader:
 
     def _slice_in_order(self) -> Iterator[Batch]:
         if not self._trims and not self._workers and self._own_rows is None:
-            parts = zip(*(torch.split(each[: self.samples], self.sizes) for each in self.tensors), strict=True)
-            return ((tensors[: self.input_count], tensors[self.input_count :]) for tensors in parts)
+            return iter(self._slices)
         ends = accumulate(self.sizes)
         rows = self._own_rows or [slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True)]
         order, sizes = select_rows(torch.arange(self.samples), rows)
         pieces = zip(rows, self._trim_tensors(order, sizes), strict=False)
         return self._run_tasks(partial(_slice_rows, tensors, each) for each, tensors in pieces)
+
+    @cached_property
+    def _slices(self) -> list[Batch]:
+        """All batches in the order of the split, as views."""
+        parts = zip(*(torch.split(each[: self.samples], self.sizes) for each in self.tensors), strict=True)
+        return [(tensors[: self.input_count], tensors[self.input_count :]) for tensors in parts]
 
     def _run_tasks(self, tasks: Iterable[Callable[[], Tensors]]) -> Iterator[Batch]:
         inputs = self.input_count
