@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dlspec.data.encoding.saved_dataset import make_saved_preparation
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.formatting import first_line, format_bytes
+from dlspec.jobs.described_data import DescribedData
 from dlspec.jobs.environment import collect_environment, find_package_version, merge_resumed_environment
-from dlspec.jobs.job_hash import compute_content_checksum
 from dlspec.jobs.ranks import describe_launch
 from dlspec.jobs.resumed_settings import Changes, find_all_changes, find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
@@ -52,16 +51,25 @@ class Job:
     trainer: Trainer
     shows_progress: bool = True  # whether it prints its progress, or only writes to its folder
     is_of_sweep: bool = False  # whether it is one of a sweep's jobs
+    described_data: DescribedData | None = None  # the data, if other jobs of the process have the same; None: its own
 
     @cached_property
+    def saved_data(self) -> DescribedData:
+        """What the run saves of its data."""
+        prepared, described = self.prepared, self.described_data
+        if described is not None and described.data is prepared.data is (prepared.source_data or prepared.data):
+            return described
+        return DescribedData(prepared.data, prepared.source_data)
+
+    @property
     def data_checksum(self) -> str:
         """The checksum of the data, which the run's checkpoints contain."""
-        return compute_content_checksum(self.prepared.data)
+        return self.saved_data.content_checksum
 
-    @cached_property
-    def saved_preparation(self) -> dict[str, Any]:
+    @property
+    def saved_preparation(self) -> Mapping[str, Any]:
         """What the run saves of its data: how rows are encoded, and the description of fields and targets."""
-        return make_saved_preparation(self.prepared.source_data or self.prepared.data)
+        return self.saved_data.preparation
 
     def run(self, folder: Path | None = None) -> JobResult:
         """Train and test. Everything is written to `folder`; without one, nothing is written.

@@ -127,13 +127,19 @@ def compute_data_checksum(data: Dataset) -> str:
 _EXPLANATIONS = ("inferred", "left_out", "prepared_by")
 
 
-def compute_content_checksum(data: Dataset) -> str:
-    """Compute a checksum of all splits and of what their numbers mean: names of classes and labels, vocabularies."""
+def compute_content_checksum(data: Dataset, data_checksum: str | None = None) -> str:
+    """Compute a checksum of all splits and of what their numbers mean: names of classes and labels, vocabularies.
+
+    Args:
+        data: The data.
+        data_checksum: The result of `compute_data_checksum`, if it is known: it reads all samples.
+    """
     meanings = {
         "targets": [(each.name, each.kind, each.classes, each.labels, _write_scale(each)) for each in data.targets],
         "preprocessing": {key: each for key, each in data.preprocessing.items() if key not in _EXPLANATIONS},
     }
-    return f"{compute_data_checksum(data)}-{zlib.crc32(json.dumps(meanings, sort_keys=True).encode()):08x}"
+    checksum = data_checksum or compute_data_checksum(data)
+    return f"{checksum}-{zlib.crc32(json.dumps(meanings, sort_keys=True).encode()):08x}"
 
 
 def _write_scale(target: Target) -> Any:

@@ -24,9 +24,10 @@ from dlspec.config.hydra_run import HydraJob, HydraJobRunner, prepare_hydra_proc
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import TrainingFailed
+from dlspec.jobs.described_data import DescribedData
 from dlspec.jobs.error_reporting import EXIT_INVALID, format_error_details, format_error_line, message_and_exit_code
 from dlspec.jobs.job import Job
-from dlspec.jobs.job_hash import compute_data_checksum, describe_code_version
+from dlspec.jobs.job_hash import describe_code_version
 from dlspec.jobs.job_setup import keep_found_settings, make_job
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.run_resuming import lock_newest_checkpoint, refuse_other_checkpoint
@@ -74,8 +75,10 @@ class JobWorker:
     ) -> None:
         self.runner, self.threads, self.modules, self.data = runner, threads, tuple(modules), data
         self.has_own_process = has_own_process
-        self._open_datasets: dict[str, tuple[Dataset, str]] = {}
-        self._checksum = self._code_version = ""
+        self._open_datasets: dict[str, DescribedData] = {}
+        self._given_data = None if data is None else DescribedData(data)
+        self._job_data: DescribedData | None = None  # of the present job, once they are open
+        self._code_version = ""
         self._trainer: Trainer | None = None
         self._is_stopping = self._is_prepared = self._is_frozen = False
         self._member: MemberThread | None = None  # if the job belongs to a stack
@@ -100,7 +103,7 @@ class JobWorker:
     def __call__(self, job: PlannedJob) -> JobResult:
         """Train a job, or only build it; errors become part of the result and are not raised."""
         self.prepare_process()
-        self._checksum = "" if self.data is None else self._checksum  # given data are the same for all jobs
+        self._job_data = self._given_data
         try:
             if job.only_builds:
                 self._build_job(job)
@@ -121,7 +124,6 @@ class JobWorker:
             return
         self._is_prepared = True
         self._code_version = describe_code_version()
-        self._checksum = "" if self.data is None else compute_data_checksum(self.data)
         prepare_hydra_process()
         for module in self.modules:
             import_module(module)
@@ -191,7 +193,8 @@ class JobWorker:
 
     def _make_job(self, preparation: Preparation, *, is_resumed: bool) -> Job:
         steps = replace(preparation, is_resumed=is_resumed, data=self.data, open_source=self._open_dataset)
-        return make_job(steps, shows_progress=not self.has_own_process, is_of_sweep=True)
+        job = make_job(steps, shows_progress=not self.has_own_process, is_of_sweep=True)
+        return replace(job, described_data=self._job_data)
 
     def _run_job(
         self, built_job: Job, job: PlannedJob, hydra_job: HydraJob | None, snapshot: Snapshot | None
@@ -211,12 +214,16 @@ class JobWorker:
         """
         key = f"{source.source_name} {source.model_dump()}"
         if key not in self._open_datasets or not type(source).__module__.startswith("dlspec."):
-            dataset = open_data(source)
-            self._open_datasets[key] = dataset, compute_data_checksum(dataset)
+            self._open_datasets[key] = DescribedData(open_data(source))
             if len(self._open_datasets) > MAX_OPEN_DATASETS:
                 del self._open_datasets[next(iter(self._open_datasets))]
-        dataset, self._checksum = self._open_datasets[key]
-        return dataset
+        self._job_data = self._open_datasets[key]
+        return self._job_data.data
+
+    @property
+    def _checksum(self) -> str:
+        """The checksum of the present job's data; '' before they are open."""
+        return "" if self._job_data is None else self._job_data.checksum
 
     @contextmanager
     def _redirect_to_log(self, path: Path) -> Iterator[None]:
