@@ -18,15 +18,17 @@ from dlspec.inference.loading.loaded_run import LoadedRun
 WEIGHTS_FIX = "format=safetensors exports the weights"
 
 
-def refuse_what_has_no_file(run: LoadedRun, *, prepare: bool) -> None:
+def refuse_what_has_no_file(run: LoadedRun, form: str, *, prepare: bool) -> None:
     """Raise UserError if a run can't be exported as a network.
 
     Args:
         run: the run
+        form: the format
         prepare: whether the preparation is exported too
     """
     _refuse_written_texts(run)
-    _refuse_states(run)
+    if form == "onnx":
+        _refuse_projections(run)
     if BatchPredictor(run, 2).draws:
         name = _find_drawing_layer(run)
         found = f"the layer '{name}' draws random numbers in every prediction, which an exported file can't repeat"
@@ -44,13 +46,10 @@ def _refuse_written_texts(run: LoadedRun) -> None:
         raise UserError(f"{found}. Predict with the run, or {WEIGHTS_FIX}")
 
 
-def _refuse_states(run: LoadedRun) -> None:
-    """Refuse LSTMs whose final state is used where samples differ in length."""
-    has_lengths = any(name.endswith("_lengths") for name in run.inputs)
+def _refuse_projections(run: LoadedRun) -> None:
     for name, module in run.network.named_modules():
-        if has_lengths and isinstance(module, nn.LSTM) and "state" in getattr(module, "wanted", ()):
-            found = f"'{name}' (LSTM) passes on its state after samples of several lengths, for which ONNX has no form"
-            raise UserError(f"{found}; use a GRU, or {WEIGHTS_FIX}")
+        if isinstance(module, nn.LSTM) and module.proj_size:
+            raise UserError(f"'{name}' (LSTM) has proj_size, for which ONNX has no operator; write format=pt2")
 
 
 def _find_drawing_layer(run: LoadedRun) -> str:

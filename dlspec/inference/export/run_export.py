@@ -111,11 +111,12 @@ def export_run(run: LoadedRun, output: str, name: str | None = None, *, prepare:
     if form == "safetensors":
         return _export_weights(run, path)
     {"onnx": check_onnx_installed, "aoti": check_compiler}.get(form, _do_nothing)()
-    refuse_what_has_no_file(run, prepare=prepare)
+    refuse_what_has_no_file(run, form, prepare=prepare)
     model = ExportedModel(run, run.preparation if prepare else None).eval()
     rows = make_check_rows(run, model)
     expected = compute_expected(run, model, rows)
-    program = trace_model(model, [_take_example(each) for each in rows.inputs])
+    examples = [_take_example(each) for each in rows.inputs]
+    program = trace_model(model, examples, keep_recurrent=form != "aoti")  # which compiles only PyTorch's operators
     axes = find_axes(program, model)
     content = _WRITERS[form](program, model, make_metadata(run, model, axes))
     check = check_file(_make_runner(form, content, model, rows), model, expected, len(rows))
