@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from dlspec.data.prepare.kinds.subwords import FittedSubwords
 from dlspec.data.prepare.kinds.text import FittedBytes, FittedText
 from dlspec.errors import SpecError, UserError
 from dlspec.inference.export.exported_model import ExportedModel
+from dlspec.inference.export.noise_inputs import draw_noise
 from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.inference.loading.own_data import SplitRows, open_own_data
 from dlspec.inference.rows.row_chunk import RowChunk
@@ -47,6 +48,7 @@ class CheckRows:
     network_inputs: tuple[Tensor, ...]
     kind: str  # where they come from, for people
     columns: Mapping[str, NDArray[Any]]  # their cells; empty for the bare network
+    noise: tuple[Tensor, ...] = ()  # the last of `inputs`: what the network draws for them
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -60,6 +62,12 @@ def make_check_rows(run: LoadedRun, model: ExportedModel) -> CheckRows:
         run: the run
         model: what is exported
     """
+    rows = _choose_rows(run, model)
+    noise = draw_noise(run, model.draws, len(rows))
+    return replace(rows, inputs=(*rows.inputs, *noise), noise=noise)
+
+
+def _choose_rows(run: LoadedRun, model: ExportedModel) -> CheckRows:
     split = _open_validation(run)
     if not model.plans:
         return _take_samples(run, split)

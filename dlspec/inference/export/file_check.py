@@ -46,7 +46,7 @@ def compute_expected(run: LoadedRun, model: ExportedModel, rows: CheckRows) -> d
     """
     if model.criterion is None:
         with torch.inference_mode():
-            found: Sequence[Tensor] = model(*rows.network_inputs)
+            found: Sequence[Tensor] = model(*rows.inputs)
     else:
         values = _predict(run, model, rows)
         with torch.inference_mode():
@@ -63,7 +63,7 @@ def _predict(run: LoadedRun, model: ExportedModel, rows: CheckRows) -> Mapping[s
     if not is_mixed(run):
         return BatchPredictor(run).predict_inputs(rows.network_inputs, range(len(rows)))
     with torch.inference_mode():
-        return run.criterion.predict_targets(model.network(*rows.network_inputs))
+        return run.criterion.predict_targets(model.run_network(rows.network_inputs, rows.noise))
 
 
 def check_file(run_rows: RunRows, model: ExportedModel, expected: Outputs, count: int) -> CheckResult:

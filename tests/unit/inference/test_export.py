@@ -53,7 +53,7 @@ FITTING = {
     "vae": "mnist to image", "vgg11": "random images", "vit": "random images", "wavenet": "characters",
     "wide_and_deep": "random wide and deep",
 }  # fmt: skip
-REFUSED = {"vae": "draws random numbers", "seq2seq": "token by token"}
+REFUSED = {"seq2seq": "token by token"}
 
 
 def run_alone(file: Path, rows: dict[str, list[object]]) -> dict[str, np.ndarray]:
@@ -146,7 +146,7 @@ def test_a_program_of_torch_export_computes_the_same(tmp_path: Path) -> None:
 def test_the_weights_alone_are_those_of_the_run(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    model = dlspec.predictor("vae", device="cpu")  # draws, so that it has no other file
+    model = dlspec.predictor("vae", device="cpu")
     result = model.export(tmp_path / "vae.safetensors")
     found = load_file(tmp_path / "vae.safetensors")
     assert found.keys() == model.run.network.state_dict().keys()
@@ -154,10 +154,42 @@ def test_the_weights_alone_are_those_of_the_run(tmp_path: Path) -> None:
     assert [each.name for each in result.files] == ["vae.prepare.json"]
 
 
-@pytest.mark.parametrize(("run", "reason"), [("vae", "the layer '6' draws random"), ("seq2seq", "writes 'answer'")])
-def test_what_has_no_file_is_refused_before_it_is_traced(run: str, reason: str) -> None:
-    with pytest.raises(UserError, match=reason):
-        refuse_what_has_no_file(load_run(run, device="cpu"), "onnx", prepare=True)
+def test_a_network_that_draws_takes_its_noise_as_an_input(tmp_path: Path) -> None:
+    run = load_run("vae", device="cpu")
+    result = export_run(run, str(tmp_path / "vae.pt2"), prepare=False)
+    assert result.inputs["noise"].startswith("float32 (batch, 3), random numbers of the standard normal distribution")
+    images = torch.rand(7, 1, 28, 28)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        expected = run.network(images)
+    torch.manual_seed(5)
+    found = torch.export.load(tmp_path / "vae.pt2").module()(images, torch.randn(7, 3))
+    for one, other in zip(found, expected.values(), strict=True):
+        assert (one - other).abs().max() < 1e-5
+
+
+class Flipped(nn.Module):
+    """Draws otherwise than `randn_like` and `rand_like` do."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input * torch.bernoulli(torch.full_like(input, 0.5))
+
+
+def test_a_layer_that_draws_otherwise_is_refused_by_name(folder: Path) -> None:
+    dlspec.layer(Flipped)
+    layers = (
+        "layers: {hidden: {Linear: 4}, noisy: {Formula: hidden + randn_like(hidden)}, coin: Flipped, "
+        "head: {Linear: '${data.num_outputs}'}}"
+    )
+    (folder / "conf/model/flipped.yaml").write_text(layers, encoding="utf-8")
+    assert train_and_capture("flipped", CASES["table of three classes"], folder / "flipped")
+    with pytest.raises(UserError, match="the layer 'coin' draws random numbers in every prediction, not by randn_like"):
+        refuse_what_has_no_file(load_run("flipped", device="cpu"), "onnx", prepare=True)
+
+
+def test_a_network_that_reads_what_it_wrote_is_refused_before_it_is_traced() -> None:
+    with pytest.raises(UserError, match="writes 'answer' token by token"):
+        refuse_what_has_no_file(load_run("seq2seq", device="cpu"), "onnx", prepare=True)
 
 
 def test_nothing_is_kept_over_the_tolerance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
