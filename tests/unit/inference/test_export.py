@@ -239,8 +239,7 @@ def test_images_of_any_size_are_resized_as_dlspec_does(resize: Resize) -> None:
         pixels = numbers.integers(0, 256, (2, height, width, 3), np.uint8)
         expected = [resize_image(each.transpose(2, 0, 1), (9, 13), resize).permute(1, 2, 0) for each in pixels]
         difference = session.run({"x": pixels})["y"].astype(int) - torch.stack(expected).numpy()
-        assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.02
-        assert (height, width) != (9, 13) or not difference.any()
+        assert not difference.any()
 
 
 # ---- every model -----------------------------------------------------------------------------------------------------
