@@ -35,7 +35,9 @@ from dlspec.inference.rows.row_chunk import RowChunk
 from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk
 
 CHECK_ROWS = 64
+CHECK_BATCHES = (1, 2, 33)
 VALIDATION, RANDOM = "validation rows", "random rows, as the run's data can't be read again"
+RANDOM_CELLS = "random rows, as the rows of the run's data can't be converted back to what they were read from"
 Columns = dict[str, NDArray[Any]]
 MISSING_EVERY = 9  # of random numbers
 
@@ -49,20 +51,28 @@ class CheckRows:
     kind: str  # where they come from, for people
     columns: Mapping[str, NDArray[Any]]  # their cells; empty for the bare network
     noise: tuple[Tensor, ...] = ()  # the last of `inputs`: what the network draws for them
+    different: int = 0  # rows; those after them repeat them
 
     def __len__(self) -> int:
         """Count the rows."""
         return len(self.network_inputs[0])
 
+    def repeat(self, count: int) -> CheckRows:
+        """Repeat the rows until there are at least `count`."""
+        chosen = np.arange(max(len(self), count)) % len(self)
+        inputs, network_inputs = (tuple(each[chosen] for each in some) for some in (self.inputs, self.network_inputs))
+        columns = {name: each[chosen] for name, each in self.columns.items()}
+        return CheckRows(inputs, network_inputs, self.kind, columns, different=len(self))
+
 
 def make_check_rows(run: LoadedRun, model: ExportedModel) -> CheckRows:
-    """Choose up to 64 rows to check an exported file with.
+    """Choose up to 64 rows to check an exported file with; fewer than 33 are repeated.
 
     Args:
         run: the run
         model: what is exported
     """
-    rows = _choose_rows(run, model)
+    rows = _choose_rows(run, model).repeat(max(CHECK_BATCHES))
     noise = draw_noise(run, model.draws, len(rows))
     return replace(rows, inputs=(*rows.inputs, *noise), noise=noise)
 
@@ -144,7 +154,8 @@ def _choose_cells(fitted: FittedTable, split: SplitRows | None) -> tuple[RowChun
             if isinstance(column, FittedGroupedNumber):
                 made[column.per] = _draw_groups(column, numbers)
     count = min(map(len, made.values()))
-    return RowChunk({name: each[:count] for name, each in made.items()}), VALIDATION if are_own else RANDOM
+    kind = RANDOM if split is None else VALIDATION if are_own else RANDOM_CELLS
+    return RowChunk({name: each[:count] for name, each in made.items()}), kind
 
 
 def _gather_array(split: SplitRows, name: str) -> NDArray[Any] | None:
@@ -162,6 +173,10 @@ def _undo(column: FittedColumn, encoded: NDArray[Any]) -> NDArray[Any] | None:
         return column.invert(encoded)
     if isinstance(column, Divided):
         return encoded.astype(np.float64) * column.by
+    if isinstance(column, FittedAlphabet):
+        return np.array([column.alphabet.decode(row.tolist()) for row in encoded], object)
+    if isinstance(column, (FittedText, FittedBytes, FittedSubwords)):
+        return np.array([column.decode(np.trim_zeros(row, "b").tolist()) for row in encoded], object)
     return None
 
 

@@ -29,7 +29,7 @@ from dlspec.inference.export.run_export import choose_format, export_run
 from dlspec.inference.loading.loaded_run import load_run
 from dlspec.inference.onnx_files.file_evaluation import evaluate_file
 from dlspec.parts.layers.unpacked_steps import run_without_packing
-from helpers.predicted_runs import CASES, SMALL_MODELS, train_and_capture, write_files
+from helpers.predicted_runs import CASES, train_and_capture, write_files
 
 # Runs an exported file with nothing but onnxruntime and numpy: rows as JSON on stdin, outputs on stdout.
 ALONE = """
@@ -44,16 +44,6 @@ given = {each.name: np.array(rows[each.name], types[each.type]) for each in sess
 found = session.run(None, given)
 print(json.dumps({each.name: value.tolist() for each, value in zip(session.get_outputs(), found)}))
 """
-FITTING = {
-    "autoencoder": "tumours to features", "bert_base": "table of texts", "cnn": "digits", "gpt2": "characters",
-    "gpt_small": "bytes", "lenet5": "mnist", "linear": "table of values", "mlp": "table of two classes",
-    "mlp_mixer": "random images", "resnet18": "random images", "resnet50": "random images", "seq2seq": "random answers",
-    "siamese": "random pairs", "text_cnn": "table of characters", "text_gru": "text csv",
-    "text_lstm": "table of texts", "text_transformer": "table of texts", "unet": "random maps",
-    "vae": "mnist to image", "vgg11": "random images", "vit": "random images", "wavenet": "characters",
-    "wide_and_deep": "random wide and deep",
-}  # fmt: skip
-REFUSED = {"seq2seq": "token by token"}
 
 
 def run_alone(file: Path, rows: dict[str, list[object]]) -> dict[str, np.ndarray]:
@@ -240,32 +230,6 @@ def test_images_of_any_size_are_resized_as_dlspec_does(resize: Resize) -> None:
         expected = [resize_image(each.transpose(2, 0, 1), (9, 13), resize).permute(1, 2, 0) for each in pixels]
         difference = session.run({"x": pixels})["y"].astype(int) - torch.stack(expected).numpy()
         assert not difference.any()
-
-
-# ---- every model -----------------------------------------------------------------------------------------------------
-
-
-def test_every_model_has_data_to_be_exported_with() -> None:
-    assert set(FITTING) == set(SMALL_MODELS)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("form", ["onnx", "pt2"])
-@pytest.mark.parametrize("model", FITTING)
-def test_every_model_is_exported_or_refused(model: str, form: str, folder: Path, tmp_path: Path) -> None:
-    run = folder / f"every-{model}"
-    if not run.exists():
-        assert train_and_capture(model, CASES[FITTING[model]], run)
-    loaded = load_run(run, device="cpu")
-    if model in REFUSED:
-        with pytest.raises(UserError, match=REFUSED[model]):
-            export_run(loaded, str(tmp_path / f"model.{form}"))
-        return
-    result = export_run(loaded, str(tmp_path / f"model.{form}"))
-    assert result.check is not None and result.check.largest < 1e-5 and result.check.changed == 0
-    assert all("batch" in sizes for sizes in result.inputs.values())
-    print(f"| {model} | {FITTING[model]} | {form} | {result.check.largest:.1e} | {result.check.changed} of "
-          f"{result.check.labels:,} | {'; '.join(result.inputs.values())} |")  # fmt: skip
 
 
 @pytest.mark.soak
