@@ -48,6 +48,11 @@ class BatchPredictor:
         return self._draws
 
     @property
+    def draws_unknown(self) -> bool:
+        """Whether it draws otherwise than by `randn_like` and `rand_like` of a batch."""
+        return self._draws_unknown
+
+    @property
     def targets(self) -> list[Target]:
         """The predicted targets, with the shape of one sample."""
         run = self.run

@@ -21,7 +21,27 @@ _DRAWS: Mapping[Any, Callable[..., Tensor]] = {torch.randn_like: torch.randn, to
 _generators_in_use = threading.Lock()  # PyTorch's own generators belong to the process
 
 
-class RowDraws(TorchFunctionMode):
+class ReplacedDraws(TorchFunctionMode):
+    """Replaces `randn_like` and `rand_like`. Subclasses say for which tensors, and what replaces them."""
+
+    def replaces(self, like: Tensor) -> bool:
+        """Whether a draw in the shape of this tensor is replaced."""
+        return True
+
+    def draw(self, function: Callable[..., Tensor], like: Tensor) -> Tensor:
+        """Return what replaces a call of `randn_like` or `rand_like`."""
+        raise NotImplementedError
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        like = args[0] if args else (kwargs or {}).get("input")
+        if function in _DRAWS and isinstance(like, Tensor) and self.replaces(like):
+            return self.draw(function, like)
+        return function(*args, **(kwargs or {}))
+
+
+class RowDraws(ReplacedDraws):
     """Replaces `randn_like` and `rand_like` of a batch by draws from (seed, row), one generator a row.
 
     Args:
@@ -33,13 +53,13 @@ class RowDraws(TorchFunctionMode):
         super().__init__()
         self._generators = [_make_generator(seed, row) for row in rows]
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        draw = _DRAWS.get(function)
-        like = args[0] if args else (kwargs or {}).get("input")
-        if draw is None or not isinstance(like, Tensor) or like.dim() == 0 or len(like) != len(self._generators):
-            return function(*args, **(kwargs or {}))
+    def replaces(self, like: Tensor) -> bool:
+        """Whether the tensor has the rows of the batch."""
+        return like.dim() > 0 and len(like) == len(self._generators)
+
+    def draw(self, function: Callable[..., Tensor], like: Tensor) -> Tensor:
+        """Draw the numbers of each row."""
+        draw = _DRAWS[function]
         drawn = torch.stack([draw(like.shape[1:], generator=each, dtype=torch.float32) for each in self._generators])
         return drawn.to(like)
 

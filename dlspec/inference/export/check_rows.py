@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,16 @@ from dlspec.data.prepare.kinds.subwords import FittedSubwords
 from dlspec.data.prepare.kinds.text import FittedBytes, FittedText
 from dlspec.errors import SpecError, UserError
 from dlspec.inference.export.exported_model import ExportedModel
+from dlspec.inference.export.noise_inputs import draw_noise
 from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.inference.loading.own_data import SplitRows, open_own_data
 from dlspec.inference.rows.row_chunk import RowChunk
 from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk
 
 CHECK_ROWS = 64
+CHECK_BATCHES = (1, 2, 33)
 VALIDATION, RANDOM = "validation rows", "random rows, as the run's data can't be read again"
+RANDOM_CELLS = "random rows, as the rows of the run's data can't be converted back to what they were read from"
 Columns = dict[str, NDArray[Any]]
 MISSING_EVERY = 9  # of random numbers
 
@@ -47,19 +50,34 @@ class CheckRows:
     network_inputs: tuple[Tensor, ...]
     kind: str  # where they come from, for people
     columns: Mapping[str, NDArray[Any]]  # their cells; empty for the bare network
+    noise: tuple[Tensor, ...] = ()  # the last of `inputs`: what the network draws for them
+    different: int = 0  # rows; those after them repeat them
 
     def __len__(self) -> int:
         """Count the rows."""
         return len(self.network_inputs[0])
 
+    def repeat(self, count: int) -> CheckRows:
+        """Repeat the rows until there are at least `count`."""
+        chosen = np.arange(max(len(self), count)) % len(self)
+        inputs, network_inputs = (tuple(each[chosen] for each in some) for some in (self.inputs, self.network_inputs))
+        columns = {name: each[chosen] for name, each in self.columns.items()}
+        return CheckRows(inputs, network_inputs, self.kind, columns, different=len(self))
+
 
 def make_check_rows(run: LoadedRun, model: ExportedModel) -> CheckRows:
-    """Choose up to 64 rows to check an exported file with.
+    """Choose up to 64 rows to check an exported file with; fewer than 33 are repeated.
 
     Args:
         run: the run
         model: what is exported
     """
+    rows = _choose_rows(run, model).repeat(max(CHECK_BATCHES))
+    noise = draw_noise(run, model.draws, len(rows))
+    return replace(rows, inputs=(*rows.inputs, *noise), noise=noise)
+
+
+def _choose_rows(run: LoadedRun, model: ExportedModel) -> CheckRows:
     split = _open_validation(run)
     if not model.plans:
         return _take_samples(run, split)
@@ -136,7 +154,8 @@ def _choose_cells(fitted: FittedTable, split: SplitRows | None) -> tuple[RowChun
             if isinstance(column, FittedGroupedNumber):
                 made[column.per] = _draw_groups(column, numbers)
     count = min(map(len, made.values()))
-    return RowChunk({name: each[:count] for name, each in made.items()}), VALIDATION if are_own else RANDOM
+    kind = RANDOM if split is None else VALIDATION if are_own else RANDOM_CELLS
+    return RowChunk({name: each[:count] for name, each in made.items()}), kind
 
 
 def _gather_array(split: SplitRows, name: str) -> NDArray[Any] | None:
@@ -154,6 +173,10 @@ def _undo(column: FittedColumn, encoded: NDArray[Any]) -> NDArray[Any] | None:
         return column.invert(encoded)
     if isinstance(column, Divided):
         return encoded.astype(np.float64) * column.by
+    if isinstance(column, FittedAlphabet):
+        return np.array([column.alphabet.decode(row.tolist()) for row in encoded], object)
+    if isinstance(column, (FittedText, FittedBytes, FittedSubwords)):
+        return np.array([column.decode(np.trim_zeros(row, "b").tolist()) for row in encoded], object)
     return None
 
 

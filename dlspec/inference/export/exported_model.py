@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.inference.answers.answer_columns import DEFAULT_THRESHOLD
 from dlspec.inference.export.file_inputs import STEPS, RawInput
+from dlspec.inference.export.noise_inputs import GivenNoise, describe_noise, list_draws
 from dlspec.inference.export.raw_inputs import Arrays, Cells, RawColumn, describe_column
 from dlspec.inference.loading.loaded_run import LoadedRun
 
@@ -73,6 +75,7 @@ class ExportedModel(nn.Module):
     def __init__(self, run: LoadedRun, fitted: FittedTable | None) -> None:
         super().__init__()
         self.run_inputs, self.dtype = run.inputs, run.backend.precision.weights_dtype
+        self.draws = list_draws(run)
         self.network = run.network
         self.criterion = run.criterion if fitted is not None and run.criterion.predicted_targets else None
         self.targets = tuple(run.data.get_loss_target(each.name) or each for each in run.criterion.predicted_targets)
@@ -92,8 +95,13 @@ class ExportedModel(nn.Module):
     # ---- what goes in and out ------------------------------------------------------------------------------------
 
     def _list_inputs(self, run: LoadedRun) -> tuple[RawInput, ...]:
+        found = self._list_field_inputs(run)
+        taken = {name for each in found for name in (each.name, each.column)} | {each.name for each in self.targets}
+        return (*found, *describe_noise(self.draws, taken | set(self.bare_outputs)))
+
+    def _list_field_inputs(self, run: LoadedRun) -> list[RawInput]:
         if self.plans:
-            return tuple(each for columns in self.columns for column in columns.values() for each in column.inputs)
+            return [each for columns in self.columns for column in columns.values() for each in column.inputs]
         found = []
         for name in self.run_inputs:
             zeros = run.data.train.input(name)
@@ -101,7 +109,7 @@ class ExportedModel(nn.Module):
             if run.built.allows_trimming and f"{name}_lengths" in self.run_inputs and sizes:
                 sizes = (STEPS, *sizes[1:])
             found.append(RawInput(name, zeros[:0].dtype, sizes, "as the network takes it"))
-        return tuple(found)
+        return found
 
     def _list_outputs(self) -> tuple[ModelOutput, ...]:
         if self.criterion is None:
@@ -139,10 +147,21 @@ class ExportedModel(nn.Module):
     # ---- computing ------------------------------------------------------------------------------------------------
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        output = self.network(*self._encode(inputs))
+        count = len(inputs) - len(self.draws)
+        output = self.run_network(self._encode(inputs[:count]), inputs[count:])
         if self.criterion is None:
             return tuple(output.values()) if isinstance(output, Mapping) else (output,)
         return self.convert_predictions(self.criterion.predict_targets(output))
+
+    def run_network(self, inputs: Sequence[Tensor], noise: Sequence[Tensor]) -> Any:
+        """Run the network.
+
+        Args:
+            inputs: what it takes
+            noise: what it draws, in this order
+        """
+        with GivenNoise(noise) if noise else nullcontext():
+            return self.network(*inputs)
 
     def _encode(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         if not self.plans:

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from dlspec.errors import UserError
 from dlspec.inference.answers.batch_prediction import BatchPredictor
-from dlspec.inference.export.check_rows import CheckRows
+from dlspec.inference.export.check_rows import CHECK_BATCHES, CheckRows
 from dlspec.inference.export.exported_model import INDEX, ExportedModel
 from dlspec.inference.export.file_inputs import LENGTHS, STEPS, RawInput
 from dlspec.inference.export.model_tracing import Axes
 from dlspec.inference.loading.loaded_run import LoadedRun
 
-CHECK_BATCHES = (1, 2, 33)
 TOLERANCE = 1e-4  # of the largest difference, relative to the largest number of an output
 Outputs = Mapping[str, NDArray[np.generic]]
 RunInputs = Callable[[Sequence[Tensor]], Outputs]  # computes the outputs for inputs
@@ -30,7 +29,6 @@ class CheckResult:
     """How the outputs of a file differ from those of the run."""
 
     rows: int
-    batches: tuple[int, ...]
     largest: float  # difference, relative to the largest number of an output where that is above 1
     changed: int  # labels
     labels: int  # that were compared
@@ -46,7 +44,7 @@ def compute_expected(run: LoadedRun, model: ExportedModel, rows: CheckRows) -> d
     """
     if model.criterion is None:
         with torch.inference_mode():
-            found: Sequence[Tensor] = model(*rows.network_inputs)
+            found: Sequence[Tensor] = model(*rows.inputs)
     else:
         values = _predict(run, model, rows)
         with torch.inference_mode():
@@ -63,25 +61,24 @@ def _predict(run: LoadedRun, model: ExportedModel, rows: CheckRows) -> Mapping[s
     if not is_mixed(run):
         return BatchPredictor(run).predict_inputs(rows.network_inputs, range(len(rows)))
     with torch.inference_mode():
-        return run.criterion.predict_targets(model.network(*rows.network_inputs))
+        return run.criterion.predict_targets(model.run_network(rows.network_inputs, rows.noise))
 
 
-def check_file(run_rows: RunRows, model: ExportedModel, expected: Outputs, count: int) -> CheckResult:
+def check_file(run_rows: RunRows, model: ExportedModel, expected: Outputs, rows: CheckRows) -> CheckResult:
     """Run a file in batches of 1, 2 and 33 rows, and compare.
 
     Args:
         run_rows: runs the file
         model: what was exported, which says what the outputs are
         expected: the outputs of the run itself
-        count: the number of rows
+        rows: the rows
 
     Raises:
         UserError: if an output differs by more than the tolerance.
     """
-    largest, changed, labels, batches = 0.0, 0, 0, []
-    for size in sorted({min(each, count) for each in CHECK_BATCHES}):
-        batches.append(size)
-        for part in _divide(count, size):
+    largest, changed, labels = 0.0, 0, 0
+    for size in CHECK_BATCHES:
+        for part in _divide(len(rows), size):
             found = run_rows(part)
             for output in model.outputs:
                 one, other = found[output.name], expected[output.name][part]
@@ -92,7 +89,7 @@ def check_file(run_rows: RunRows, model: ExportedModel, expected: Outputs, count
     if largest > TOLERANCE:
         found_text = f"the exported file differs from the run by {largest:.1e}, more than {TOLERANCE:.0e}"
         raise UserError(f"{found_text}; nothing was written. Try another format, or train with trainer.precision: 32")
-    return CheckResult(count, tuple(batches), largest, changed, labels)
+    return CheckResult(rows.different, largest, changed, labels)
 
 
 def check_fewer_steps(run_inputs: RunInputs, model: ExportedModel, axes: Axes, inputs: Sequence[Tensor]) -> None:

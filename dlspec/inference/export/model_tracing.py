@@ -16,6 +16,7 @@ from dlspec.errors import UserError
 from dlspec.formatting import first_line
 from dlspec.inference.export.exported_model import ExportedModel
 from dlspec.inference.export.file_inputs import STEPS
+from dlspec.inference.export.recurrent_operators import KeepRecurrentLayers
 
 EXAMPLE_ROWS = 2
 BATCH = "batch"
@@ -36,24 +37,29 @@ def silence_exporters() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def trace_model(model: ExportedModel, examples: Sequence[Tensor]) -> torch.export.ExportedProgram:
+def trace_model(
+    model: ExportedModel, examples: Sequence[Tensor], *, keep_recurrent: bool = True
+) -> torch.export.ExportedProgram:
     """Trace a module by torch.export; the batch size may differ, and steps where the network allows it.
 
     Args:
         model: the module, in eval mode
         examples: its inputs, for two rows
+        keep_recurrent: whether recurrent layers become operators of `recurrent_operators`; else each of their steps is
+            traced, and the number of steps is that of the examples
 
     Raises:
         UserError: if PyTorch can't export a layer.
     """
     has_steps = any(STEPS in each.shape for each in model.inputs)
-    try:
-        return _trace(model, examples, has_steps=has_steps)
-    except Exception as error:  # from any layer, or from PyTorch
-        found = error
-    if has_steps:  # a network may need all steps, such as one with Flatten and Linear
-        with contextlib.suppress(Exception):
-            return _trace(model, examples, has_steps=False)
+    with KeepRecurrentLayers() if keep_recurrent else contextlib.nullcontext():
+        try:
+            return _trace(model, examples, has_steps=has_steps)
+        except Exception as error:  # from any layer, or from PyTorch
+            found = error
+        if has_steps:  # a network may need all steps, such as one with Flatten and Linear
+            with contextlib.suppress(Exception):
+                return _trace(model, examples, has_steps=False)
     reason = f"PyTorch can't export this network: {first_line(found, 300)}"
     raise UserError(f"{reason}; format=safetensors exports its weights")
 
@@ -78,6 +84,6 @@ def find_axes(program: torch.export.ExportedProgram, model: ExportedModel) -> Ax
 
 
 def _name_size(size: Any, at: int, declared: Sequence[int | str]) -> int | str:
-    if str(size).isdigit():  # a number, or a size that turned out to be fixed: recurrent layers fix their steps
+    if str(size).isdigit():  # a number, or a size that turned out to be fixed
         return int(size)
     return BATCH if at == 0 else str(declared[at - 1])

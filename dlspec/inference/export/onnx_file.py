@@ -16,6 +16,7 @@ from dlspec.formatting import first_line
 from dlspec.inference.export.exported_model import ExportedModel
 from dlspec.inference.export.model_tracing import Axes, find_axes, silence_exporters
 from dlspec.inference.export.onnx_conversions import add_raw_inputs, name_traced_input
+from dlspec.inference.export.onnx_recurrent import make_translations
 
 OPSET = 20  # of ONNX: the first with all operators that are used here
 MAX_ONNX_BYTES = 1_900_000_000  # a file in this format has at most 2 GB
@@ -56,6 +57,7 @@ def write_onnx(program: torch.export.ExportedProgram, model: ExportedModel, meta
             made = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, verbose=False, input_names=names,
                 output_names=[each.name for each in model.outputs],
+                custom_translation_table=make_translations(),
             )  # fmt: skip
     except Exception as error:  # from the exporter
         found = f"PyTorch can't convert this network to ONNX: {first_line(error, 300)}"

@@ -9,6 +9,7 @@ from dlspec.inference.export.file_inputs import ImageResize
 from dlspec.inference.export.graph_editor import GraphEditor
 
 Pair = tuple[str, str]  # of height and width, each an int64 of one number
+MAX_WEIGHT_BITS = 22  # of PyTorch's weights for bytes
 
 
 def add_resizing(editor: GraphEditor, pixels: str, table: ImageResize) -> str:
@@ -20,7 +21,7 @@ def add_resizing(editor: GraphEditor, pixels: str, table: ImageResize) -> str:
         table: the size and the way to get there
     """
     images = editor.add("Transpose", [pixels], perm=[0, 3, 1, 2])
-    images = editor.add("Cast", [images], to=editor.types.FLOAT)
+    images = editor.add("Cast", [images], to=editor.types.DOUBLE)
     shape = editor.add("Shape", [images])
     old = (_pick(editor, shape, 2), _pick(editor, shape, 3))
     new = tuple(editor.add_constant(np.array([size], np.int64)) for size in table.size)
@@ -28,21 +29,40 @@ def add_resizing(editor: GraphEditor, pixels: str, table: ImageResize) -> str:
         kept = _find_cover(editor, table.size, old)
         images, old = _cut_center(editor, images, old, kept), kept
     inner = _scale_down(editor, table.size, old) if table.resize == "fit" else (new[0], new[1])
-    images = editor.add("MatMul", [images, editor.add("Transpose", [_weigh(editor, old[1], inner[1])], perm=[1, 0])])
-    images = _round_bytes(editor, images) if table.is_bytes else images
-    images = editor.add("MatMul", [_weigh(editor, old[0], inner[0]), images])
-    images = _round_bytes(editor, images) if table.is_bytes else images
+    for axis, (one, other) in ((3, (old[1], inner[1])), (2, (old[0], inner[0]))):
+        weights = _weigh(editor, one, other)
+        images = (_resize_bytes if table.is_bytes else _multiply)(editor, images, weights, axis)
     if table.resize == "fit":
         images = _pad_borders(editor, images, inner, (new[0], new[1]))
     images = editor.add("Transpose", [images], perm=[0, 2, 3, 1])
-    return editor.add("Cast", [images], to=editor.types.UINT8) if table.is_bytes else images
+    return editor.add("Cast", [images], to=editor.types.UINT8 if table.is_bytes else editor.types.FLOAT)
 
 
-def _round_bytes(editor: GraphEditor, images: str) -> str:
-    """Round to whole numbers from 0 to 255, as PyTorch does after each direction."""
-    low, high = editor.add_constant(np.float32(0)), editor.add_constant(np.float32(255))
-    half = editor.add("Add", [images, editor.add_constant(np.float32(0.5))])
-    return editor.add("Clip", [editor.add("Floor", [half]), low, high])
+def _multiply(editor: GraphEditor, images: str, weights: str, axis: int) -> str:
+    """Multiply the last or the last but one axis of images (N, C, H, W) by weights (new, old)."""
+    if axis == 2:
+        return editor.add("MatMul", [weights, images])
+    return editor.add("MatMul", [images, editor.add("Transpose", [weights], perm=[1, 0])])
+
+
+def _resize_bytes(editor: GraphEditor, images: str, weights: str, axis: int) -> str:
+    """Multiply as PyTorch does for bytes: by weights of 16 bits, with the result rounded to a byte."""
+    half = editor.add_constant(np.float64(0.5))
+    scale = _find_scale(editor, weights)
+    whole = editor.add("Floor", [editor.add("Add", [editor.add("Mul", [weights, scale]), half])])
+    exact = editor.add("Div", [_multiply(editor, images, whole, axis), scale])
+    rounded = editor.add("Floor", [editor.add("Add", [exact, half])])
+    return editor.add("Clip", [rounded, editor.add_constant(np.float64(0)), editor.add_constant(np.float64(255))])
+
+
+def _find_scale(editor: GraphEditor, weights: str) -> str:
+    """Return the largest power of two by which all weights stay below 2 ** 15, rounded; at most 2 ** 22."""
+    half, limit = editor.add_constant(np.float64(0.5)), editor.add_constant(np.float64(2**15))
+    powers = 2.0 ** np.arange(MAX_WEIGHT_BITS + 1)
+    largest = editor.add("ReduceMax", [weights], keepdims=0)
+    scaled = editor.add("Add", [editor.add("Mul", [largest, editor.add_constant(powers[1:])]), half])
+    fits = editor.add("Cast", [editor.add("Less", [editor.add("Floor", [scaled]), limit])], to=editor.types.INT64)
+    return editor.add("Gather", [editor.add_constant(powers), editor.add("ReduceSum", [fits], keepdims=0)])
 
 
 def _weigh(editor: GraphEditor, old: str, new: str) -> str:
@@ -52,14 +72,14 @@ def _weigh(editor: GraphEditor, old: str, new: str) -> str:
     """
     half, one = editor.add_constant(np.float64(0.5)), editor.add_constant(np.float64(1))
     scale = _divide(editor, old, new)
-    width = editor.add("Max", [scale, one])
+    narrow = editor.add("Div", [one, editor.add("Max", [scale, one])])
     centers = editor.add("Mul", [editor.add("Add", [_count(editor, new), half]), scale])
-    places = editor.add("Add", [_count(editor, old), half])
     column = editor.add("Unsqueeze", [centers, editor.add_constant(np.array([1], np.int64))])
-    distance = editor.add("Div", [editor.add("Abs", [editor.add("Sub", [places, column])]), width])
-    weights = editor.add("Max", [editor.add("Sub", [one, distance]), editor.add_constant(np.float64(0))])
+    distance = editor.add("Abs", [editor.add("Add", [editor.add("Sub", [_count(editor, old), column]), half])])
+    height = editor.add("Sub", [one, editor.add("Mul", [distance, narrow])])
+    weights = editor.add("Max", [height, editor.add_constant(np.float64(0))])
     sums = editor.add("ReduceSum", [weights, editor.add_constant(np.array([1], np.int64))], keepdims=1)
-    return editor.add("Cast", [editor.add("Div", [weights, sums])], to=editor.types.FLOAT)
+    return editor.add("Div", [weights, sums])
 
 
 def _count(editor: GraphEditor, size: str) -> str:

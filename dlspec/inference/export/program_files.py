@@ -16,6 +16,7 @@ from dlspec.errors import UserError
 from dlspec.formatting import first_line
 from dlspec.inference.export.exported_model import ExportedModel
 from dlspec.inference.export.model_tracing import silence_exporters
+from dlspec.inference.export.recurrent_operators import use_pytorch_operators
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -24,11 +25,12 @@ def write_pt2(program: torch.export.ExportedProgram, model: ExportedModel, metad
     """Convert a traced network to the content of a `.pt2` file.
 
     Args:
-        program: the traced network
+        program: the traced network; it is changed
         model: what was traced
         metadata: texts that the file contains beside the network
     """
     buffer = io.BytesIO()
+    use_pytorch_operators(program)
     with silence_exporters():
         torch.export.save(program, buffer, extra_files=dict(metadata))
     return buffer.getvalue()

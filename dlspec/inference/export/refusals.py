@@ -13,23 +13,26 @@ from dlspec.data.lazy_array import read_rows
 from dlspec.errors import UserError
 from dlspec.inference.answers.batch_prediction import BatchPredictor
 from dlspec.inference.answers.row_draws import find_draws
+from dlspec.inference.export.noise_inputs import ListedDraws
 from dlspec.inference.loading.loaded_run import LoadedRun
 
 WEIGHTS_FIX = "format=safetensors exports the weights"
 
 
-def refuse_what_has_no_file(run: LoadedRun, *, prepare: bool) -> None:
+def refuse_what_has_no_file(run: LoadedRun, form: str, *, prepare: bool) -> None:
     """Raise UserError if a run can't be exported as a network.
 
     Args:
         run: the run
+        form: the format
         prepare: whether the preparation is exported too
     """
     _refuse_written_texts(run)
-    _refuse_states(run)
-    if BatchPredictor(run, 2).draws:
+    if form == "onnx":
+        _refuse_projections(run)
+    if BatchPredictor(run, 2).draws_unknown:
         name = _find_drawing_layer(run)
-        found = f"the layer '{name}' draws random numbers in every prediction, which an exported file can't repeat"
+        found = f"the layer '{name}' draws random numbers in every prediction, not by randn_like or rand_like"
         raise UserError(f"{found}; predict with the run, or {WEIGHTS_FIX}")
     if prepare and run.preparation is None:
         found = f"data.type: {run.spec.data.source_name} is a source of your own, whose preparation dlspec can't export"
@@ -44,22 +47,13 @@ def _refuse_written_texts(run: LoadedRun) -> None:
         raise UserError(f"{found}. Predict with the run, or {WEIGHTS_FIX}")
 
 
-def _refuse_states(run: LoadedRun) -> None:
-    """Refuse LSTMs whose final state is used where samples differ in length."""
-    has_lengths = any(name.endswith("_lengths") for name in run.inputs)
+def _refuse_projections(run: LoadedRun) -> None:
     for name, module in run.network.named_modules():
-        if has_lengths and isinstance(module, nn.LSTM) and "state" in getattr(module, "wanted", ()):
-            found = f"'{name}' (LSTM) passes on its state after samples of several lengths, for which ONNX has no form"
-            raise UserError(f"{found}; use a GRU, or {WEIGHTS_FIX}")
+        if isinstance(module, nn.LSTM) and module.proj_size:
+            raise UserError(f"'{name}' (LSTM) has proj_size, for which ONNX has no operator; write format=pt2")
 
 
 def _find_drawing_layer(run: LoadedRun) -> str:
-    """Return the name of the layer that draws: a formula that says it, else the first whose forward method does."""
-    formulas = [each.name for each in run.built.layers if "rand" in str(each.settings.get("formula", ""))]
-    return formulas[0] if formulas else _watch_layers(run)
-
-
-def _watch_layers(run: LoadedRun) -> str:
     """Return the name of the first layer during whose call the state of the random generator changes."""
     inputs = [read_rows(run.data.train.input(name)) for name in run.inputs]
     states: list[torch.Tensor] = []
@@ -72,7 +66,7 @@ def _watch_layers(run: LoadedRun) -> str:
         if not torch.equal(states.pop(), torch.get_rng_state()):
             drawing.append(name)
 
-    with ExitStack() as hooks, torch.inference_mode():
+    with ExitStack() as hooks, torch.inference_mode(), ListedDraws():  # which replaces the draws that are inputs
         for name, module in run.network.named_modules():
             hooks.callback(module.register_forward_pre_hook(keep_state).remove)
             hooks.callback(module.register_forward_hook(partial(compare_state, name)).remove)

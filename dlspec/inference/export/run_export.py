@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from dlspec.errors import UserError, format_value, suggest
-from dlspec.inference.export.check_rows import CheckRows, make_check_rows
+from dlspec.inference.export.check_rows import CHECK_BATCHES, CheckRows, make_check_rows
 from dlspec.inference.export.exported_model import ExportedModel
 from dlspec.inference.export.file_check import CheckResult, check_fewer_steps, check_file, compute_expected, is_mixed
 from dlspec.inference.export.file_inputs import CategoryTable, ImageResize, TextTable
@@ -62,7 +62,7 @@ class ExportResult:
             lines.append("  checked: read again, all tensors are equal to the run's")
         else:
             labels = f", {self.check.changed} of {self.check.labels:,} labels changed" if self.check.labels else ""
-            batches = ", ".join(map(str, self.check.batches))
+            batches = ", ".join(map(str, CHECK_BATCHES))
             lines.append(
                 f"  checked: {self.check.rows} {self.rows_kind}, in batches of {batches}: "
                 f"largest difference {self.check.largest:.1e}{labels}"
@@ -111,14 +111,15 @@ def export_run(run: LoadedRun, output: str, name: str | None = None, *, prepare:
     if form == "safetensors":
         return _export_weights(run, path)
     {"onnx": check_onnx_installed, "aoti": check_compiler}.get(form, _do_nothing)()
-    refuse_what_has_no_file(run, prepare=prepare)
+    refuse_what_has_no_file(run, form, prepare=prepare)
     model = ExportedModel(run, run.preparation if prepare else None).eval()
     rows = make_check_rows(run, model)
     expected = compute_expected(run, model, rows)
-    program = trace_model(model, [_take_example(each) for each in rows.inputs])
+    examples = [_take_example(each) for each in rows.inputs]
+    program = trace_model(model, examples, keep_recurrent=form != "aoti")  # which compiles only PyTorch's operators
     axes = find_axes(program, model)
     content = _WRITERS[form](program, model, make_metadata(run, model, axes))
-    check = check_file(_make_runner(form, content, model, rows), model, expected, len(rows))
+    check = check_file(_make_runner(form, content, model, rows), model, expected, rows)
     if form == "pt2" or (form == "onnx" and all(each.conversion is None for each in model.inputs)):
         check_fewer_steps(_make_input_runner(form, content, model), model, axes, rows.inputs)
     write_bytes(path, content)

@@ -134,16 +134,10 @@ class _Recurrent(nn.RNNBase):
             # Padding comes after the real steps and does not affect them in a forward direction: no packing needed.
             return super().forward(input, state)  # type: ignore[no-any-return]
         if is_exporting():
-            return self._run_exported_steps(input, state, lengths)
+            return run_without_packing(self, input, state, lengths, keep_cells="state" in self.wanted)
         packed = pack_padded_sequence(input, lengths.cpu(), batch_first=True, enforce_sorted=False)
         output, final = super().forward(packed, state)
         return pad_packed_sequence(output, batch_first=True, total_length=input.shape[1])[0], final
-
-    def _run_exported_steps(self, input: Tensor, state: Any, lengths: Tensor) -> tuple[Tensor, Any]:
-        """Return the outputs without packing, which exported files can't express."""
-        if self.mode == "LSTM" and "state" in self.wanted:
-            raise NotImplementedError("an LSTM's state after several lengths has no form without packing")
-        return run_without_packing(self, input, state, lengths)
 
     def _prepare_state(self, input: Tensor, state: Tensor | None) -> Any:
         """Convert the initial state to PyTorch's shape, batch second. A `Parameter` is repeated for every sample."""

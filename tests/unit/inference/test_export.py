@@ -29,7 +29,7 @@ from dlspec.inference.export.run_export import choose_format, export_run
 from dlspec.inference.loading.loaded_run import load_run
 from dlspec.inference.onnx_files.file_evaluation import evaluate_file
 from dlspec.parts.layers.unpacked_steps import run_without_packing
-from helpers.predicted_runs import CASES, SMALL_MODELS, train_and_capture, write_files
+from helpers.predicted_runs import CASES, train_and_capture, write_files
 
 # Runs an exported file with nothing but onnxruntime and numpy: rows as JSON on stdin, outputs on stdout.
 ALONE = """
@@ -44,16 +44,6 @@ given = {each.name: np.array(rows[each.name], types[each.type]) for each in sess
 found = session.run(None, given)
 print(json.dumps({each.name: value.tolist() for each, value in zip(session.get_outputs(), found)}))
 """
-FITTING = {
-    "autoencoder": "tumours to features", "bert_base": "table of texts", "cnn": "digits", "gpt2": "characters",
-    "gpt_small": "bytes", "lenet5": "mnist", "linear": "table of values", "mlp": "table of two classes",
-    "mlp_mixer": "random images", "resnet18": "random images", "resnet50": "random images", "seq2seq": "random answers",
-    "siamese": "random pairs", "text_cnn": "table of characters", "text_gru": "text csv",
-    "text_lstm": "table of texts", "text_transformer": "table of texts", "unet": "random maps",
-    "vae": "mnist to image", "vgg11": "random images", "vit": "random images", "wavenet": "characters",
-    "wide_and_deep": "random wide and deep",
-}  # fmt: skip
-REFUSED = {"vae": "draws random numbers", "seq2seq": "token by token"}
 
 
 def run_alone(file: Path, rows: dict[str, list[object]]) -> dict[str, np.ndarray]:
@@ -146,7 +136,7 @@ def test_a_program_of_torch_export_computes_the_same(tmp_path: Path) -> None:
 def test_the_weights_alone_are_those_of_the_run(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    model = dlspec.predictor("vae", device="cpu")  # draws, so that it has no other file
+    model = dlspec.predictor("vae", device="cpu")
     result = model.export(tmp_path / "vae.safetensors")
     found = load_file(tmp_path / "vae.safetensors")
     assert found.keys() == model.run.network.state_dict().keys()
@@ -154,10 +144,42 @@ def test_the_weights_alone_are_those_of_the_run(tmp_path: Path) -> None:
     assert [each.name for each in result.files] == ["vae.prepare.json"]
 
 
-@pytest.mark.parametrize(("run", "reason"), [("vae", "the layer '6' draws random"), ("seq2seq", "writes 'answer'")])
-def test_what_has_no_file_is_refused_before_it_is_traced(run: str, reason: str) -> None:
-    with pytest.raises(UserError, match=reason):
-        refuse_what_has_no_file(load_run(run, device="cpu"), prepare=True)
+def test_a_network_that_draws_takes_its_noise_as_an_input(tmp_path: Path) -> None:
+    run = load_run("vae", device="cpu")
+    result = export_run(run, str(tmp_path / "vae.pt2"), prepare=False)
+    assert result.inputs["noise"].startswith("float32 (batch, 3), random numbers of the standard normal distribution")
+    images = torch.rand(7, 1, 28, 28)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        expected = run.network(images)
+    torch.manual_seed(5)
+    found = torch.export.load(tmp_path / "vae.pt2").module()(images, torch.randn(7, 3))
+    for one, other in zip(found, expected.values(), strict=True):
+        assert (one - other).abs().max() < 1e-5
+
+
+class Flipped(nn.Module):
+    """Draws otherwise than `randn_like` and `rand_like` do."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input * torch.bernoulli(torch.full_like(input, 0.5))
+
+
+def test_a_layer_that_draws_otherwise_is_refused_by_name(folder: Path) -> None:
+    dlspec.layer(Flipped)
+    layers = (
+        "layers: {hidden: {Linear: 4}, noisy: {Formula: hidden + randn_like(hidden)}, coin: Flipped, "
+        "head: {Linear: '${data.num_outputs}'}}"
+    )
+    (folder / "conf/model/flipped.yaml").write_text(layers, encoding="utf-8")
+    assert train_and_capture("flipped", CASES["table of three classes"], folder / "flipped")
+    with pytest.raises(UserError, match="the layer 'coin' draws random numbers in every prediction, not by randn_like"):
+        refuse_what_has_no_file(load_run("flipped", device="cpu"), "onnx", prepare=True)
+
+
+def test_a_network_that_reads_what_it_wrote_is_refused_before_it_is_traced() -> None:
+    with pytest.raises(UserError, match="writes 'answer' token by token"):
+        refuse_what_has_no_file(load_run("seq2seq", device="cpu"), "onnx", prepare=True)
 
 
 def test_nothing_is_kept_over_the_tolerance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,10 +206,11 @@ def test_running_without_packing_equals_packing(module: type[nn.RNNBase], direct
     packed = pack_padded_sequence(input, lengths, batch_first=True, enforce_sorted=False)
     with torch.no_grad():
         output, final = layer(packed)
-        found, last = run_without_packing(layer, input, None, lengths)
+        found, last = run_without_packing(layer, input, None, lengths, keep_cells=True)
     expected = pad_packed_sequence(output, batch_first=True, total_length=6)[0]
     assert (found - expected).abs().max() < 1e-6
-    assert (last - (final[0] if isinstance(final, tuple) else final)).abs().max() < 1e-6
+    for one, other in zip(*(each if isinstance(each, tuple) else (each,) for each in (last, final)), strict=True):
+        assert (one - other).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("resize", ["cover", "fit", "stretch"])
@@ -206,34 +229,7 @@ def test_images_of_any_size_are_resized_as_dlspec_does(resize: Resize) -> None:
         pixels = numbers.integers(0, 256, (2, height, width, 3), np.uint8)
         expected = [resize_image(each.transpose(2, 0, 1), (9, 13), resize).permute(1, 2, 0) for each in pixels]
         difference = session.run({"x": pixels})["y"].astype(int) - torch.stack(expected).numpy()
-        assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 0.02
-        assert (height, width) != (9, 13) or not difference.any()
-
-
-# ---- every model -----------------------------------------------------------------------------------------------------
-
-
-def test_every_model_has_data_to_be_exported_with() -> None:
-    assert set(FITTING) == set(SMALL_MODELS)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("form", ["onnx", "pt2"])
-@pytest.mark.parametrize("model", FITTING)
-def test_every_model_is_exported_or_refused(model: str, form: str, folder: Path, tmp_path: Path) -> None:
-    run = folder / f"every-{model}"
-    if not run.exists():
-        assert train_and_capture(model, CASES[FITTING[model]], run)
-    loaded = load_run(run, device="cpu")
-    if model in REFUSED:
-        with pytest.raises(UserError, match=REFUSED[model]):
-            export_run(loaded, str(tmp_path / f"model.{form}"))
-        return
-    result = export_run(loaded, str(tmp_path / f"model.{form}"))
-    assert result.check is not None and result.check.largest < 1e-5 and result.check.changed == 0
-    assert all("batch" in sizes for sizes in result.inputs.values())
-    print(f"| {model} | {FITTING[model]} | {form} | {result.check.largest:.1e} | {result.check.changed} of "
-          f"{result.check.labels:,} | {'; '.join(result.inputs.values())} |")  # fmt: skip
+        assert not difference.any()
 
 
 @pytest.mark.soak
