@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
-from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.runs.io import read_json_lines
 from helpers.command_line import QUIET, run_in_this_process
 from helpers.image_files import make_pixels, write_image
@@ -48,6 +48,7 @@ LAYER = '''
 """A layer whose output is nan in the seventh batch: of two processes, in the second one alone."""
 import os
 import torch
+import yaml
 from torch import nn
 import dlspec
 
@@ -102,6 +103,6 @@ def test_two_ranks_equal_one_process(name: str, folder: Path, monkeypatch: pytes
 @pytest.mark.parametrize("name", FOUND)
 def test_rank_0_finds_settings_for_all(name: str, folder: Path) -> None:
     """The processes compare their settings before they train."""
-    trainer = load_yaml_file(folder / name / "spec.yaml")["trainer"]
+    trainer = yaml.safe_load((folder / name / "spec.yaml").read_text())["trainer"]
     assert isinstance(trainer["batch_size"], int) and trainer["tune"] is False
     assert len(read_json_lines(folder / name / "metrics.jsonl")) == 2
