@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, wraps
@@ -35,6 +35,7 @@ from dlspec.jobs.python_spec import (
     prepare_spec,
     to_plain_value,
 )
+from dlspec.jobs.ranks import join_ranks, refuse_sweep_of_ranks
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.limits import allow_deep_recursion, explain_raising_limit, get_limit
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
@@ -51,6 +52,8 @@ from dlspec.sweeps.records.planned_job import JobPlan, JobSteps
 from dlspec.sweeps.records.sweep_folder import open_sweep_folder
 from dlspec.sweeps.records.sweep_record import SweepRecord
 from dlspec.sweeps.sweep_run import SweepRun
+from dlspec.training.checkpoint.checkpoint_files import Snapshot
+from dlspec.training.distributed import ProcessGroup
 from dlspec.training.health.out_of_memory import OutOfMemory, clear_traceback
 from dlspec.training.runtime.interruption import Interrupted
 from dlspec.training.runtime.randomness import preserve_generators
@@ -165,7 +168,8 @@ def train(
 ) -> Result:
     """Train the network that a spec describes, and test it.
 
-    The random generators of Python, NumPy and PyTorch are restored afterwards.
+    The random generators of Python, NumPy and PyTorch are restored afterwards. In a script that `torchrun` starts, all
+    processes train the network together: each of them must make this call, and gets the result.
 
     Args:
         spec: The spec, as for `build`.
@@ -181,15 +185,20 @@ def train(
         UserError: If `spec` is not a spec, or `data` can't be used as data.
         TrainingFailed: If the training fails, for example because the loss becomes nan.
     """
-    with preserve_generators():
+    with preserve_generators(), join_ranks() as group:
         with allow_deep_recursion():
             job = make_job(prepare_spec(spec, data, target=target))
+        if not group.is_writer:
+            return _make_result(job, job.take_part(), group.broadcast(None))
         _print_data_notes(job)
-        if folder is None:
-            return _make_result(job, job.run(), None)
-        job.check_disk_space(Path(folder))
-        run_folder = make_run_folder(Path(folder), "run")
-        return _make_result(job, job.run(run_folder), run_folder)
+        run_folder = None if folder is None else _make_folder(job, Path(folder))
+        result = job.run(run_folder)
+        return _make_result(job, result, group.broadcast(run_folder))
+
+
+def _make_folder(job: Job, folder: Path) -> Path:
+    job.check_disk_space(folder)
+    return make_run_folder(folder, "run")
 
 
 @_release_memory_on_error
@@ -215,12 +224,21 @@ def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (
     """
     run_folder = run_resuming.find_run_folder(str(folder))
     spec, written_keys = apply_changes(run_folder, changes, data)
-    with preserve_generators(), run_resuming.lock_newest_checkpoint(run_folder) as found:
+    with preserve_generators(), join_ranks() as group, _lock_newest_checkpoint(run_folder, group) as found:
         with allow_deep_recursion():
             job = run_resuming.make_resumed_job(prepare_spec(spec, data), found)
+        if not group.is_writer:
+            return _make_result(job, job.take_part(found), run_folder)
         changed = run_resuming.find_changes(run_folder, job, found, written_keys)
         run_resuming.refuse_changes(run_folder, job, found, changed, allow)
         return _make_result(job, run_resuming.continue_run(job, run_folder, found), run_folder)
+
+
+@contextmanager
+def _lock_newest_checkpoint(folder: Path, group: ProcessGroup) -> Iterator[Snapshot | None]:
+    """Lock a run and read its newest checkpoint, in the first process, which sends it to the others."""
+    with run_resuming.lock_newest_checkpoint(folder) if group.is_writer else nullcontext() as found:
+        yield group.broadcast(found)
 
 
 def _print_data_notes(job: Job) -> None:
@@ -280,6 +298,7 @@ def sweep(
         UserError: With every invalid spec, before anything is trained, unless `on_invalid="skip"`.
         Interrupted: After a signal asked the sweep to stop; by then all running jobs are saved.
     """
+    refuse_sweep_of_ranks()
     grid, section = _expand_grid(over), _make_sweep_section(settings)
     with preserve_generators(), allow_deep_recursion():
         dataset = prepare_spec(spec, data).data

@@ -6,7 +6,7 @@ import json
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ from dlspec.runs.run_status import resume_command
 from dlspec.training.callbacks.default_callbacks import make_default_callbacks
 from dlspec.training.checkpoint.checkpoint_files import DATA_CHECKSUM, Snapshot
 from dlspec.training.checkpoint_parts import UNCHANGED, estimate_checkpoint_bytes
-from dlspec.training.runtime.interruption import Interrupted, catch_signals
+from dlspec.training.runtime.interruption import MAX_FORWARDING_SECONDS, Interrupted, catch_signals
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
@@ -81,6 +81,7 @@ class Job:
         if folder is not None:
             with lock_run_folder(folder):
                 return self.run_in_folder(folder)
+        self.trainer.group.broadcast(None)
         self._add_callbacks(None)
         return self.trainer.run()
 
@@ -93,7 +94,7 @@ class Job:
             changes = find_resume_changes(snapshot, folder, prepared.resolved, prepared.data)
             with _log_to_folder(folder):
                 self.trainer.restore(snapshot, self.trainer.group.broadcast(changes))
-        with _log_to_folder(folder), catch_signals(self.trainer.interruption):
+        with _log_to_folder(folder), self._catch_signals():
             self._write_spec_and_environment(folder, snapshot)
             for note in self.prepared.notes:
                 log.info(note)
@@ -116,17 +117,23 @@ class Job:
             raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {log_name})") from error
 
     def take_part(self, snapshot: Snapshot | None = None) -> JobResult:
-        """Train and test as one of several processes, of which the first calls `run_in_folder`.
+        """Train and test as one of several processes, of which the first calls `run` or `run_in_folder`.
 
         Only a log is written, where that process's folder is visible.
         """
         group = self.trainer.group
-        folder = group.broadcast(Path())
+        folder: Path | None = group.broadcast(None)
         self._add_callbacks(folder)
+        if folder is None:
+            return self.trainer.run()
         if snapshot is not None:
             self.trainer.restore(snapshot, group.broadcast(UNCHANGED))
-        with _log_of_rank(folder, group.rank), catch_signals(self.trainer.interruption):
+        with _log_of_rank(folder, group.rank), self._catch_signals():
             return self._train(folder / format_rank_log_name(group.rank))
+
+    def _catch_signals(self) -> AbstractContextManager[None]:
+        seconds = MAX_FORWARDING_SECONDS if self.trainer.group.is_parallel else 0
+        return catch_signals(self.trainer.interruption, repeat_seconds=seconds)
 
     def _add_callbacks(self, folder: Path | None) -> None:
         settings = self.prepared.spec.trainer

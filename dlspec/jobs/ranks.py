@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def refuse_sweep_of_ranks() -> None:
     """Raise UserError for a sweep under torchrun: a sweep starts its jobs itself."""
     if count_started_processes() > 1:
-        fix = "leave out torchrun (sweep.jobs=N trains N jobs at a time), or -m"
-        raise UserError(f"a sweep (-m) can't run under torchrun, which starts processes for one run: {fix}")
+        fix = "leave out torchrun (sweep.workers=N trains N jobs at a time), or train a single run"
+        raise UserError(f"a sweep can't run under torchrun, which starts processes for one run: {fix}")
 
 
 def describe_launch(group: ProcessGroup) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _report_failure(group: RankGroup, error: Exception) -> None:
     if isinstance(error, FailedElsewhere):
         raise SystemExit(EXIT_FAILED) from None
     if isinstance(error, RankFailed):
-        if not error.is_reported and group.rank == min({0, 1} - {error.rank}):
+        if group.rank == error.reporter:
             _print_line(str(error))
         raise SystemExit(EXIT_FAILED) from None
     message, code = message_and_exit_code(error) or (f"{type(error).__name__}: {first_line(error)}", EXIT_FAILED)

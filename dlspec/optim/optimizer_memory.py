@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,23 +15,28 @@ from dlspec.data.batches.tensor_tree import iterate_tensors
 from dlspec.optim.optimizer import make_optimizer, needs_closure
 
 
-def estimate_state_bytes(optimizer: Optimizer) -> int | None:
+def count_bytes(tensor: Tensor) -> int:
+    """Return the size of a tensor's numbers in bytes."""
+    return tensor.numel() * tensor.element_size()
+
+
+def estimate_state_bytes(optimizer: Optimizer, count: Callable[[Tensor], int] = count_bytes) -> int | None:
     """Estimate the size of an optimizer's state in bytes; None if it can't be estimated.
 
     One step is tried on a parameter of 16 numbers with each group's settings, and state tensors of the parameter's size
     are counted: Adam has two, SGD none, or one with momentum. LBFGS has `2 * history_size` and a few more in the end.
+
+    Args:
+        optimizer: the optimizer, which is not changed.
+        count: returns how many bytes of a parameter this process has; by default all.
     """
     try:
         return sum(
-            _count_state_tensors(optimizer, group) * _parameter_bytes(group["params"])
+            _count_state_tensors(optimizer, group) * sum(map(count, group["params"]))
             for group in optimizer.param_groups
         )
     except Exception:  # a custom optimizer that fails on the tried parameter
         return None
-
-
-def _parameter_bytes(parameters: Iterable[Tensor]) -> int:
-    return sum(each.numel() * each.element_size() for each in parameters)
 
 
 def _count_state_tensors(optimizer: Optimizer, group: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ which gradients there are, the gradients and running statistics.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
@@ -36,12 +37,20 @@ SECONDS_BETWEEN_LOOKS = 0.05
 NUM_FLAGS = 2 + len(STOP_SIGNALS)  # bad loss, save a checkpoint, one for each signal
 
 
-class RankFailed(TrainingFailed):
-    """Another process of the group has failed: `rank`. If `is_reported`, that process prints the reason itself."""
+_starts = itertools.count()  # numbers the connections of this process, as a script can train several networks
 
-    def __init__(self, rank: int, message: str, *, is_reported: bool = False) -> None:
+
+class RankFailed(TrainingFailed):
+    """Other processes of the group have failed.
+
+    Args:
+        message: which ones, and why.
+        reporter: the rank that prints the message; None if the failed process prints it itself.
+    """
+
+    def __init__(self, message: str, reporter: int | None = None) -> None:
         super().__init__(message)
-        self.rank, self.is_reported = rank, is_reported
+        self.reporter = reporter
 
 
 @dataclass
@@ -158,20 +167,27 @@ class RankGroup(ProcessGroup):
             raise self._explain(error) from None
 
     def _explain(self, error: RuntimeError) -> RankFailed:
-        """Find out which process has failed, from its message or because it has ended."""
+        """Find out which process has failed: from its message, because it has ended, or because it does not answer."""
+        self.store.set(f"answers/{self.rank}", "")
         others = [rank for rank in range(self.world_size) if rank != self.rank]
         deadline = time.monotonic() + MAX_MESSAGE_SECONDS
         while time.monotonic() < deadline:
             for rank in others:
                 if self.store.check([f"failed/{rank}"]):
-                    message = self.store.get(f"failed/{rank}").decode()
-                    return RankFailed(rank, f"rank {rank}: {message}", is_reported=True)
+                    return RankFailed(f"rank {rank}: {self.store.get(f'failed/{rank}').decode()}")
             time.sleep(SECONDS_BETWEEN_LOOKS)
         for rank in others:
             if _has_ended(self.store.get(f"process/{rank}").decode()):
-                return RankFailed(rank, f"rank {rank} was killed; the other processes stop")
-        found = f"rank {self.rank} lost the connection to the other processes: {first_line(error)}"
-        return RankFailed(self.world_size, found)
+                return RankFailed(f"rank {rank} was killed; the other processes stop", min({0, 1} - {rank}))
+        silent = [rank for rank in others if not self.store.check([f"answers/{rank}"])]
+        answering = min(set(range(self.world_size)) - set(silent))
+        if silent:
+            shown = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
+            found = f"{shown} did not answer for {get_limit('rank_seconds')} seconds; the other processes stop"
+            return RankFailed(found, answering)
+        return RankFailed(
+            f"rank {self.rank} lost the connection to the other processes: {first_line(error)}", answering
+        )
 
     def report_failure(self, message: str) -> None:
         """Tell the other processes why this one fails."""
@@ -199,13 +215,15 @@ def start_rank_group() -> RankGroup:
     Raises:
         TrainingFailed: if they do not answer in time.
     """
+    if dist.is_initialized():
+        raise TrainingFailed("the processes of torchrun are already connected; leave out init_process_group")
     timeout = timedelta(seconds=get_limit("rank_seconds"))
     try:
         shared, rank, world_size = next(iter(rendezvous("env://", timeout=timeout)))
         # torchrun keeps the store when it restarts the processes: without a name of its own, an attempt finds the
         # addresses of the one before.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.PrefixStore(f"dlspec/{attempt}", shared)  # type: ignore[attr-defined]
+        store = dist.PrefixStore(f"dlspec/{attempt}/{next(_starts)}", shared)  # type: ignore[attr-defined]
         _select_device()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)

@@ -36,6 +36,10 @@ BESIDE = {
     "experiment/article_text": TEXT[1:],
     "experiment/bert_huggingface": [*SMALL, "weights=null", *TEXT[1:]],
     "experiment/gpt2_huggingface": [*SMALL, "weights=null", "data=text", "data.path=texts.csv", "data.length=9"],
+    "experiment/llama_huggingface": [
+        *(*SMALL, "model.params.kv_heads=1", "model.params.hidden=24", "weights=null"),
+        *("data=text", "data.path=texts.csv", "data.length=9"),
+    ],
     "experiment/resnet_huggingface": ["weights=null", "model.params.width=4"],
     "experiment/finetune_resnet18": ["weights=null", "model.params.width=4", *IMAGES, "freeze=['stem.*']"],
     "experiment/finetune_vit": [

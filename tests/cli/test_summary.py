@@ -10,10 +10,12 @@ from torch import Tensor, nn, optim
 
 import dlspec as library
 from dlspec.analysis.costs import measure_costs
+from dlspec.cli.commands.summary import WORDS
 from dlspec.cli.summary.layer_rows import fold_rows, make_layer_rows
 from dlspec.cli.summary.network_summary import SpecSummary, format_summary, summarize
 from dlspec.jobs import python_spec as face
 from dlspec.jobs.run_preparation import Preparation
+from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from dlspec.language.source_map import SourceMap
 from dlspec.network import build_mode as place
 from dlspec.network.build_mode import SMALL_MODE
@@ -163,39 +165,73 @@ def test_a_folded_row_is_the_sum_of_its_own(dlspec) -> None:
     assert last == rows[-1]
 
 
-LLAMA = """
-params: {width: 4096, heads: 32, depth: 32, hidden: 11008}
-blocks:
-  decoder:
-    layers:
-      - Residual: [RMSNorm, {Attention: {num_heads: $heads, is_causal: true, rotary: true, bias: false}}]
-      - Residual:
-          - RMSNorm
-          - Parallel:
-              branches:
-                - [{Linear: {out_features: $hidden, bias: false}}, SiLU]
-                - Linear: {out_features: $hidden, bias: false}
-              merge: Multiply
-          - Linear: {out_features: $width, bias: false}
-layers:
-  - Embedding: $width
-  - decoder: {repeat: $depth}
-  - RMSNorm
-  - Linear: {out_features: "${data.vocab_size}", bias: false}
-  - Mean
-"""
-
-
-def test_seven_billion_parameters(dlspec, write) -> None:
-    """27 GB of weights, which are never there; LLaMA's own count."""
-    write("conf/model/llama.yaml", LLAMA)
-    data = ["data=random", "data.shape=null", "data.vocab_size=32000", "data.length=2048", "data.num_classes=32000"]
-    said = dlspec("summary", "model=llama", *data, "--depth", "1", "data.size=9")
+def test_seven_billion_parameters(dlspec) -> None:
+    """27 GB of weights, which are never there; the count that Llama's authors published."""
+    data = ["data=random", "data.shape=null", "data.vocab_size=32000", "data.length=2048", "data.target=input"]
+    said = dlspec("summary", "experiment=llama_huggingface", "weights=null", *data, "--depth", "1", "data.size=9")
     assert (said.code, said.err) == (0, "")
     assert "decoder x 32" in said.out
     assert "6,738,415,616 parameters, 25,705.02 MiB" in said.out
     products = 32 * (2048 * (4 * 4096**2 + 3 * 4096 * 11008) + 2 * 2048**2 * 4096) + 2048 * 4096 * 32000
     assert f"{products / 1e12:.2f} T multiply-adds" in said.out
+
+
+BLOCK_STACK = """
+blocks:
+  wide: {layers: [{Residual: [{Linear: 400}, ReLU, {Linear: 400}]}]}
+layers:
+  - wide: {repeat: 30}
+  - Linear: {out_features: 3, name: head}
+"""
+WIDE_ROW = ["data=random", "data.shape=[400]", "data.num_classes=3", "data.size=20", "trainer.batch_size=64"]
+
+
+@pytest.fixture
+def wide(write) -> list[str]:
+    """Words of a network with 9.6 million parameters in 30 blocks."""
+    write("conf/model/wide.yaml", BLOCK_STACK)
+    return ["summary", "--depth", "1", "model=wide", *WIDE_ROW]
+
+
+def test_what_each_of_several_processes_holds(dlspec, wide: list[str]) -> None:
+    said = dlspec(*wide, "world=8", "memory=60MB")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.splitlines()[-6:] == [
+        "each of 8 processes with ddp: about 183.59 MiB, does not fit into 60 MB",
+        "  weights 36.72 MiB, gradients 36.72 MiB, Adam's state 73.43 MiB, "
+        "activations, then gradients to send 36.72 MiB",
+        "with ddp, no number of processes of 60 MB is enough",
+        "each of 8 processes with fsdp: about 22.79 MiB, fits into 60 MB",
+        "  weights 4.59 MiB, gradients 4.59 MiB, Adam's state 9.18 MiB, activations 0.74 MiB, "
+        "gathered weights and gradients 3.68 MiB",
+        "with fsdp, 3 processes of 60 MB are enough",
+    ]
+    assert (
+        dlspec(*wide, "world=8", "memory=60MB", "trainer.parallel=fsdp").out.splitlines()[-3:]
+        == (said.out.splitlines()[-3:])
+    )
+    assert dlspec(*wide, "memory=1GiB").out.endswith("\none process of 1.07 GB is enough\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["world=0"], "world must be a number of processes from 1 to 4096, got '0'"),
+        (["world=eight"], "world must be a number of processes from 1 to 4096, got 'eight'"),
+        (["memory=80"], "memory must be the memory of one process such as 80GB or 40GiB, got '80'"),
+        (["world=2", "world=3"], "world is given twice; leave one of them out"),
+        (["world=2", "trainer.parallel=none"], "trainer.parallel=none trains in a single process, got world=2; leave"),
+    ],
+    ids=str,
+)
+def test_wrong_words_about_processes(dlspec, words: list[str], says: str) -> None:
+    said = dlspec("summary", "model=linear", *ROW, *words)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert said.err.startswith(says)
+
+
+def test_words_of_the_command_are_no_keys_of_a_spec() -> None:
+    assert {*WORDS}.isdisjoint(TOP_LEVEL_KEYS)
 
 
 def test_large_or_small_the_numbers_are_equal(dlspec, monkeypatch: pytest.MonkeyPatch) -> None:

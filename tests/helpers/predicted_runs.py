@@ -29,6 +29,7 @@ SMALL_MODELS: Mapping[str, Sequence[str]] = {
     "gpt_small": ["model.params.width=16", "model.params.depth=1", "model.params.heads=2"],
     "lenet5": [],
     "linear": [],
+    "llama": [f"model.params.{each}" for each in ("width=16", "depth=1", "heads=2", "kv_heads=1", "hidden=24")],
     "mlp": ["model.params.width=8"],
     "mlp_mixer": [f"model.params.{each}" for each in ("patch=4", "width=8", "depth=1", "tokens=8", "channels=8")],
     "resnet18": ["model.params.width=4", "model.params.small=true"],

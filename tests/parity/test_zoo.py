@@ -24,6 +24,7 @@ SIZES: dict[str, tuple[list[str], int]] = {
     "vit": (PICTURES, 22_050_664),
     "lenet5": ([], 61_706),
     "gpt_small": (["data.vocab_size=65", "data.length=64"], 804_096),
+    "llama": (["data.vocab_size=65", "data.length=64"], 820_608),
     "text_transformer": (TEXT, 1_380_161),
     "text_cnn": (TEXT, 6_360_601),
     "text_gru": (TEXT, 2_121_401),
@@ -51,7 +52,8 @@ SIZES: dict[str, tuple[list[str], int]] = {
 }
 HEADS = {"bert_base": 769}  # what classifies behind the pooler is not counted
 VIT_B16 = ["model.params.width=768", "model.params.heads=12"]
-NEXT = ("gpt2", "gpt_small", "wavenet")
+TINY_LLAMA = ["model.params={width: 2048, depth: 22, heads: 32, kv_heads: 4, hidden: 5632}"]
+NEXT = ("gpt2", "gpt_small", "llama", "wavenet")
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -62,6 +64,13 @@ def test_a_model_has_the_size_that_its_header_says(dlspec, name: str) -> None:
     assert (said.code, said.err) == (0, "")
     assert f"\n{size:,} parameters" in said.out
     assert f"{size - HEADS.get(name, 0):,} parameters" in " ".join(header(MODELS[name]))
+
+
+def test_tiny_llama_has_the_published_size(dlspec) -> None:
+    """The size of Llama 2 7B is tested with the other numbers of its summary."""
+    data = ["data=random", "data.vocab_size=32000", "data.length=2048", "data.target=input", "data.size=4"]
+    said = dlspec("summary", "model=llama", *TINY_LLAMA, *data, "--depth", "1")
+    assert "\n1,100,048,384 parameters" in said.out and "1,100,048,384" in " ".join(header(MODELS["llama"]))
 
 
 def test_vit_b16_has_the_published_size(dlspec) -> None:

@@ -1,4 +1,4 @@
-"""ResNet, ViT, GPT-2 and BERT with weights of Hugging Face's transformers give what those give, gradients included."""
+"""ResNet, ViT, GPT-2, Llama and BERT with weights of transformers give what those give, gradients included."""
 
 from __future__ import annotations
 
@@ -79,6 +79,24 @@ def gpt2(width: int, depth: int, heads: int, length: int, vocab_size: int) -> Pa
     )
 
 
+def llama(width: int, depth: int, heads: int, kv_heads: int, hidden: int, length: int) -> Pair:
+    def make() -> nn.Module:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        sizes = {"hidden_size": width, "num_hidden_layers": depth, "intermediate_size": hidden, "vocab_size": 50}
+        more = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "rms_norm_eps": 1e-5}
+        return LlamaForCausalLM(LlamaConfig(**sizes, **more))
+
+    sizes = params(width=width, depth=depth, heads=heads, kv_heads=kv_heads, hidden=hidden)
+    return Pair(
+        make,
+        ["experiment=llama_huggingface", *sizes],
+        {"vocab_size": 50, "length": length, "num_classes": None},
+        lambda: {"input_ids": torch.randint(50, (3, length - 3))},
+        (3, length - 3),
+    )
+
+
 def bert(width: int, depth: int, heads: int, length: int, vocab_size: int, separator: int) -> Pair:
     def make() -> nn.Module:
         from transformers import BertConfig, BertForSequenceClassification
@@ -125,6 +143,8 @@ SMALL = {
     "ResNet, basic": resnet((8, 16, 32, 64), (2, 1, 2, 1), "basic", 32, 5),
     "ResNet, bottleneck": resnet((16, 32, 64, 128), (1, 2, 1, 1), "bottleneck", 32, 5),
     "GPT-2": gpt2(32, 2, 4, 16, 50),
+    "Llama": llama(32, 2, 4, 4, 48, 16),
+    "Llama, grouped heads": llama(32, 2, 4, 2, 48, 16),
     "ViT": vit(32, 2, 4, 8, 32, 5),
     "BERT": bert(32, 2, 4, 16, 50, 7),
 }
@@ -174,10 +194,10 @@ def test_bert_leaves_padding_out(work: Path) -> None:
 
 def shaken(network: nn.Module, deviation: float) -> nn.Module:
     """Without zeros and ones, which would hide that one stands in another's place."""
-    tensors = [*network.parameters(), *(each for each in network.buffers() if each.is_floating_point())]
     with torch.no_grad():
-        for each in tensors:
-            each.add_(torch.randn_like(each) * deviation)
+        for each in network.state_dict().values():  # not the angles of rotary embeddings, which no file has
+            if each.is_floating_point():
+                each.add_(torch.randn_like(each) * deviation)
     return network
 
 

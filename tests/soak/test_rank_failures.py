@@ -59,6 +59,8 @@ class Failing(nn.Module):
             raise RuntimeError("something of the layer is wrong")
         if self.action == "memory":
             raise MemoryError
+        if self.action == "allocate":
+            return value + torch.empty(2**50)
         if self.action == "nan":
             return value * float("nan")
         os.kill(os.getpid(), getattr(signal, self.action))
@@ -116,7 +118,9 @@ def equals(work: Path, folder: str, other: str) -> bool:
         ("1 20 nan", ["rank 1: train/loss became nan in epoch 1 at step 20"]),
         ("1 20 SIGKILL", ["rank 1 was killed; the other processes stop"]),
         ("0 20 SIGKILL", ["rank 0 was killed; the other processes stop"]),
-        ("1 20 SIGSTOP", ["rank 0 lost the connection to the other processes"]),
+        ("1 20 SIGSTOP", ["rank 1 did not answer for 5 seconds; the other processes stop"]),
+        ("0 20 SIGSTOP", ["rank 0 did not answer for 5 seconds; the other processes stop"]),
+        ("1 20 allocate", ["rank 1: out of memory on cpu in training, epoch 1, with batch size 32"]),
     ],
 )  # fmt: skip
 def test_one_process_fails(fail: str, lines: list[str], work: Path, name: str) -> None:
@@ -141,6 +145,52 @@ def test_a_signal_to_one_process_saves_all(work: Path, name: str) -> None:
     assert (work / name / "checkpoints/step-000000031.safetensors").exists()
     resume(work, name, 2)
     assert equals(work, name, "straight")
+
+
+@pytest.mark.parametrize("name_of_signal", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_the_whole_process_group_saves_once(name_of_signal: str, work: Path, name: str) -> None:
+    """As a terminal does: each process gets the signal, and again from torchrun."""
+    words = [*RUN, "trainer.epochs=600", f"hydra.run.dir={name}"]
+    process = subprocess.Popen(
+        [*TORCHRUN, "2", "-m", "dlspec", *words], cwd=work, env=make_environment(), stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None and not (work / name / "metrics.jsonl").exists():
+        time.sleep(0.1)
+    os.killpg(process.pid, getattr(signal, name_of_signal))
+    _, text = process.communicate(timeout=60)
+    assert text.count(f"interrupted by {name_of_signal}; to resume") == 1, text
+    assert list((work / name / "checkpoints").glob("step-*"))
+    assert "was killed" not in text
+
+
+def test_a_full_disk_of_the_first_process(work: Path, name: str) -> None:
+    """The disk is too small for the second checkpoint; with more space the run goes on."""
+    disk = work / f"{name}_disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o"]
+    done = subprocess.run([*mount, "size=400k", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+    try:
+        done = run_ranks(work, 2, *RUN, "trainer.keep_checkpoints=9", f"hydra.run.dir={disk / 'run'}")
+        assert done.returncode, done.stderr
+        assert [each[:8] for each in list_rank_lines(done.stderr)] == ["rank 0: "], done.stderr
+        assert "No space left on device" in done.stderr or "not enough disk space" in done.stderr
+        assert not [each.name for each in disk.rglob("*") if ".tmp" in each.name or "writing" in each.name]
+        subprocess.run([*mount, "remount,size=16m", "tmpfs", str(disk)], check=True)
+        resume(work, f"{disk.name}/run", 2)
+        assert equals(work, f"{disk.name}/run", "straight")
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_another_spec_is_refused(work: Path, name: str) -> None:
+    done = run_ranks(work, 2, *RUN, "optimizer.weight_decay=${oc.decode:${oc.env:RANK}}", f"hydra.run.dir={name}")
+    assert done.returncode
+    [line] = [each for each in done.stderr.splitlines() if "all processes need the same files" in each]
+    assert line.startswith("rank 1 has optimizer.weight_decay 1, and rank 0 has 0; all processes need")
+    assert not (work / name).exists()
 
 
 def test_another_version_is_refused(work: Path, name: str) -> None:

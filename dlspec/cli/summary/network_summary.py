@@ -13,13 +13,12 @@ from torch.optim import Optimizer
 from dlspec.analysis.causality import find_next_token_losses
 from dlspec.analysis.costs import LOSS_NAME, NO_COST, LayerCost, LayerCosts, measure_costs
 from dlspec.cli.summary.layer_rows import SummaryRow, fold_rows, make_layer_rows
+from dlspec.cli.summary.memory_lines import MEBIBYTE, THIS_MACHINE, TargetMachines, format_size, format_training_memory
 from dlspec.formatting import first_line, format_table
 from dlspec.jobs.run_preparation import Preparation, PreparedRun
 from dlspec.network.build_mode import META_MODE, SMALL_MODE, UNLIMITED_MODE, BuildMode, BuildModeError
-from dlspec.network.memory_limits import get_memory_bytes
-from dlspec.optim.optimizer_memory import estimate_state_bytes
+from dlspec.optim.optimizer_memory import count_bytes
 
-MEBIBYTE = 2**20
 # Maximal characters of a line, and minimal characters of a layer's name.
 MAX_WIDTH, MIN_NAME_WIDTH = 120, 24
 NUMBER_COLUMNS = ("parameters", "multiply-adds", "activations")
@@ -41,6 +40,11 @@ class SpecSummary:
         """One row per layer."""
         prepared = self.prepared
         return make_layer_rows(prepared.network, self.costs, prepared.optimizer, prepared.freezing.unfreeze_epochs)
+
+    @property
+    def total_cost(self) -> LayerCost:
+        """The costs of all layers and the loss."""
+        return sum(self.costs.values(), NO_COST)
 
 
 def summarize(preparation: Preparation) -> SpecSummary:
@@ -77,10 +81,13 @@ def _measure_costs_in_mode(mode: BuildMode, prepared: PreparedRun) -> SpecSummar
 # ---- format --------------------------------------------------------------------------------------------------------
 
 
-def format_summary(summary: SpecSummary, depth: int | None = None) -> str:
-    """Format a table with one line per layer (or per entry at `depth`), followed by the totals.
+def format_summary(summary: SpecSummary, depth: int | None = None, target: TargetMachines = THIS_MACHINE) -> str:
+    """Format a table with one line per layer, followed by the totals. Shapes are printed without the batch dimension.
 
-    Shapes are printed without the batch dimension.
+    Args:
+        summary: what to format.
+        depth: the number of parts after which names are cut: then there is one line per entry.
+        target: the processes that the network will be trained with, and their memory.
     """
     network, spec = summary.prepared.network, summary.prepared.spec
     rows = summary.rows if depth is None else fold_rows(summary.rows, depth, spec.graph.container_types)
@@ -91,7 +98,7 @@ def format_summary(summary: SpecSummary, depth: int | None = None) -> str:
     return "\n".join(
         [
             _format_table([*inputs, *rows, *_make_loss_rows(summary)]),
-            *format_totals(summary),
+            *format_totals(summary, target),
             *_format_skipped_checks(summary),
         ]
     )
@@ -141,23 +148,23 @@ def _format_columns(rows: Sequence[SummaryRow]) -> str:
     return format_table(list(columns), list(zip(*columns.values(), strict=True)), right_aligned=NUMBER_COLUMNS)
 
 
-def format_totals(summary: SpecSummary) -> list[str]:
+def format_totals(summary: SpecSummary, target: TargetMachines = THIS_MACHINE) -> list[str]:
     """Format the lines below the table: parameters, multiply-adds, memory."""
-    parameters = list(summary.prepared.network.module.parameters())
+    prepared = summary.prepared
+    parameters = list(prepared.network.module.parameters())
     trained = [each for each in parameters if each.requires_grad]
     trained_count = f" ({_count_elements(trained):,} trained)" if len(trained) < len(parameters) else ""
-    lines = [
-        f"{_count_elements(parameters):,} parameters{trained_count}, {_count_bytes(parameters) / MEBIBYTE:,.2f} MiB"
-    ]
+    size = f"{sum(map(count_bytes, parameters)) / MEBIBYTE:,.2f} MiB"
+    lines = [f"{_count_elements(parameters):,} parameters{trained_count}, {size}"]
     if summary.cost_error:
         return [*lines, f"the memory of a training step is unknown: training on a batch failed: {summary.cost_error}"]
-    total = sum(summary.costs.values(), NO_COST)
+    total = summary.total_cost
     products = f"{_format_count(total.multiply_adds) or 'no'} multiply-adds"
-    lines.append(f"a sample: {products}, {_format_size(total.saved_bytes)} of activations kept for the backward pass")
+    lines.append(f"a sample: {products}, {format_size(total.saved_bytes)} of activations kept for the backward pass")
     return [
         *lines,
-        *_format_groups(summary.prepared.optimizer),
-        *_format_training_memory(summary, _count_bytes(parameters), _count_bytes(trained), total),
+        *_format_groups(prepared.optimizer),
+        *format_training_memory(prepared, total, target),
     ]
 
 
@@ -176,25 +183,6 @@ def _format_groups(optimizer: Optimizer | None) -> list[str]:
     ]
 
 
-def _format_training_memory(summary: SpecSummary, weights: int, gradients: int, total: LayerCost) -> list[str]:
-    """Format the memory of a training step, and the parts that it consists of."""
-    optimizer, trainer = summary.prepared.optimizer, summary.prepared.spec.trainer
-    batch_size = trainer.initial_batch_size
-    parts: dict[str, int | None] = {"weights": weights, "gradients": gradients}
-    if optimizer is not None:
-        parts[f"{type(optimizer).__name__}'s state"] = estimate_state_bytes(optimizer)
-    if trainer.average is not None:
-        parts["averaged weights"] = weights
-    parts["activations"] = total.saved_bytes_per_batch + batch_size * total.saved_bytes
-    unsaved = batch_size * total.largest_output_bytes - (parts["activations"] or 0)
-    if unsaved > 0:  # nothing is saved of a layer without trained weights below it, but its output is in memory
-        parts["the largest output"] = batch_size * total.largest_output_bytes
-    needed = sum(each or 0 for each in parts.values())
-    details = ", ".join(f"{name} {'unknown' if each is None else _format_size(each)}" for name, each in parts.items())
-    machine = f" (this machine has {_format_size(get_memory_bytes())})" if needed > get_memory_bytes() else ""
-    return [f"a training step of {batch_size} samples: about {_format_size(needed)}{machine}", f"  {details}"]
-
-
 def _format_skipped_checks(summary: SpecSummary) -> list[str]:
     prepared = summary.prepared
     if summary.mode is not META_MODE or not any(
@@ -211,10 +199,6 @@ def _count_elements(tensors: Iterable[Tensor]) -> int:
     return sum(each.numel() for each in tensors)
 
 
-def _count_bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(each.numel() * each.element_size() for each in tensors)
-
-
 def _format_count(count: int) -> str:
     """Format a count: `1,152`, `118.01 M`, `4.09 G`; an empty string for 0."""
     for power, letter in ((12, "T"), (9, "G"), (6, "M")):
@@ -228,10 +212,3 @@ def _format_mebibytes(count: int) -> str:
     if count <= 0:
         return ""
     return "<0.01 MiB" if count < MEBIBYTE / 100 else f"{count / MEBIBYTE:,.2f} MiB"
-
-
-def _format_size(count: int) -> str:
-    """Format bytes: `4.80 KiB`, `3.06 MiB`, `1.20 GiB`."""
-    if count < MEBIBYTE / 10:
-        return f"{count / 1024:,.2f} KiB"
-    return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / MEBIBYTE:,.2f} MiB"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+# Of several processes, each gets a terminal's Ctrl-C twice: from the terminal and from torchrun. srun does the same.
+MAX_FORWARDING_SECONDS = 5.0
 # Ctrl-C, the end of a batch job, and Slurm's warning before it.
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 
@@ -38,21 +41,31 @@ class Interruption:
 
 
 @contextmanager
-def catch_signals(interruption: Interruption) -> Iterator[None]:
+def catch_signals(interruption: Interruption, *, repeat_seconds: float = 0) -> Iterator[None]:
     """Record the first signal inside the context, and let a second one end the process at once.
 
     The second signal ends the process even if it was ignored before, like SIGINT in background jobs of a shell script.
     Only the main thread can handle signals; in another thread this does nothing.
+
+    Args:
+        interruption: where the first signal is recorded.
+        repeat_seconds: how long after the first one further signals are ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
     previous_handlers: dict[int, Any] = {}
+    times: list[float] = []
 
     def handle_signal(number: int, frame: FrameType | None) -> None:
-        interruption.request(number)
-        _restore_handlers({each: _effective_handler(handler) for each, handler in previous_handlers.items()})
+        times.append(time.monotonic())
+        if len(times) == 1:
+            interruption.request(number)
+        if times[-1] - times[0] >= repeat_seconds:
+            _restore_handlers({each: _effective_handler(handler) for each, handler in previous_handlers.items()})
+            if len(times) > 1:
+                signal.raise_signal(number)
 
     try:
         previous_handlers |= {number: signal.signal(number, handle_signal) for number in numbers}

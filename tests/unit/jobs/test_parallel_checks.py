@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import dlspec
 from dlspec.config.composition import start_hydra
 from dlspec.errors import SpecError, UserError
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
@@ -102,4 +103,6 @@ def test_a_sweep_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     done = run_in_this_process("-m", *SMALL, "seed=0,1")
-    assert (done.code, "a sweep (-m) can't run under torchrun" in done.err) == (2, True)
+    assert (done.code, "a sweep can't run under torchrun" in done.err) == (2, True)
+    with pytest.raises(UserError, match="a sweep can't run under torchrun"):
+        dlspec.sweep({"model": "linear"}, {"seed": [0, 1]}, "breast_cancer")

@@ -34,6 +34,21 @@ def test_the_first_signal_is_noted_and_the_next_one_ends_the_process(before: obj
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_forwarded_signal_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several processes, each gets a signal from the terminal, and again from torchrun."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    interruption = Interruption()
+    with catch_signals(interruption, repeat_seconds=5):
+        os.kill(os.getpid(), signal.SIGINT)
+        now = 104
+        os.kill(os.getpid(), signal.SIGINT)
+        now = 106
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert interruption.signal == signal.SIGINT
+
+
 def test_a_command_hears_an_interrupt_however_it_was_started() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     enable_interrupts()

@@ -27,6 +27,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 RUNS["seven samples"] = ("model=linear", "data=breast_cancer", "data.limit=7", "trainer.epochs=2",
                          "metrics=[Accuracy,AUROC,F1Score]")  # fmt: skip
+LONG = ("cnn", "gpt_small")
 LIMITS = {"mlp": 9, "cnn": 5}  # batches of an epoch; else all to the odd last one
 EVALUATION_SIZES = {"seven samples": 4}
 
@@ -44,12 +45,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("ranks")
     (work / "texts.csv").write_text(TEXTS)
     (work / "text.txt").write_text(CHARACTERS)
-    train_together(work, 2, {name: list_words(name, 1) for name in RUNS})
+    train_together(work, 2, {name: list_words(name, 1) for name in RUNS if name not in LONG})
     return work
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.fixture(scope="module")
+def long_folder(folder: Path) -> Path:
+    train_together(folder, 2, {name: list_words(name, 1) for name in LONG})
+    return folder
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", LONG)
+def test_larger_networks_equal_accumulated_batches(
+    name: str, long_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_accumulated_batches(name, long_folder, monkeypatch)
+
+
+@pytest.mark.parametrize("name", [each for each in RUNS if each not in LONG])
 def test_two_ranks_equal_accumulated_batches(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_accumulated_batches(name, folder, monkeypatch)
+
+
+def check_accumulated_batches(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     done = run_in_this_process(*list_words(name, 2), f"hydra.run.dir={name}_alone")
     assert done.code == 0, done.err
