@@ -68,7 +68,18 @@ class BlockFunction:
     def compute(
         self, tensors: StepTensors, frozen: TensorsByName, numbers: Tensor, split: Sequence[Tensor], rows: Tensor
     ) -> tuple[StepTensors, BlockResult]:
-        """Compute all steps from the arguments of a call; return the new tensors and the result, and change nothing."""
+        """Compute all steps of a call, and change nothing.
+
+        Args:
+            tensors: what the steps change.
+            frozen: the parameters that are not trained.
+            numbers: the optimizer's numbers at each step, (steps, numbers).
+            split: the tensors of the whole split: inputs, then targets.
+            rows: the samples of the block's batches, (batches * batch size,).
+
+        Returns:
+            The new tensors, and the result of the call.
+        """
         gathered = [each.index_select(0, rows) for each in split]
         batches = list(zip(*(torch.split(each, self.size.batch_size) for each in gathered), strict=True))
         new, results = tensors, []
