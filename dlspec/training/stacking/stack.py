@@ -64,7 +64,7 @@ class Stack:
         first = passes[0]
         if not self._may_compile(first):
             return None
-        key = describe_step(first)
+        key = describe_structure(first.network), describe_step(first)
         known = self._compiled.get(key)
         saved = self._saved_seconds * sum(each.remaining_steps for each in passes)
         if key not in self._compiled or (known is not None and known.places < len(passes)):
