@@ -325,14 +325,14 @@ class Trainer:
         return lambda: stack.train(
             TrainingPass(
                 self.state,
-                self.model.criterion,
-                self.backend.clipping,
-                make_fused_step(optimizer, make_step_function(optimizer)),
-                self.steps.finish_update,
+                self.backend,
+                self.optimization.schedule,
+                lambda: make_fused_step(optimizer, make_step_function(optimizer)),
                 self.scores,
                 train,
                 train.shuffle_samples(self.data.seed, self.state.epoch),
                 find_step_listeners(self.callbacks),
+                not list_step_listeners(self.callbacks),
                 self.interruption,
                 self.settings.max_steps or sys.maxsize,
             )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dlspec.training.stacking.compilation import COMPILE_SECONDS, describe_step, find_compile_obstacle
+from dlspec.training.stacking.compiled_stack import CompiledStack
 from dlspec.training.stacking.member_generators import MemberGenerators
 from dlspec.training.stacking.member_threads import MemberThread
 from dlspec.training.stacking.network_structure import describe_structure
 from dlspec.training.stacking.stacked_network import StackedNetwork
-from dlspec.training.stacking.training_pass import StackedPass
+from dlspec.training.stacking.stacked_pass import StackedPass
+from dlspec.training.stacking.training_pass import TrainingPass
+
+log = logging.getLogger("dlspec")
 
 
 class Stack:
@@ -18,10 +24,13 @@ class Stack:
 
     Args:
         members: the threads; none of them has run yet.
+        saved_seconds: what a compiled step saves each member, to compile the steps where that pays; 0 compiles only
+            with `trainer.compile: step`.
     """
 
-    def __init__(self, members: Sequence[MemberThread]) -> None:
-        self._members = members
+    def __init__(self, members: Sequence[MemberThread], saved_seconds: float = 0.0) -> None:
+        self._members, self._saved_seconds = members, saved_seconds
+        self._compiled: dict[Any, CompiledStack | None] = {}  # by the constants of the step
         self._networks: dict[tuple[int, ...], StackedNetwork] = {}  # by the indices of the members
 
     def run(self) -> Iterator[tuple[int, Any]]:
@@ -43,8 +52,29 @@ class Stack:
         for index in waiting:
             training_pass = self._members[index].training_pass
             assert training_pass is not None  # it waits for it
-            groups[training_pass.position, describe_structure(training_pass.network)].append(index)
+            key = training_pass.position, describe_structure(training_pass.network)
+            groups[*key, describe_step(training_pass) if self._may_compile(training_pass) else ()].append(index)
         return list(groups.values())
+
+    def _may_compile(self, training_pass: TrainingPass) -> bool:
+        return self._saved_seconds > 0 or training_pass.compiles_steps
+
+    def _find_compiled(self, passes: Sequence[TrainingPass]) -> CompiledStack | None:
+        """Return what compiles the steps of these passes; None if that is impossible or does not pay."""
+        first = passes[0]
+        if not self._may_compile(first):
+            return None
+        key = describe_structure(first.network), describe_step(first)
+        known = self._compiled.get(key)
+        saved = self._saved_seconds * sum(each.remaining_steps for each in passes)
+        if key not in self._compiled or (known is not None and known.places < len(passes)):
+            if not first.compiles_steps and saved < COMPILE_SECONDS:
+                return None
+            obstacle = find_compile_obstacle(passes)
+            if obstacle:
+                log.debug("steps of a stack are not compiled: %s", obstacle)
+            self._compiled[key] = None if obstacle else CompiledStack(passes)
+        return self._compiled[key]
 
     def _train(self, group: Sequence[int]) -> None:
         """Train the passes of a group; those that leave the loop go on by themselves."""
@@ -58,7 +88,7 @@ class Stack:
                 return
             network = self._make_network(remaining)
             network.generators.set_states([each.generator_state for each in members])
-            stacked = StackedPass(passes, network)
+            stacked = StackedPass(passes, network, self._find_compiled(passes))
             stacked.run()
             states = network.generators.get_states()
             leaving = {*stacked.find_leaving(), *stacked.errors}

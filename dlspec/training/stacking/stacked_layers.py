@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dlspec.compat.torch_layers import has_hooks
 from dlspec.training.stacking.member_generators import MemberGenerators
 from dlspec.training.stacking.member_values import MemberValues
+from dlspec.training.stacking.stacked_tensors import give_own_memory, stack_in_place
 
 # From the inputs of all members to their outputs.
 StackedLayer = Callable[[MemberValues], MemberValues]
@@ -44,16 +45,16 @@ class StackedParameter:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters: Sequence[nn.Parameter] = list(parameters)
-        with torch.no_grad():
-            stacked = torch.stack([each.detach() for each in parameters])
-        for index, each in enumerate(parameters):
-            each.data = stacked[index]
-        self.tensor = stacked.requires_grad_(parameters[0].requires_grad)
+        self.find()
+
+    def find(self) -> None:
+        """Find the weights of all members in memory, and move them if they do not follow each other."""
+        self.tensor = stack_in_place(self.parameters).requires_grad_(self.parameters[0].requires_grad)
 
     def release(self) -> None:
         """Give each member a tensor of its own again."""
         for each in self.parameters:
-            each.data = each.data.clone()
+            give_own_memory(each)
 
 
 class BatchedLinear(torch.autograd.Function):

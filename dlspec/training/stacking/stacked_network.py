@@ -104,6 +104,12 @@ class StackedNetwork:
         single = [each for one in alone for each in one.parameters if each.requires_grad]
         return [each for each in stacked if each.tensor.requires_grad], [*self._single, *single]
 
+    def find_weights(self) -> None:
+        """Find the weights in memory again: they may have moved since the network was made or last used."""
+        for linear in self._linears:
+            for each in linear.parameters:
+                each.find()
+
     def release(self) -> None:
         """Give each member weights of its own again."""
         for linear in self._linears:

@@ -19,6 +19,8 @@ from dlspec.training.step.functional_step import FunctionalStep, StepTensors, Te
 from dlspec.training.step.step_functions import Inputs
 
 BlockResult = tuple[Any, Tensor, Targets]  # outputs and targets of all samples of a block, losses of its batches
+# The steps of a block; its arguments are those of `BlockFunction`.
+Block = Callable[[StepTensors, TensorsByName, Tensor, Sequence[Tensor], Tensor], BlockResult]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,25 @@ class BlockFunction:
         Returns:
             The outputs and targets of all samples, and the losses of the batches.
         """
+        new, result = self.compute(tensors, frozen, numbers, split, rows)
+        copy_in_place(tensors, new)
+        return result
+
+    def compute(
+        self, tensors: StepTensors, frozen: TensorsByName, numbers: Tensor, split: Sequence[Tensor], rows: Tensor
+    ) -> tuple[StepTensors, BlockResult]:
+        """Compute all steps of a call, and change nothing.
+
+        Args:
+            tensors: what the steps change.
+            frozen: the parameters that are not trained.
+            numbers: the optimizer's numbers at each step, (steps, numbers).
+            split: the tensors of the whole split: inputs, then targets.
+            rows: the samples of the block's batches, (batches * batch size,).
+
+        Returns:
+            The new tensors, and the result of the call.
+        """
         gathered = [each.index_select(0, rows) for each in split]
         batches = list(zip(*(torch.split(each, self.size.batch_size) for each in gathered), strict=True))
         new, results = tensors, []
@@ -69,9 +90,9 @@ class BlockFunction:
             with _use_factors(self.step.criterion, factors):
                 new, found = self.step(new, frozen, named, own)
             results += found
-        _copy_in_place(tensors, new)
         losses = torch.stack([loss.detach() for _, loss in results])
-        return concatenate_outputs([output for output, _ in results]), losses, tuple(gathered[self.num_inputs :])
+        outputs = concatenate_outputs([output for output, _ in results])
+        return new, (outputs, losses, tuple(gathered[self.num_inputs :]))
 
     def _split_batch(self, batch: tuple[Tensor, ...]) -> tuple[Inputs, Targets]:
         return batch[: self.num_inputs], batch[self.num_inputs :]
@@ -87,10 +108,11 @@ class FlatFunction:
 
     Args:
         block: the function.
-        arguments: the changed tensors, the frozen parameters and the tensors of the split, for their structure.
+        arguments: the changed tensors (`StepTensors`), the frozen parameters and the tensors of the split, for their
+            structure.
     """
 
-    def __init__(self, block: BlockFunction, arguments: tuple[StepTensors, TensorsByName, Sequence[Tensor]]) -> None:
+    def __init__(self, block: Block, arguments: tuple[Sequence[Any], TensorsByName, Sequence[Tensor]]) -> None:
         self._block, self._arguments = block, arguments
         self._output: Any = None  # for its structure
         self._run: Callable[..., Sequence[Tensor]] = self._run_flat
@@ -142,7 +164,8 @@ def _use_factors(criterion: Any, factors: Sequence[Tensor]) -> Iterator[None]:
             criterion.factors = before
 
 
-def _copy_in_place(old: StepTensors, new: StepTensors) -> None:
+def copy_in_place(old: StepTensors, new: StepTensors) -> None:
+    """Copy new tensors into those that a step changes."""
     for old_tensors, new_tensors in (
         (old.weights, new.weights),
         (old.buffers, new.buffers),

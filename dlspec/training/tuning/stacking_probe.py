@@ -34,7 +34,7 @@ def find_obstacle(trainer: Trainer) -> str:
     reasons = {
         f"they train on {trainer.state.device}": trainer.state.device.type != "cpu",
         f"trainer.precision is {settings.precision}": settings.precision not in (32, 64),
-        f"trainer.compile is {settings.compile}": settings.compile != "none",
+        f"trainer.compile is {settings.compile}": settings.compile not in ("none", "step"),
         f"trainer.accumulate is {settings.accumulate}": settings.accumulate > 1,
         "trainer.num_workers loads batches in threads": settings.num_workers > 0,
         "trainer.activation_checkpointing computes activations again": bool(settings.activation_checkpointing),

@@ -1,0 +1,70 @@
+"""Which stacks can compile their steps, and for which members one function can be compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from dlspec.parts.layers.normalization import BatchNorm1d
+from dlspec.training.stacking.stacked_layers import ELEMENTWISE
+from dlspec.training.stacking.training_pass import TrainingPass
+from dlspec.training.step.pure_code import PLAIN_TYPES
+
+COMPILE_SECONDS = 12.0  # of a stack's step; measured 5 to 12 s, and 1 to 3 s if the code is on the disk
+
+# Layers whose compiled form is fast with a dimension for the members. Convolutions are not, on a CPU.
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, fx.GraphModule)
+_FAST_LAYERS = (
+    *ELEMENTWISE, nn.Linear, nn.Flatten, nn.Unflatten, nn.LayerNorm, BatchNorm1d, nn.BatchNorm1d, nn.Embedding,
+    nn.Softmax, nn.LogSoftmax, nn.Dropout,
+)  # fmt: skip
+
+
+def find_compile_obstacle(passes: Sequence[TrainingPass]) -> str:
+    """Return why the steps of these members can't be compiled together, or would be slow; '' if they can be."""
+    first = passes[0]
+    for each in first.network.modules():
+        if not isinstance(each, _CONTAINERS) and type(each) not in _FAST_LAYERS:
+            return f"{type(each).__name__} has no fast form for several jobs"
+        if isinstance(each, nn.Dropout) and each.p:
+            return "the masks of dropout are drawn by each job"
+    if not first.batches.gathers_by_index:
+        return "their batches are gathered before the step"
+    if not all(_have_equal_data(first, each) for each in passes[1:]):
+        return "they have different data"
+    return ""
+
+
+def _have_equal_data(one: TrainingPass, other: TrainingPass) -> bool:
+    pairs = zip(one.batches.tensors, other.batches.tensors, strict=True)
+    return all(mine.data_ptr() == theirs.data_ptr() or torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+def describe_step(training_pass: TrainingPass) -> Hashable:
+    """Describe what would be constants of the compiled step; equal for members that can share it.
+
+    Numbers of the optimizer are none of them.
+    """
+    backend, average = training_pass.backend, training_pass.moving_average
+    criterion = backend.criterion
+    modules = [training_pass.network, *([criterion] if isinstance(criterion, nn.Module) else [])]
+    groups = training_pass.optimizer.param_groups
+    return (
+        tuple(_describe_constants(modules)),
+        backend.clipping,
+        average and average.decay,
+        type(training_pass.optimizer),
+        tuple(tuple(sorted(group)) for group in groups),
+        training_pass.batches.sizes[0],
+    )
+
+
+def _describe_constants(modules: Sequence[nn.Module]) -> Iterator[Any]:
+    for module in modules:
+        for each in module.modules():
+            yield tuple((key, value) for key, value in vars(each).items() if isinstance(value, PLAIN_TYPES))
+    for buffer in (each for module in modules[1:] for each in module.buffers()):
+        yield tuple(buffer.flatten().tolist())

@@ -1,0 +1,141 @@
+"""Training steps of all members of a stack in one call of a compiled function."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
+from dlspec.optim.update_rules import NoUpdateRule, find_update_rule
+from dlspec.training.stacking.stacked_block import StackedBlock
+from dlspec.training.stacking.stacked_tensors import stack_in_place
+from dlspec.training.stacking.training_pass import TrainingPass
+from dlspec.training.step.block_function import BlockFunction, BlockResult, BlockSize, FlatFunction
+from dlspec.training.step.compiled_blocks import compile_step
+from dlspec.training.step.functional_step import FunctionalStep
+from dlspec.training.step.run_tensors import RunTensors
+
+log = logging.getLogger("dlspec")
+
+
+class CompiledStack:
+    """Makes the steps of members in one call. If they can't be compiled, `prepare` returns False.
+
+    It is compiled once, for the members that it has at first. Later there may be fewer: the places of the others
+    compute, too, with tensors that nobody reads.
+
+    Args:
+        members: the passes of the members.
+    """
+
+    def __init__(self, members: Sequence[TrainingPass]) -> None:
+        self.places = len(members)
+        self._batches = members[0].batches
+        self._size = BlockSize(1, 1, self._batches.sizes[0])
+        self._function: FlatFunction | None = None
+        self._has_failed = False
+        self._unused: list[Any] = []  # tensors of places without a member
+        self._members: Sequence[TrainingPass] = ()
+        self._runs: Sequence[RunTensors] = ()
+        self._numbers: tuple[Any, Tensor] | None = None
+        self._tensors: Sequence[Tensor] = ()
+
+    @property
+    def batch_size(self) -> int:
+        """The number of samples in each member's batch."""
+        return self._size.batch_size
+
+    def prepare(self, members: Sequence[TrainingPass]) -> bool:
+        """Take the tensors of these members, and compile the function if that is not done.
+
+        Return False if that is impossible: for example before the first step, which creates the optimizers' states.
+        """
+        if self._has_failed or len(members) > self.places:
+            return False
+        try:
+            trees, numbers = self._collect(members)
+        except NoUpdateRule as error:
+            log.info("steps of a stack are not compiled: %s", error)
+            self._has_failed = True
+            return False
+        if not trees:
+            return False
+        stacked = self._stack(trees)
+        self._tensors = [*iterate_tensors(stacked), *self._batches.tensors]
+        if self._function is None:
+            self._function = self._compile(stacked, numbers)
+        return self._function is not None
+
+    def step(self, rows: Tensor) -> BlockResult:
+        """Make a step of all members. `prepare` must have returned True.
+
+        Args:
+            rows: the samples of each member's batch, (places, batch size); those of missing members do not matter.
+
+        Returns:
+            The outputs and targets, (places, batch size, ...), and the losses (places, 1) or (places, 1, 1 + terms).
+        """
+        assert self._function is not None
+        return self._function(self._make_numbers(), rows, self._tensors)
+
+    def _collect(self, members: Sequence[TrainingPass]) -> tuple[list[Any], Tensor]:
+        """Collect the tensors of each member; none if some do not exist yet."""
+        self._members = members
+        self._runs = [RunTensors(each.network, each.optimizer, each.moving_average) for each in members]
+        trees = []
+        for each, run in zip(members, self._runs, strict=True):
+            tensors, frozen, is_complete = run.collect()
+            if each.moving_average is not None and not each.moving_average.has_values:
+                return [], torch.empty(0)
+            if not is_complete and not self._function:
+                return [], torch.empty(0)
+            trees.append((tuple(tensors), frozen))
+        shapes = {str(map_tensors(_describe_tensor, each)) for each in trees}
+        return (trees, self._make_numbers()) if len(shapes) == 1 else ([], torch.empty(0))
+
+    def _stack(self, trees: list[Any]) -> Any:
+        """Stack the tensors of all members and of places without one."""
+        while len(self._unused) < self.places - len(trees):
+            self._unused.append(map_tensors(lambda each: each.detach().clone(), trees[0]))
+        all_trees = [*trees, *self._unused[: self.places - len(trees)]]
+        columns = zip(*(list(iterate_tensors(each)) for each in all_trees), strict=True)
+        remaining = iter([stack_in_place(each) for each in columns])
+        return map_tensors(lambda _: next(remaining), trees[0])
+
+    def _make_numbers(self) -> Tensor:
+        """Make the tensor of all numbers of the next step, (places, 1, numbers)."""
+        rows = []
+        for each, run in zip(self._members, self._runs, strict=True):
+            factors = each.backend.criterion.factors
+            rows.append([*run.read_numbers(), *(factors if len(factors) > 1 else ())])
+        if self._numbers is None or self._numbers[0] != rows:
+            padded = [*rows, *([rows[0]] * (self.places - len(rows)))]
+            self._numbers = rows, torch.tensor(padded, dtype=torch.float64).unsqueeze(1)
+        return self._numbers[1]
+
+    def _compile(self, stacked: Any, numbers: Tensor) -> FlatFunction | None:
+        first, run = self._members[0], self._runs[0]
+        backend = first.backend
+        groups = zip(*(each.optimizer.param_groups for each in self._members), strict=True)
+        rules = [find_update_rule(first.optimizer, each) for each in groups]
+        indices = {name: index for name, (_, index) in run.find_rules(stacked[0][2]).items()}
+        decay = first.moving_average.decay if first.moving_average else 0.0
+        step = FunctionalStep(
+            first.network, backend.criterion, backend.clipping, backend.precision,
+            {name: (rules[index], index) for name, index in indices.items()}, decay,
+        )  # fmt: skip
+        block = StackedBlock(BlockFunction(step, self._size, run.number_names, self._batches.input_count))
+        function = FlatFunction(block, (*stacked, self._batches.tensors))
+        rows = torch.zeros(self.places, self.batch_size, dtype=torch.int64)
+        if compile_step(function, step, numbers, rows, f"the training step of {self.places} jobs"):
+            return function
+        self._has_failed = True
+        return None
+
+
+def _describe_tensor(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype

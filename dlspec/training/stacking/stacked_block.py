@@ -1,0 +1,57 @@
+"""The function that makes a training step of all members of a stack, to be compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlspec.training.step.block_function import BlockFunction, BlockResult, copy_in_place
+from dlspec.training.step.functional_step import StepTensors, TensorsByName
+
+
+@dataclass(frozen=True)
+class StackedBlock:
+    """The steps of one run with a dimension for the members, the first one of all tensors but those of the split.
+
+    A member whose loss is not finite keeps its tensors.
+    """
+
+    block: BlockFunction
+
+    def __call__(
+        self, tensors: StepTensors, frozen: TensorsByName, numbers: Tensor, split: Sequence[Tensor], rows: Tensor
+    ) -> BlockResult:
+        """Make the steps, and update the tensors in place.
+
+        Args:
+            tensors: what the steps change.
+            frozen: the parameters that are not trained.
+            numbers: the optimizer's numbers at each step, (members, steps, numbers).
+            split: the tensors of the whole split, which all members train on.
+            rows: the samples of the batches, (members, batches * batch size).
+
+        Returns:
+            The outputs and targets of all samples, and the losses of the batches, each of all members.
+        """
+        make_steps = torch.func.vmap(self._make_steps, in_dims=(0, 0, 0, None, 0))
+        new, result = make_steps(tensors, frozen, numbers, list(split), rows)
+        copy_in_place(tensors, new)
+        return result
+
+    def _make_steps(self, tensors: StepTensors, *others: Any) -> tuple[StepTensors, BlockResult]:
+        """Make the steps of a member."""
+        new, result = self.block.compute(tensors, *others)
+        losses = result[1]
+        is_finite = (losses[:, 0] if losses.dim() > 1 else losses).isfinite().all()
+        return StepTensors(*(_choose(is_finite, *pair) for pair in zip(new, tensors, strict=True))), result
+
+
+def _choose(condition: Tensor, new: Any, old: Any) -> Any:
+    """Choose between the tensors of nested mappings with equal keys."""
+    if isinstance(new, Tensor):
+        return torch.where(condition, new, old)
+    return {name: _choose(condition, each, old[name]) for name, each in new.items()}

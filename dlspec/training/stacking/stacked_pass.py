@@ -1,0 +1,191 @@
+"""The training passes of several runs over their training splits, made in one loop.
+
+A step computes the forward and the backward pass of all members together, and if it is compiled the updates, too.
+Everything else, such as the schedule, scores and callbacks, is each member's own. A member leaves the loop between two
+steps, with everything as if it had trained alone, and its run goes on by itself from there: when it is interrupted, has
+reached its last step, or when its next loss is not finite.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
+from dlspec.formatting import first_line
+from dlspec.training.criterion_interface import total_loss
+from dlspec.training.stacking.compiled_stack import CompiledStack
+from dlspec.training.stacking.stacked_network import StackedNetwork
+from dlspec.training.stacking.training_pass import TrainingPass, make_gather
+from dlspec.training.step.block_function import BlockResult
+from dlspec.training.step.step_functions import detach_output
+
+MAX_STEPS_BETWEEN_CALLBACKS = 8  # of compiled steps: what follows a step in Python takes longer than a short step
+
+log = logging.getLogger("dlspec")
+
+
+class StackedPass:
+    """The passes of several members.
+
+    Args:
+        passes: the pass of each member; all are at the same position.
+        network: their networks as one.
+        compiled: makes steps in a call; None for steps that are not compiled.
+    """
+
+    def __init__(
+        self, passes: Sequence[TrainingPass], network: StackedNetwork, compiled: CompiledStack | None = None
+    ) -> None:
+        self.passes, self._network, self._generators = passes, network, network.generators
+        self.errors: dict[int, BaseException] = {}  # of callbacks, by the member's index
+        self._failing: Sequence[int] = ()  # members whose next loss is not finite; all if the step itself failed
+        self._statistics = [buffer for each in network.networks for buffer in each.buffers()]
+        self._sizes = passes[0].batches.sizes
+        self._starts = list(accumulate(self._sizes, initial=0))
+        self._orders = torch.stack([each.order for each in passes])  # (members, samples)
+        unused = 0 if compiled is None else max(compiled.places - len(passes), 0)
+        self._padded_orders = torch.cat([self._orders, self._orders[:1].expand(unused, -1)])  # (places, samples)
+        self._gather = make_gather([each.batches for each in passes])
+        self._updates: Sequence[Callable[[], None]] = ()
+        self._compiled, self._is_prepared = compiled, False
+        network.find_weights()
+
+    def run(self) -> None:
+        """Train until the epoch's end, or until a member has to leave before the next step."""
+        state = self.passes[0].state
+        with torch.enable_grad():
+            while state.batch < len(self._sizes):
+                if self.find_leaving() or self.errors:
+                    return
+                count = self._count_compiled_steps(state.batch)
+                if count:
+                    self._run_compiled_steps(state.batch, count)
+                else:
+                    self._step(state.batch)
+
+    def find_leaving(self) -> list[int]:
+        """Return the indices of the members that have to leave before the next step."""
+        return [index for index, each in enumerate(self.passes) if each.must_leave or index in self._failing]
+
+    # ---- compiled steps ----------------------------------------------------------------------------------------------
+
+    def _count_compiled_steps(self, batch: int) -> int:
+        """Return how many compiled steps follow until callbacks have to be called; 0 if the next is not compiled."""
+        if self._compiled is None or self._sizes[batch] != self._compiled.batch_size:
+            return 0
+        if not self._is_prepared:
+            if not self._compiled.prepare(self.passes):
+                return 0
+            self._is_prepared, self._updates = True, ()
+            self._network.find_weights()  # they may have moved
+        limit = MAX_STEPS_BETWEEN_CALLBACKS if all(each.accepts_several_steps for each in self.passes) else 1
+        whole = sum(each == self._compiled.batch_size for each in self._sizes[batch : batch + limit])
+        return min(whole, *(each.max_steps - each.state.step for each in self.passes))
+
+    def _run_compiled_steps(self, batch: int, count: int) -> None:
+        """Make several compiled steps, then add them to the scores and call the callbacks."""
+        assert self._compiled is not None
+        results: list[BlockResult] = []
+        for one in range(batch, batch + count):
+            rows = self._padded_orders[:, self._starts[one] : self._starts[one + 1]].contiguous()
+            results.append(self._compiled.step(rows))
+            losses = results[-1][1][: len(self.passes)]
+            self._failing = _find_non_finite(losses[..., 0].squeeze(1) if losses.dim() > 2 else losses.squeeze(1))
+            for index, each in enumerate(self.passes):
+                if index not in self._failing:
+                    each.finish_update(is_averaged=True)
+            if self._failing:
+                break
+        outputs, losses, targets = _join_steps(results)
+        for index, each in enumerate(self.passes):
+            finished = len(results) - (index in self._failing)
+            sizes = self._sizes[batch : batch + finished]
+            if finished:
+                select = partial(_select_samples, member=index, steps=finished)
+                own_outputs, own_targets = map_tensors(select, (outputs, targets))
+                with torch.no_grad():
+                    each.scores.add_block(own_outputs, losses[index, :finished], own_targets, sizes)
+                self._finish_batches(index, sizes)
+
+    # ---- other steps -------------------------------------------------------------------------------------------------
+
+    def _step(self, batch: int) -> None:
+        """Train on one batch of each member; members are failing, with nothing changed, if that is impossible."""
+        rows = list(self._orders[:, self._starts[batch] : self._starts[batch + 1]].contiguous())
+        states = self._generators.get_states() if self._network.draws_numbers else []
+        before = states, [each.clone() for each in self._statistics]
+        try:
+            results = self._compute_losses(rows)
+            totals = torch.stack([total_loss(loss) for _, loss, _ in results])
+            self._failing = _find_non_finite(totals)
+            if not self._failing:
+                self._network.compute_gradients(totals.sum())
+        except Exception as error:  # of a layer or a loss: each member meets it, or not, by itself
+            log.debug("jobs of a stack go on one by one: %s", first_line(error) or type(error).__name__)
+            self._failing = range(len(self.passes))
+        if self._failing:
+            self._restore(*before)
+            return
+        self._updates = self._updates or [each.make_update() for each in self.passes]
+        for index, (output, loss, targets) in enumerate(results):
+            self._finish_step(index, detach_output(output), loss.detach(), targets, self._sizes[batch])
+
+    def _compute_losses(self, rows: Sequence[Tensor]) -> list[tuple[Any, Tensor, tuple[Tensor, ...]]]:
+        """Compute output, loss and targets of each member."""
+        inputs, targets = self._gather(rows)
+        outputs = self._network(inputs)
+        return [
+            (output, each.backend.criterion(output, own), own)
+            for each, output, own in zip(self.passes, outputs, targets, strict=True)
+        ]
+
+    def _finish_step(self, index: int, output: Any, loss: Tensor, targets: tuple[Tensor, ...], size: int) -> None:
+        """Update a member's weights, and tell its scores and callbacks."""
+        member = self.passes[index]
+        if member.backend.clipping.is_enabled:
+            member.backend.clipping.clip(list(member.network.parameters()))
+        self._updates[index]()
+        member.finish_update(is_averaged=False)
+        with torch.no_grad():
+            member.scores.add(output, loss, targets, size)
+        self._finish_batches(index, [size])
+
+    def _finish_batches(self, index: int, sizes: Sequence[int]) -> None:
+        try:
+            self.passes[index].finish_batches(sizes)
+        except BaseException as error:
+            self.errors[index] = error
+
+    def _restore(self, generator_states: Sequence[Tensor], statistics: Sequence[Tensor]) -> None:
+        if generator_states:
+            self._generators.set_states(generator_states)
+        with torch.no_grad():
+            for buffer, saved in zip(self._statistics, statistics, strict=True):
+                buffer.copy_(saved)
+
+
+def _find_non_finite(totals: Tensor) -> list[int]:
+    """Find the members whose loss is not finite."""
+    is_finite = totals.detach().isfinite()
+    return [] if bool(is_finite.all()) else (~is_finite).nonzero().flatten().tolist()
+
+
+def _select_samples(tensor: Tensor, member: int, steps: int) -> Tensor:
+    """Select a member's first steps (steps, samples, ...), and join their samples."""
+    return tensor[member, :steps].flatten(0, 1)
+
+
+def _join_steps(results: Sequence[BlockResult]) -> tuple[Any, Tensor, Any]:
+    """Join the outputs, losses and targets of steps to tensors (places, steps, ...)."""
+    trees = [(output, targets) for output, _, targets in results]
+    columns = zip(*(list(iterate_tensors(each)) for each in trees), strict=True)
+    remaining = iter([torch.stack(each, 1) for each in columns])
+    outputs, targets = map_tensors(lambda _: next(remaining), trees[0])
+    return outputs, torch.cat([losses for _, losses, _ in results], 1), targets
