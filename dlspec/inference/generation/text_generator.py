@@ -15,7 +15,8 @@ from dlspec.data.lazy_array import read_rows
 from dlspec.data.prepare.decoding import TextDecoder, make_decoder
 from dlspec.data.prepare.kinds.text_target import END, FittedTextTarget
 from dlspec.errors import UserError, format_value
-from dlspec.inference.answers.text_prediction import Predict, TokenTargets
+from dlspec.inference.answers.text_prediction import Predict
+from dlspec.inference.answers.token_targets import TokenTargets
 from dlspec.inference.generation.sampling import DEFAULT_LENGTH, GenerationOptions, TokenSampler
 from dlspec.inference.generation.token_context import ContextFactory, TokenNetwork
 from dlspec.inference.generation.token_loop import TokenLimits, iterate_tokens, search_beams
