@@ -14,6 +14,7 @@ from torch import Tensor
 from dlspec.data.dataset import Split, Target
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.errors import UserError
+from dlspec.generation.sampling import GREEDY, GenerationOptions
 from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, PredictedRows
 from dlspec.inference.answers.batch_prediction import BatchPredictor
 from dlspec.inference.answers.column_arrays import Answers
@@ -27,13 +28,12 @@ from dlspec.inference.answers.text_prediction import (
     write_greedily,
 )
 from dlspec.inference.answers.token_targets import find_token_targets
-from dlspec.inference.generation.sampling import GREEDY, GenerationOptions
-from dlspec.inference.generation.text_generator import TextGenerator, choose_target
 from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.inference.rows.input_columns import complete_columns
 from dlspec.inference.rows.python_inputs import iterate_data_chunks
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
 from dlspec.inference.rows.row_encoding import EncodedChunk, encode_chunk
+from dlspec.inference.text_generator import TextGenerator, choose_target
 
 
 class ChunkPredictor(RowPredictor):

@@ -13,6 +13,7 @@ from torch import Tensor
 from dlspec.data.lazy_array import read_rows
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError, format_value
+from dlspec.generation.sampling import DEFAULT_TEMPERATURE, GenerationOptions
 from dlspec.inference.answers.answer_columns import AnswerOptions
 from dlspec.inference.answers.row_predictions import (
     Predictions,
@@ -24,11 +25,10 @@ from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES
 from dlspec.inference.evaluation.new_data import read_new_files, read_python_rows
 from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
 from dlspec.inference.export.run_export import ExportResult, export_run
-from dlspec.inference.generation.sampling import DEFAULT_TEMPERATURE, GenerationOptions
-from dlspec.inference.generation.text_generator import TextGenerator
 from dlspec.inference.loading.loaded_run import LoadedRun, load_run
 from dlspec.inference.rows.input_columns import list_input_columns
 from dlspec.inference.rows.python_inputs import iterate_data_chunks, list_file_names
+from dlspec.inference.text_generator import TextGenerator
 
 
 class Predictor:
