@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlspec.cli.run_arguments import RunArguments
-from dlspec.inference.generation.sampling import DEFAULT_TEMPERATURE, GenerationOptions
+from dlspec.generation.sampling import DEFAULT_TEMPERATURE, GenerationOptions
 
 GENERATION_WORDS = ("temperature", "top_k", "top_p", "seed", "max_length", "stop", "beams")
 

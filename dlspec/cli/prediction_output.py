@@ -9,6 +9,7 @@ from dlspec.cli.run_arguments import RunArguments
 from dlspec.data.prepare.kinds.image import FittedImage
 from dlspec.errors import UserError
 from dlspec.inference.answers.row_predictions import ROW
+from dlspec.inference.answers.row_predictor import RowPredictor
 from dlspec.inference.output.image_folders import (
     ImageFolderWriter,
     check_folder_output,
@@ -17,7 +18,6 @@ from dlspec.inference.output.image_folders import (
 )
 from dlspec.inference.output.image_targets import list_image_targets
 from dlspec.inference.output.prediction_files import PredictionWriter, check_output, open_prediction_file
-from dlspec.inference.predictor import Predictor
 
 Writer = PredictionWriter | ImageFolderWriter
 TABLE_WORDS = ("columns", "keep", "probabilities")  # of a table of predictions
@@ -40,38 +40,38 @@ def check_output_words(output: str, arguments: RunArguments) -> None:
 
 
 @contextmanager
-def open_output(output: str, model: Predictor, files: Sequence[str] = ()) -> Iterator[Writer]:
+def open_output(output: str, model: RowPredictor, files: Sequence[str] = ()) -> Iterator[Writer]:
     """Open the file or folder that predictions are written to.
 
     Args:
         output: the file, or the folder of images
-        model: the run
+        model: the run or exported file
         files: the input files, after which images are named
     """
     if not is_folder_output(output):
         with open_prediction_file(output) as writer:
             yield writer
         return
-    fitted = model.run.preparation
+    fitted = model.preparation
     images = [] if fitted is None else [name for name in fitted.inputs if isinstance(fitted.inputs[name], FittedImage)]
     names = [*([fitted.id] if fitted is not None and fitted.id else []), "file", *images[:1], ROW]
-    targets = list_image_targets(model.chunks.targets, fitted)
+    targets = list_image_targets(model.targets, fitted)
     with open_image_folder(output, targets, names, files) as folder:
         yield folder
 
 
-def describe_output(output: str, model: Predictor, rows: int, left_out: int) -> str:
+def describe_output(output: str, model: RowPredictor, rows: int, left_out: int) -> str:
     """Describe what was written; of masks also which number is which class.
 
     Args:
         output: the file or folder
-        model: the run
+        model: the run or exported file
         rows: how many rows were read
         left_out: how many of them have no prediction
     """
     if not is_folder_output(output):
         return f"{output}: {rows:,} row{'s' if rows != 1 else ''}"
-    targets, images = list_image_targets(model.chunks.targets, model.run.preparation), rows - left_out
+    targets, images = list_image_targets(model.targets, model.preparation), rows - left_out
     classes = [format_classes(each.classes) for each in targets if each.classes]
     return "; ".join([f"{output}: {images:,} image{'s' if images != 1 else ''}", *classes])
 

@@ -103,6 +103,20 @@ def parse_run_arguments(command: str, argv: Sequence[str], words: Sequence[str])
     return RunArguments(found, data)
 
 
+def refuse_words_of_runs(command: str, argv: Sequence[str], words: Sequence[str]) -> None:
+    """Raise UserError for words that say something of a run, where a command uses an exported file.
+
+    Args:
+        command: its name
+        argv: the arguments after it
+        words: words that only runs have
+    """
+    for name in (argument.partition("=")[0] for argument in argv):
+        if name in words:
+            fix = "leave one of them out" if name == "run" else f"leave it out, or {command} with run=FOLDER"
+            raise UserError(f"{name} has no effect with file=, which has the weights of one run; {fix}")
+
+
 def parse_setting(value: Any) -> Any:
     """Parse a setting of the run's own data, which may be a number; text that can't be parsed stays as it is."""
     try:

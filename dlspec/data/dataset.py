@@ -1,7 +1,7 @@
 """The class that every data source returns: named fields, targets, three splits, and the facts that a spec may use.
 
 Shapes do not include the batch dimension. All tensors are on the CPU; the trainer moves them. Lazy arrays, such as
-images in files, are read batch by batch.
+images in files, are read batch by batch. PyTorch is imported where samples are read: exported files need no PyTorch.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from torch import Tensor
-from torch.nn.functional import pad
-
-from dlspec.data.lazy_array import Values, read_rows, select_rows
 from dlspec.data.split_indices import IntArray
 from dlspec.data.target_scale import TargetScale
 from dlspec.errors import Code, DataError
 from dlspec.layouts import Layout
 from dlspec.limits import MAX_CLASSES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dlspec.data.lazy_array import Values
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,15 @@ class Split:
     @property
     def target(self) -> Tensor:
         """The only target, read as a whole."""
+        from dlspec.data.lazy_array import read_rows
+
         (target,) = self.targets.values()
         return read_rows(target)
 
     def take(self, rows: slice | Tensor) -> Split:
         """Return some samples: a slice, or those with these indices (int64). Nothing is read of lazy arrays."""
+        from dlspec.data.lazy_array import select_rows
+
         taken = rows if isinstance(rows, slice) else rows.cpu().numpy()
         return Split(
             {name: select_rows(each, rows) for name, each in self.tensors.items()},
@@ -114,7 +119,7 @@ class Split:
         In a shifted target each step contains the token before it and the first step is 0 (teacher forcing).
         """
         found = self.tensors.get(name)
-        return shift_right(read_rows(self.targets[name])) if found is None else found
+        return shift_right(self.targets[name][:]) if found is None else found
 
     def get_loss_target(self, name: str) -> Values:
         """Return what a loss compares an output with: a target, a field or a field's lengths."""
@@ -124,6 +129,8 @@ class Split:
 
 def shift_right(tokens: Tensor) -> Tensor:
     """Shift tokens (N, T) right by one step: 0 becomes the first token and the last one is dropped."""
+    from torch.nn.functional import pad
+
     return pad(tokens[:, :-1], (1, 0))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from dlspec.data.prepare.kinds.saved_values import make_saved_error
 from dlspec.data.prepare.kinds.scales import LinearScale, LogScale, QuantileScale, Scale, scale_from_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TargetScale:
         """Return one number, or a tensor that fits the last dimension, of images (N, C, H, W) the channels."""
         if len(numbers) == 1:
             return numbers[0]
-        spread = torch.tensor(numbers, dtype=values.dtype, device=values.device)
+        spread = values.new_tensor(numbers)
         return spread[:, None, None] if values.dim() == 4 else spread
 
     def to_json(self) -> Any:
@@ -92,9 +92,11 @@ class TargetScale:
 
 def _interpolate(values: Tensor, knots: tuple[float, ...], results: tuple[float, ...]) -> Tensor:
     """Interpolate linearly between knots, as `numpy.interp` does, in double precision."""
-    dtype = torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
-    given, wanted = (torch.tensor(each, dtype=dtype, device=values.device) for each in (knots, results))
-    inside = values.to(dtype).clamp(given[0], given[-1]).contiguous()
+    import torch
+
+    numbers = values.float() if values.device.type == "mps" else values.double()  # MPS has no float64
+    given, wanted = numbers.new_tensor(knots), numbers.new_tensor(results)
+    inside = numbers.clamp(given[0], given[-1]).contiguous()
     above = torch.searchsorted(given, inside, right=True).clamp(1, len(given) - 1)
     low, high = given[above - 1], given[above]
     share = (inside - low) / (high - low)

@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dlspec.data.dataset import Split, Target
+from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.errors import UserError
+from dlspec.generation.sampling import GREEDY, GenerationOptions
 from dlspec.inference.answers.answer_columns import AnswerColumns, AnswerOptions, PredictedRows
 from dlspec.inference.answers.batch_prediction import BatchPredictor
 from dlspec.inference.answers.column_arrays import Answers
-from dlspec.inference.answers.row_predictions import (
-    ROW,
-    add_own_columns,
-    choose_columns,
-    join_answers,
-    spread_answers,
-)
+from dlspec.inference.answers.joined_batches import convert_tensors
+from dlspec.inference.answers.row_predictions import join_answers
+from dlspec.inference.answers.row_predictor import DEFAULT_OPTIONS, AnsweredRows, RowPredictor, count_chunk_rows
 from dlspec.inference.answers.text_prediction import (
     add_empty_targets,
     find_lengths,
-    find_token_targets,
     keep_ends_of_texts,
     write_greedily,
 )
-from dlspec.inference.generation.sampling import GREEDY, GenerationOptions
-from dlspec.inference.generation.text_generator import TextGenerator, choose_target
+from dlspec.inference.answers.token_targets import find_token_targets
 from dlspec.inference.loading.loaded_run import LoadedRun
+from dlspec.inference.rows.input_columns import complete_columns
 from dlspec.inference.rows.python_inputs import iterate_data_chunks
 from dlspec.inference.rows.row_chunk import AnswerChunk, RowChunk
-from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk
-from dlspec.inference.rows.value_ranges import NumberCheck
-
-CHUNK_ROWS = 8_192  # fewer rows at a time cost more calls than they save memory
-MAX_CHUNK_NUMBERS = 2**22  # of the inputs, unless one batch has more; 32 MB in double precision
-DEFAULT_OPTIONS = AnswerOptions()
+from dlspec.inference.rows.row_encoding import EncodedChunk, encode_chunk
+from dlspec.inference.text_generator import TextGenerator, choose_target
 
 
-class ChunkPredictor:
+class ChunkPredictor(RowPredictor):
     """Predicts chunks of rows. It can be called from several threads.
 
     Args:
@@ -52,10 +46,10 @@ class ChunkPredictor:
     """
 
     def __init__(self, run: LoadedRun, batch_size: int | None = None, seed: int | None = None) -> None:
+        super().__init__(run.spec.data, run.preparation, str(run.device))
         self.run = run
         self.batches = BatchPredictor(run, batch_size, seed)
         self._token_targets = find_token_targets(run.data, run.inputs, run.preparation)
-        self._number_check = NumberCheck()
 
     @property
     def targets(self) -> list[Target]:
@@ -65,20 +59,16 @@ class ChunkPredictor:
     @property
     def max_rows(self) -> int:
         """How many rows are encoded at a time: whole batches."""
-        size, zeros = self.batches.batch_size, self.run.data.train
-        numbers = size * sum(zeros.input(name)[0].numel() for name in self.run.inputs)
-        return size * max(1, min(-(-CHUNK_ROWS // size), MAX_CHUNK_NUMBERS // max(numbers, 1)))
+        zeros = self.run.data.train
+        return count_chunk_rows([zeros.input(name).shape[1:] for name in self.run.inputs], self.batches.batch_size)
 
-    def needs_all_columns(self, options: AnswerOptions) -> bool:
-        """Whether columns of the input are written that the run does not need for its predictions."""
-        if options.keep or not options.columns:
-            return options.keep
-        known = {*self.make_empty_answers(options), self.run.require_preparation().id, ROW, "file"}
-        return not known.issuperset(options.columns)
+    def require_preparation(self) -> FittedTable:
+        """Return what encodes new rows; UserError if the run's source has no such thing."""
+        return self.run.require_preparation()
 
     def predict(
         self,
-        chunks: Iterator[RowChunk],
+        chunks: Iterable[RowChunk],
         options: AnswerOptions = DEFAULT_OPTIONS,
         generation: GenerationOptions | None = None,
     ) -> Iterator[AnswerChunk]:
@@ -97,20 +87,13 @@ class ChunkPredictor:
             found = "several texts" if self._token_targets.written else "no text"
             fix = "leave temperature, top_k, top_p, beams, seed and max_length out"
             raise UserError(f"the run writes {found}, whose tokens can't be chosen; {fix}")
-        for chunk in chunks:
-            answered = self._predict_chunk(chunk, answers, generation or GREEDY)
-            if chunk.first_row == 0 and chunk.samples is None:
-                self._number_check.warn_once(self.run.require_preparation(), chunk.columns)
-            yield answered
+        answer = partial(self._answer_rows, answers=answers, generation=generation or GREEDY)
+        yield from self.answer_chunks(chunks, answer, options)
 
-    def _predict_chunk(self, chunk: RowChunk, answers: AnswerColumns, generation: GenerationOptions) -> AnswerChunk:
+    def _answer_rows(self, chunk: RowChunk, answers: AnswerColumns, generation: GenerationOptions) -> AnsweredRows:
         encoded = self.encode(chunk)
         found = self._predict_split(encoded, chunk.first_row, answers, generation)
-        spread = spread_answers(found, encoded.kept, len(chunk))
-        is_file_a_row = chunk.is_file_a_row or self.run.spec.data.source_name == "files"
-        columns = add_own_columns(self.run.preparation, chunk, answers.options, spread, is_file_a_row)
-        chosen = choose_columns(columns, answers.options.columns, chunk.columns)
-        return AnswerChunk(chosen, encoded.problems, encoded.notes)
+        return AnsweredRows(found, encoded.kept, encoded.problems, encoded.notes)
 
     def encode(self, chunk: RowChunk) -> EncodedChunk:
         """Encode the rows of a chunk as samples; those that can't be read are left out, each with a reason."""
@@ -146,7 +129,7 @@ class ChunkPredictor:
         found = []
         for batch in self.batches.predict_split(encoded.split, first_row):
             own = {name: each[batch.rows.start : batch.rows.stop] for name, each in lengths.items()}
-            found.append(answers.make_columns(PredictedRows(batch.values, own)))
+            found.append(answers.make_columns(_make_rows(batch.values, own)))
         return join_answers(found)
 
     def _write_texts(self, split: Split, first_row: int, options: GenerationOptions) -> Iterator[PredictedRows]:
@@ -159,7 +142,7 @@ class ChunkPredictor:
                 values, tokens = write_greedily(predict, inputs, positions, written)
             else:
                 values, tokens = self._text_writer.write_batch(predict, inputs, rows, options)
-            yield PredictedRows(values, tokens=tokens)
+            yield _make_rows(values, tokens=tokens)
 
     def make_text_generator(self) -> TextGenerator:
         """Make what generates a text for a prompt; UserError if the run does not predict one token after another."""
@@ -186,4 +169,20 @@ class ChunkPredictor:
         tokens = {each.name: torch.zeros(2, *each.shape, dtype=torch.int64) for each in self.batches.targets
                   if each.name in self._token_targets.written}  # fmt: skip
         lengths = {each.name: torch.ones(2, dtype=torch.int64) for each in self._token_targets.following.values()}
-        return answers.make_columns(PredictedRows(values, lengths, tokens))
+        return answers.make_columns(_make_rows(values, lengths, tokens))
+
+
+NO_TENSORS: Mapping[str, Tensor] = {}
+
+
+def _make_rows(
+    values: Mapping[str, Tensor], lengths: Mapping[str, Tensor] = NO_TENSORS, tokens: Mapping[str, Tensor] = NO_TENSORS
+) -> PredictedRows:
+    """Convert the predictions of some rows to arrays.
+
+    Args:
+        values: the predictions by target
+        lengths: the real steps of each row, by target
+        tokens: the texts that were written, by target
+    """
+    return PredictedRows(*map(convert_tensors, (values, lengths, tokens)))

@@ -7,28 +7,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dlspec.data.lazy_array import read_rows
 from dlspec.data.split_indices import SplitName
 from dlspec.errors import UserError, format_value
+from dlspec.generation.sampling import DEFAULT_TEMPERATURE, GenerationOptions
 from dlspec.inference.answers.answer_columns import AnswerOptions
 from dlspec.inference.answers.row_predictions import (
     Predictions,
     join_chunks,
 )
-from dlspec.inference.chunk_prediction import DEFAULT_OPTIONS, ChunkPredictor
+from dlspec.inference.answers.row_predictor import DEFAULT_OPTIONS, check_batch_size
+from dlspec.inference.chunk_prediction import ChunkPredictor
 from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES
 from dlspec.inference.evaluation.new_data import read_new_files, read_python_rows
 from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
 from dlspec.inference.export.run_export import ExportResult, export_run
-from dlspec.inference.generation.sampling import DEFAULT_TEMPERATURE, GenerationOptions
-from dlspec.inference.generation.text_generator import TextGenerator
 from dlspec.inference.loading.loaded_run import LoadedRun, load_run
+from dlspec.inference.rows.input_columns import list_input_columns
 from dlspec.inference.rows.python_inputs import iterate_data_chunks, list_file_names
-from dlspec.inference.rows.row_encoding import list_input_columns
+from dlspec.inference.text_generator import TextGenerator
 
 
 class Predictor:
@@ -42,10 +42,7 @@ class Predictor:
     """
 
     def __init__(self, run: LoadedRun, batch_size: int | None = None, seed: int | None = None) -> None:
-        if batch_size is not None and (
-            isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1
-        ):
-            raise UserError(f"batch_size must be a whole number of at least 1, got {format_value(batch_size)}")
+        check_batch_size(batch_size)
         self.run = run
         self.chunks = ChunkPredictor(run, batch_size, seed)
 

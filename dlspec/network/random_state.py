@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -39,3 +40,8 @@ def preserve_random_state(device: torch.device = CPU) -> Iterator[None]:
         yield
     finally:
         set_torch_rng_state(state, device)
+
+
+def make_row_seed(seed: int, row: int) -> int:
+    """Make the seed of a row's random numbers, of 32 bits, as the generator of the CPU uses no more."""
+    return int.from_bytes(hashlib.blake2b(f"{seed},{row}".encode(), digest_size=4).digest(), "little")

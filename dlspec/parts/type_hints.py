@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import torch
 from pydantic import AfterValidator, Field, Strict
 
 from dlspec.errors import join_with_or
@@ -40,9 +39,9 @@ def to_pydantic_hint(hint: Any, constraint: Constraint) -> Any:
             ge=constraint.at_least, gt=constraint.above, le=constraint.at_most, allow_inf_nan=allows_infinity
         )
         return Annotated[hint, bounds, AfterValidator(_refuse_nan)]
-    if hint is torch.Tensor:
+    if _is_torch_type(hint, "Tensor"):
         return list[float]
-    if hint is torch.Size:
+    if _is_torch_type(hint, "Size"):
         return tuple[to_pydantic_hint(int, constraint), ...]  # type: ignore[misc]  # a hint made at run time
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in _UNIONS:
@@ -56,9 +55,18 @@ def to_pydantic_hint(hint: Any, constraint: Constraint) -> Any:
 _UNIONS = (Union, types.UnionType)
 
 
+def _is_torch_type(hint: Any, name: str) -> bool:
+    """Whether a hint is a type of torch. That is not imported here, as exported files are used without it."""
+    return getattr(hint, "__module__", "") == "torch" and getattr(hint, "__name__", "") == name
+
+
 def _yaml_union_members(hints: tuple[Any, ...]) -> list[Any]:
     """Members of a union that YAML can express: no functions, and no tensor if a number is allowed."""
-    return [each for each in hints if not _is_callable_hint(each) and not (each is torch.Tensor and float in hints)]
+    return [
+        each
+        for each in hints
+        if not _is_callable_hint(each) and not (_is_torch_type(each, "Tensor") and float in hints)
+    ]
 
 
 def _is_callable_hint(hint: Any) -> bool:
@@ -113,9 +121,8 @@ _NOUNS: Mapping[Any, _TypeDescription] = {
     str: _TypeDescription("a string", "string", "strings"),
     type(None): _NULL,
     Any: _TypeDescription("a value"),
-    torch.Tensor: _TypeDescription("a list of numbers"),
-    torch.Size: _TypeDescription("a list of whole numbers"),
 }
+_TORCH_NOUNS = {"Tensor": _TypeDescription("a list of numbers"), "Size": _TypeDescription("a list of whole numbers")}
 
 
 def describe_hint(hint: Any, constraint: Constraint) -> str:
@@ -129,6 +136,9 @@ def _describe_alternatives(hint: Any, constraint: Constraint, form: _Form) -> li
         return [
             _NOUNS[hint].get_grammatical_form(form) + (_describe_bounds(constraint) if hint in (int, float) else "")
         ]
+    for name, noun in _TORCH_NOUNS.items():
+        if _is_torch_type(hint, name):
+            return [noun.get_grammatical_form(form)]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return [str(each) for each in arguments]

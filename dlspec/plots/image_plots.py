@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from colorsys import hsv_to_rgb
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from dlspec.data.dataset import Target
 from dlspec.data.prepare.kinds.kind import IGNORED
 from dlspec.plots.canvas import FAINT_TEXT_COLOR, WHITE, Page, TextStyle, measure_text_width, rectangle_corners
+from dlspec.plots.class_colors import list_class_colors
 
 MAX_IMAGES, MAX_MAPS = 10, 6
 CELL_SIZE = 1.15  # width of a small image in inches
@@ -104,13 +104,8 @@ def draw_masks_over(
 
 
 def make_class_colors(count: int) -> Tensor:
-    """Choose a color for each of `count` classes, (count, 3) from 0 to 1. The first, often the background, is light."""
-    from matplotlib import colormaps
-
-    first = [(0.91, 0.92, 0.94)]
-    named = [tuple(each) for name in ("tab10", "Set2", "Dark2") for each in colormaps[name].colors]  # type: ignore[attr-defined]
-    more = [hsv_to_rgb((index * 0.618) % 1, 0.4 + (index * 0.37) % 0.6, 0.9) for index in range(count)]
-    return torch.tensor([*first, *named, *more])[:count]
+    """Return the color of each class as a tensor (count, 3), from 0 to 1."""
+    return torch.tensor(list_class_colors(count))
 
 
 def _draw_image_grid(rows: Mapping[str, Tensor], captions: Sequence[str], below: float) -> Page:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from dlspec.cli.console_output import print_message
+from dlspec.cli.evaluation_arguments import check_path, print_notes, read_resamples
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments, parse_setting
 from dlspec.data.split_indices import SplitName
-from dlspec.errors import UserError, format_value, replace_control_characters
-from dlspec.inference.evaluation.bootstrap import DEFAULT_RESAMPLES, check_resamples
 from dlspec.inference.evaluation.evaluation_files import write_evaluation
 from dlspec.inference.evaluation.new_data import read_new_files
 from dlspec.inference.evaluation.run_evaluation import Evaluation, evaluate_run
@@ -26,7 +23,7 @@ WORDS = ("run", "split", "checkpoint", "by", "resamples", "pictures", "device", 
 def main(argv: Sequence[str]) -> int:
     """Evaluate the run that the arguments name, and write the results into its folder."""
     arguments = parse_run_arguments("evaluate", argv, WORDS)
-    split, resamples = arguments.get_split(), _read_resamples(arguments)
+    split, resamples = arguments.get_split(), read_resamples(arguments)
     pictures = "pictures" not in arguments.words or arguments.get_flag("pictures")
     run = _load_run(arguments)
     with open_status_line() as show:
@@ -38,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
             resamples,
             lambda done, total: show(f"evaluating on {run.device}: {done:,} of {total:,} batches"),
         )
-    _print_notes(evaluation)
+    print_notes(evaluation.notes, evaluation.data.left_out, evaluation.data.reasons)
     print_message(str(evaluation))
     written = write_evaluation(evaluation, pictures=pictures)
     print_message("\n" + "\n".join(f"written: {format_file_path(each)}" for each in written))
@@ -64,7 +61,7 @@ def _evaluate(
     settings = arguments.data
     is_new = split is None and "path" in settings
     options = {key: value for key, value in settings.items() if key != "path"}
-    data = read_new_files(run, _check_path(settings["path"]), options) if is_new else None
+    data = read_new_files(run, check_path(settings["path"]), options) if is_new else None
     opened = None if is_new else open_own_data(run, {key: parse_setting(each) for key, each in settings.items()})
     return evaluate_run(
         run,
@@ -75,27 +72,3 @@ def _evaluate(
         resamples=resamples,
         report_batch=report_batch,
     )
-
-
-def _check_path(path: Any) -> str | list[str]:
-    if isinstance(path, str) or (isinstance(path, list) and all(isinstance(each, str) for each in path)):
-        return path
-    raise UserError(f"data.path must be a file or a list of files, got {format_value(path)}")
-
-
-def _read_resamples(arguments: RunArguments) -> int:
-    value = arguments.get_number("resamples", int)
-    if value is None:
-        return DEFAULT_RESAMPLES
-    check_resamples(value)
-    return int(value)
-
-
-def _print_notes(evaluation: Evaluation) -> None:
-    data = evaluation.data
-    for note in evaluation.notes:
-        print(replace_control_characters(note), file=sys.stderr)
-    if data.left_out:
-        first = replace_control_characters(data.reasons[0]) if data.reasons else ""
-        rows = "1 row is" if data.left_out == 1 else f"{data.left_out:,} rows are"
-        print(f"{rows} left out, the first is {first}", file=sys.stderr)

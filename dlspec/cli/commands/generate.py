@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dlspec.cli.generation_arguments import GENERATION_WORDS, read_generation_options
 from dlspec.cli.run_arguments import RunArguments, parse_run_arguments
 from dlspec.errors import UserError, replace_in_lines
-from dlspec.inference.generation.sampling import GenerationOptions
+from dlspec.generation.sampling import GenerationOptions
 from dlspec.inference.predictor import predictor
 from dlspec.jobs.error_reporting import EXIT_OK
 

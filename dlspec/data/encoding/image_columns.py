@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.encoding.fitted_table import FittedTable
-from dlspec.data.images.image_array import FileArray
 from dlspec.data.images.image_cells import ImageCell, make_image_cells
 from dlspec.data.images.image_decoding import ImageFacts
 from dlspec.data.images.image_paths import find_image_files, list_braces
@@ -165,36 +164,3 @@ def find_written_pattern(written: object, kinds: Sequence[str]) -> str | None:
         return None
     pattern = settings.get("path") if isinstance(settings, Mapping) else None
     return pattern if isinstance(pattern, str) else ""
-
-
-def find_undecodable_rows(values: Mapping[str, Any], rows: NDArray[np.int64]) -> dict[int, list[str]]:
-    """Decode all images of some rows, and return by row of the table why those that can't be decoded can't.
-
-    Args:
-        values: the encoded fields or targets, some of which are images
-        rows: the row of the table of each sample
-    """
-    problems: dict[int, list[str]] = {}
-    for name, each in values.items():
-        if isinstance(each, FileArray):
-            readable = [at for at, cell in enumerate(each.cells) if cell is not None and not cell.problem]
-            for at, reason in each.try_rows(readable).items():
-                problems.setdefault(int(rows[at]), []).append(f"{name}: {reason}")
-    return problems
-
-
-def load_images(fields: dict[str, Any], rows: NDArray[np.int64]) -> dict[int, list[str]]:
-    """Replace images in files by compact values in memory; return by row of the table why those that can't be can't.
-
-    Args:
-        fields: the encoded fields, which are changed
-        rows: the row of the table of each sample
-    """
-    problems: dict[int, list[str]] = {}
-    for name, each in fields.items():
-        if isinstance(each, FileArray):
-            fields[name], found = each.load()
-            for at, reason in found.items():
-                if (cell := each.cells[at]) is not None and not cell.problem:  # others are known already
-                    problems.setdefault(int(rows[at]), []).append(f"{name}: {reason}")
-    return problems

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -15,15 +13,12 @@ from torch import Tensor, nn
 from dlspec.data.images.image_cache import CacheableArray
 from dlspec.data.images.image_cells import ImageCell, map_in_threads
 from dlspec.data.images.image_decoding import CHANNELS_OF_MODE, Mode, decode_image, decode_mask
+from dlspec.data.images.pixel_classes import IGNORED, IGNORED_BYTE, PixelClasses
 from dlspec.data.images.resizing import Resize, Size, crop_center, resize_image, resize_mask
 from dlspec.data.lazy_array import Digest, InMemoryArray, MapTasks
-from dlspec.errors import Code, DataError
+from dlspec.errors import DataError
 
 READ_FORMAT = 1  # of what files are read to: a new number where equal files give other values
-IGNORED = -100  # the class of a pixel without one
-IGNORED_BYTE = 255  # that class in a mask of bytes
-WRONG = -1  # the class of a code that must not occur
-MAX_LISTED = 10  # classes in a message
 SKIP_FIX = "correct the file, or leave such rows out: data.bad_rows=skip"
 
 
@@ -52,47 +47,6 @@ class ImageForm:
 
 
 @dataclass(frozen=True)
-class PixelClasses:
-    """Which number or colour of a mask belongs to which class."""
-
-    codes: tuple[int, ...]  # in ascending order; a colour as 65536 * red + 256 * green + blue
-    classes: tuple[int, ...]  # of each code its class, -100 for pixels that are ignored
-    other: int | None  # the class of all other codes; None: there must be none
-    is_colour: bool
-
-    def number(self, codes: NDArray[Any], dtype: torch.dtype) -> NDArray[Any]:
-        """Return the class of each pixel; DataError for a code without one."""
-        found = self._table[codes] if codes.dtype in (np.uint8, np.uint16) else self._search(codes)
-        is_wrong = found == WRONG
-        if is_wrong.any():
-            raise DataError("", self._explain(codes, is_wrong), Code.BAD_DATA)
-        return np.where(found == IGNORED, IGNORED_BYTE, found).astype(np.uint8) if dtype == torch.uint8 else found
-
-    @cached_property
-    def _table(self) -> NDArray[np.int64]:
-        """The class of each number of 16 bits: ten times as fast as to search for each pixel."""
-        return self._search(np.arange(2**16))
-
-    def _search(self, codes: NDArray[Any]) -> NDArray[np.int64]:
-        known = np.array(self.codes, np.int64)
-        at = np.searchsorted(known, codes).clip(max=len(known) - 1)
-        other = WRONG if self.other is None else self.other
-        return np.where(known[at] == codes, np.array(self.classes, np.int64)[at], other)
-
-    def _explain(self, codes: NDArray[Any], is_wrong: NDArray[np.bool_]) -> str:
-        row, column = np.argwhere(is_wrong)[0].tolist()
-        pairs = zip(self.codes, self.classes, strict=True)
-        shown = [format_code(code, self.is_colour) for code, each in pairs if each != IGNORED][:MAX_LISTED]
-        found = f"the pixel in row {row}, column {column} is {format_code(int(codes[row, column]), self.is_colour)}"
-        return f"{found}, which is not a class; the classes are {', '.join(shown)}"
-
-
-def format_code(code: int, is_colour: bool) -> str:
-    """Format a number or colour of a mask as `classes` takes it."""
-    return f"#{code:06x}" if is_colour else str(code)
-
-
-@dataclass(frozen=True)
 class MaskForm:
     """How masks are read: to one class for each pixel."""
 
@@ -109,12 +63,18 @@ class MaskForm:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the compact values: bytes as long as 255 is free for ignored pixels."""
-        return torch.uint8 if self.count <= IGNORED_BYTE else torch.int64
+        return torch.uint8 if self._is_bytes else torch.int64
+
+    @property
+    def _is_bytes(self) -> bool:
+        return self.count <= IGNORED_BYTE
 
     def read(self, cell: ImageCell) -> Tensor:
         """Read a mask (H, W); DataError with the reason if it can't be read."""
-        classes = self.classes.number(decode_mask(cell.read(), is_colour=self.classes.is_colour), self.dtype)
-        return resize_mask(classes, self.size, self.resize, IGNORED_BYTE if self.dtype == torch.uint8 else IGNORED)
+        classes = self.classes.number(
+            decode_mask(cell.read(), is_colour=self.classes.is_colour), as_bytes=self._is_bytes
+        )
+        return resize_mask(classes, self.size, self.resize, IGNORED_BYTE if self._is_bytes else IGNORED)
 
 
 class PrepareImages(nn.Module):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import interpolate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Resize = Literal["cover", "fit", "stretch"]
 RESIZES: tuple[Resize, ...] = ("cover", "fit", "stretch")
@@ -27,6 +27,9 @@ def resize_image(pixels: NDArray[Any], size: Size, resize: Resize) -> Tensor:
     Returns:
         The image (C, H, W), of the same dtype.
     """
+    import torch
+    from torch.nn.functional import interpolate
+
     source, target = _plan(pixels.shape[1:], size, resize)
     part = torch.from_numpy(np.require(pixels[:, source[0], source[1]], requirements=("C", "W")))
     inner = (target[0].stop - target[0].start, target[1].stop - target[1].start)
@@ -51,6 +54,8 @@ def resize_mask(classes: NDArray[Any], size: Size, resize: Resize, border: int) 
     Returns:
         The mask (H, W), of the same dtype.
     """
+    import torch
+
     source, target = _plan(classes.shape, size, resize)
     inner = (target[0].stop - target[0].start, target[1].stop - target[1].start)
     rows, columns = (_find_nearest(part, count) for part, count in zip(source, inner, strict=True))

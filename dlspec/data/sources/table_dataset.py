@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dlspec.data.dataset import Dataset, Split, Target, make_field_name
+from dlspec.data.encoding.encoded_images import find_undecodable_rows
 from dlspec.data.encoding.encoded_rows import WEIGHT_SUFFIX, EncodedRows, encode_rows
 from dlspec.data.encoding.fields import make_field, make_target
 from dlspec.data.encoding.fitted_table import FittedTable, fit_column, fit_table
-from dlspec.data.encoding.image_columns import find_undecodable_rows
 from dlspec.data.encoding.parsed_numbers import parse_number_columns
 from dlspec.data.encoding.table_notes import (
     describe_absent_classes,

@@ -1,4 +1,7 @@
-"""Turn predicted tensors into output columns: classes under the target's name, probabilities, numbers in their unit."""
+"""Turn predictions into output columns: classes under the target's name, probabilities, numbers in their unit.
+
+The predictions are arrays, so that those of exported files are written without torch.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dlspec.data.dataset import Target
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.array_column import FittedArray
 from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.errors import UserError, format_value
-from dlspec.inference.answers.column_arrays import Answers, convert_tensor, make_object_column
-from dlspec.inference.answers.text_prediction import TokenTargets, name_token
+from dlspec.inference.answers.column_arrays import Answers, make_object_column
+from dlspec.inference.answers.token_targets import TokenTargets, name_token
 
 PROBABILITY = "probability"
 LABEL_SEPARATOR = "|"
@@ -48,11 +49,14 @@ class AnswerOptions:
 
 @dataclass(frozen=True)
 class PredictedRows:
-    """Predictions of some rows, as tensors on the CPU."""
+    """Predictions of some rows.
 
-    values: Mapping[str, Tensor]
-    lengths: Mapping[str, Tensor] = field(default_factory=dict)  # by target: real steps of each row, (N,)
-    tokens: Mapping[str, Tensor] = field(default_factory=dict)  # by target: a text that was written, (N, T)
+    Probabilities of classes are (N, ..., K), of two classes that of the second one (N, ...).
+    """
+
+    values: Mapping[str, NDArray[Any]]  # by target
+    lengths: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # by target: real steps of each row, (N,)
+    tokens: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # by target: a text that was written, (N, T)
 
 
 class AnswerColumns:
@@ -80,7 +84,7 @@ class AnswerColumns:
         for target in self.targets:
             answers |= self._choose_maker(target)(target, rows)
         if not self.targets:  # outputs that no loss calls a prediction
-            answers |= {name: convert_tensor(values) for name, values in rows.values.items()}
+            answers |= rows.values
         return answers
 
     def _choose_maker(self, target: Target) -> Callable[[Target, PredictedRows], Answers]:
@@ -98,29 +102,26 @@ class AnswerColumns:
 
     def _make_class(self, target: Target, rows: PredictedRows) -> Answers:
         found, name = rows.values[target.name], target.name
-        if found.dim() == 1:
-            chosen = self._pass_threshold(found).long()
-            answers: Answers = {name: _name_classes(target, chosen)}
-            answers[f"{name}.{target.classes[1]}"] = convert_tensor(found)
+        if found.ndim == 1:
+            chosen = self._pass_threshold(found).astype(np.int64)
+            answers: Answers = {name: _name_classes(target, chosen), f"{name}.{target.classes[1]}": found}
         else:
-            probability, chosen = found.max(-1)
-            answers = {name: _name_classes(target, chosen), f"{name}.{PROBABILITY}": convert_tensor(probability)}
+            answers = {name: _name_classes(target, found.argmax(-1)), f"{name}.{PROBABILITY}": found.max(-1)}
         if self.options.probabilities:
-            by_class = torch.stack([1 - found, found], 1) if found.dim() == 1 else found
-            answers |= {f"{name}.{each}": convert_tensor(by_class[:, at]) for at, each in enumerate(target.classes)}
+            by_class = _list_both(found) if found.ndim == 1 else found
+            answers |= {f"{name}.{each}": by_class[:, at] for at, each in enumerate(target.classes)}
         return answers
 
-    def _pass_threshold(self, found: Tensor) -> Tensor:
+    def _pass_threshold(self, found: NDArray[Any]) -> NDArray[np.bool_]:
         threshold = self.options.threshold
-        return found > DEFAULT_THRESHOLD if threshold is None else found >= threshold
+        return np.asarray(found > DEFAULT_THRESHOLD if threshold is None else found >= found.dtype.type(threshold))
 
     def _make_labels(self, target: Target, rows: PredictedRows) -> Answers:
         found, names = rows.values[target.name], np.array(target.labels, object)
-        chosen = self._pass_threshold(found).numpy()
-        joined = make_object_column([LABEL_SEPARATOR.join(names[row]) for row in chosen])
+        joined = make_object_column([LABEL_SEPARATOR.join(names[row]) for row in self._pass_threshold(found)])
         answers: Answers = {target.name: joined}
         if self.options.probabilities:
-            answers |= {f"{target.name}.{each}": convert_tensor(found[:, at]) for at, each in enumerate(target.labels)}
+            answers |= {f"{target.name}.{each}": found[:, at] for at, each in enumerate(target.labels)}
         return answers
 
     # ---- classes of steps and pixels, numbers ----------------------------------------------------------------------
@@ -131,10 +132,10 @@ class AnswerColumns:
 
     def _make_pixels(self, target: Target, rows: PredictedRows) -> Answers:
         """Make the numbers of classes, as a mask contains them."""
-        return {target.name: convert_tensor(_most_probable(rows.values[target.name], 1 + len(target.shape)))}
+        return {target.name: _most_probable(rows.values[target.name], 1 + len(target.shape))}
 
     def _make_numbers(self, target: Target, rows: PredictedRows) -> Answers:
-        values = convert_tensor(rows.values[target.name])
+        values = rows.values[target.name]
         column = self._find_reconstructed_column(target)
         if column is not None:
             values = np.asarray(column.invert(values))
@@ -153,7 +154,7 @@ class AnswerColumns:
     # ---- tokens ----------------------------------------------------------------------------------------------------
 
     def _make_text(self, target: Target, rows: PredictedRows) -> Answers:
-        tokens = rows.tokens[target.name].numpy()
+        tokens = rows.tokens[target.name]
         column = None if self.fitted is None else self.fitted.targets.get(target.name)
         if column is None or type(column).decode is FittedColumn.decode:
             return {target.name: make_object_column(np.array(target.classes, object)[tokens].tolist())}
@@ -161,15 +162,14 @@ class AnswerColumns:
 
     def _make_next_token(self, target: Target, rows: PredictedRows) -> Answers:
         found, lengths = rows.values[target.name], rows.lengths[target.name]
-        last = found[torch.arange(len(found)), lengths.clamp(1, found.shape[1]) - 1]
-        by_class = torch.stack([1 - last, last], 1) if last.dim() == 1 else last
-        probability, chosen = by_class.max(-1)
+        last = found[np.arange(len(found)), lengths.clip(1, found.shape[1]) - 1]
+        by_class = _list_both(last) if last.ndim == 1 else last
         kind = self._find_token_column(target)
-        names = make_object_column([name_token(kind, target.classes, token) for token in chosen.tolist()])
-        answers: Answers = {target.name: names, f"{target.name}.{PROBABILITY}": convert_tensor(probability)}
+        names = make_object_column([name_token(kind, target.classes, token) for token in by_class.argmax(-1).tolist()])
+        answers: Answers = {target.name: names, f"{target.name}.{PROBABILITY}": by_class.max(-1)}
         if self.options.probabilities:
             named = {at: name_token(kind, target.classes, at) for at in range(by_class.shape[1])}
-            answers |= {f"{target.name}.{each}": convert_tensor(by_class[:, at]) for at, each in named.items()}
+            answers |= {f"{target.name}.{each}": by_class[:, at] for at, each in named.items()}
         return answers
 
     def _find_token_column(self, target: Target) -> FittedColumn | None:
@@ -184,16 +184,21 @@ def has_threshold(target: Target) -> bool:
     return bool(target.labels) or (len(target.classes) == 2 and not target.shape)
 
 
-def _most_probable(found: Tensor, rank: int) -> Tensor:
+def _list_both(found: NDArray[Any]) -> NDArray[Any]:
+    """Return the probabilities (N, 2) of both classes, from those of the second one."""
+    return np.stack([1 - found, found], 1)
+
+
+def _most_probable(found: NDArray[Any], rank: int) -> NDArray[np.int64]:
     """Return the most probable classes; `rank` is the rank of one class for each step or pixel."""
-    return found.argmax(-1) if found.dim() > rank else (found > DEFAULT_THRESHOLD).long()
+    return np.asarray(found.argmax(-1) if found.ndim > rank else found > DEFAULT_THRESHOLD, np.int64)
 
 
-def _name_classes(target: Target, chosen: Tensor) -> NDArray[Any]:
-    return np.asarray(np.array(target.classes, object).take(chosen.numpy()))
+def _name_classes(target: Target, chosen: NDArray[np.int64]) -> NDArray[Any]:
+    return np.asarray(np.array(target.classes, object).take(chosen))
 
 
-def _cut(values: NDArray[Any], lengths: Tensor | None) -> NDArray[Any]:
+def _cut(values: NDArray[Any], lengths: NDArray[np.int64] | None) -> NDArray[Any]:
     """Return the real steps of each row, as lists."""
     if lengths is None:
         return make_object_column(values.tolist())

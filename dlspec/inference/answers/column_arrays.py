@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 # By output column: (N,) numbers, (N, ...) numbers of rows with one shape, or (N,) objects: str, list, or None.
 Answers = dict[str, NDArray[Any]]
@@ -17,12 +15,6 @@ Answers = dict[str, NDArray[Any]]
 def make_object_column(values: Sequence[Any]) -> NDArray[Any]:
     """Make an array (N,) of any values, such as lists, which NumPy would make a dimension of."""
     return np.fromiter(values, object, len(values))
-
-
-def convert_tensor(tensor: Tensor) -> NDArray[Any]:
-    """Convert a tensor to an array; NumPy has no bfloat16, so that becomes float32."""
-    plain: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return plain
 
 
 def spread_column(values: NDArray[Any], kept: NDArray[np.int64], rows: int) -> NDArray[Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -17,6 +19,11 @@ class PredictedBatch:
     # (N, ...). By output, as the network returns it, if no loss says what it predicts.
     values: Mapping[str, Tensor]
     rows: range  # of the samples
+
+
+def convert_tensors(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Convert tensors on the CPU to arrays; NumPy has no bfloat16, so that becomes float32."""
+    return {name: (each.float() if each.dtype == torch.bfloat16 else each).numpy() for name, each in tensors.items()}
 
 
 def join_batches(batches: Iterable[Mapping[str, Tensor]], sizes: Sequence[int]) -> Iterator[PredictedBatch]:

@@ -5,7 +5,6 @@ So a prediction is the same in any batch, in any order and in any thread.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dlspec.network.random_state import preserve_random_state
+from dlspec.network.random_state import make_row_seed, preserve_random_state
 
 _DRAWS: Mapping[Any, Callable[..., Tensor]] = {torch.randn_like: torch.randn, torch.rand_like: torch.rand}
 _generators_in_use = threading.Lock()  # PyTorch's own generators belong to the process
@@ -66,11 +65,6 @@ class RowDraws(ReplacedDraws):
 
 def _make_generator(seed: int, row: int) -> torch.Generator:
     return torch.Generator().manual_seed(make_row_seed(seed, row))
-
-
-def make_row_seed(seed: int, row: int) -> int:
-    """Make the seed of a row's random numbers, of 32 bits, as the generator of the CPU uses no more."""
-    return int.from_bytes(hashlib.blake2b(f"{seed},{row}".encode(), digest_size=4).digest(), "little")
 
 
 def find_draws(run: Callable[[], object], device: torch.device) -> bool:

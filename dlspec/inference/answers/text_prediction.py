@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,42 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dlspec.data.dataset import Dataset, Split, Target, shift_right
+from dlspec.data.dataset import Split, Target, shift_right
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.lazy_array import read_rows
 from dlspec.data.prepare.kinds.cells import list_cells
-from dlspec.data.prepare.kinds.kind import FittedColumn
 from dlspec.data.prepare.kinds.plain_kinds import FittedAlphabet
 from dlspec.data.prepare.kinds.splitters import split_cells
 from dlspec.data.prepare.kinds.text import FittedText
-from dlspec.data.prepare.kinds.text_target import END, FittedTextTarget
-from dlspec.errors import DataError
+from dlspec.inference.answers.token_targets import TokenTargets
 
 Predict = Callable[[Sequence[Tensor]], dict[str, Tensor]]
 Tokens = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class TokenTargets:
-    """The targets of a run whose tokens the network predicts one after another."""
-
-    written: Mapping[str, int | None]  # texts that the network writes: the end token of each, None if it has none
-    following: Mapping[str, Target]  # by field of tokens: the target that is the token after it
-
-
-def find_token_targets(data: Dataset, inputs: Sequence[str], fitted: FittedTable | None) -> TokenTargets:
-    """Find the targets that the network reads itself, and those that are the next token of a field.
-
-    Args:
-        data: the data, with the tokens that the network predicts as targets
-        inputs: the network's inputs
-        fitted: what encodes rows
-    """
-    fields = {plan.name for plan in fitted.fields} if fitted is not None else {each.name for each in data.fields}
-    written = [each.name for each in data.targets if each.name in inputs and each.name not in fields]
-    ends = {name: END if isinstance(_find_column(fitted, name), FittedTextTarget) else None for name in written}
-    following = {each.next_of: each for each in data.targets if each.next_of in fields and each.next_of in inputs}
-    return TokenTargets(ends, following)
 
 
 def find_lengths(split: Split, targets: Sequence[Target], token_targets: TokenTargets) -> dict[str, Tensor]:
@@ -62,10 +36,6 @@ def find_lengths(split: Split, targets: Sequence[Target], token_targets: TokenTa
     fields |= {target.name: name for name, target in token_targets.following.items()}
     found = {name: split.tensors.get(f"{of}_lengths") for name, of in fields.items()}
     return {name: read_rows(each) for name, each in found.items() if each is not None}
-
-
-def _find_column(fitted: FittedTable | None, target: str) -> FittedColumn | None:
-    return None if fitted is None else fitted.targets.get(target)
 
 
 # ---- a text to be written --------------------------------------------------------------------------------------------
@@ -178,17 +148,3 @@ def _pad_tokens(rows: Sequence[Tokens], width: int) -> tuple[Tensor, Tensor]:
     for at, row in enumerate(rows):
         tokens[at, : len(row)] = row
     return torch.from_numpy(tokens), torch.tensor([len(row) for row in rows], dtype=torch.int64)
-
-
-def name_token(kind: FittedColumn | None, classes: Sequence[str], token: int) -> str:
-    """Return the text of a token; its number where the data do not say.
-
-    Args:
-        kind: what encodes the field of tokens
-        classes: the names of the target's classes
-        token: the token
-    """
-    try:
-        return classes[token] if kind is None else kind.decode([token])
-    except (NotImplementedError, DataError):
-        return classes[token]

@@ -17,7 +17,7 @@ from dlspec.data.prepare.decoding import make_decoder
 from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.data.tables.table import Table
 from dlspec.inference.evaluation.sample_pictures import is_picture, make_picture
-from dlspec.inference.rows.row_encoding import list_input_columns
+from dlspec.inference.rows.input_columns import list_input_columns
 
 MAX_COLUMNS = 20  # of one row
 MAX_TEXT = 1_000  # characters of a cell

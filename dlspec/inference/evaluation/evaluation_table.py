@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from dlspec.errors import replace_control_characters, shorten_middle
 from dlspec.formatting import format_number, format_table
 from dlspec.inference.evaluation.bootstrap import LEVEL, Interval
 from dlspec.inference.evaluation.evaluation_results import ChosenThreshold, EvaluationResults
 from dlspec.inference.evaluation.group_results import MIN_ROWS, Group
-from dlspec.inference.evaluation.new_data import format_predict_command
+from dlspec.inference.evaluation.new_table import format_predict_command
 from dlspec.language.yaml.yaml_files import format_file_path
 
 MAX_CELL = 40  # characters of a group's value
@@ -25,7 +25,7 @@ def format_evaluation(evaluation: EvaluationResults) -> str:
 def _iterate_lines(evaluation: EvaluationResults) -> Iterator[str]:
     yield _describe_subject(evaluation)
     yield ""
-    yield from _format_metrics(evaluation)
+    yield from format_metrics(evaluation.metrics).split("\n")
     if evaluation.by is not None:
         yield ""
         yield from _format_groups(evaluation)
@@ -45,14 +45,15 @@ def _describe_subject(evaluation: EvaluationResults) -> str:
     return f"{format_file_path(run.folder)}: {weights} on {what}, {rows}{left_out}"
 
 
-def _format_metrics(evaluation: EvaluationResults) -> Iterator[str]:
-    has_intervals = any(each.low is not None for each in evaluation.metrics.values())
+def format_metrics(metrics: Mapping[str, Interval]) -> str:
+    """Format metrics, by name, as a table with their intervals."""
+    has_intervals = any(each.low is not None for each in metrics.values())
     header = ["metric", "value", *([f"{LEVEL:.0%} interval"] if has_intervals else [])]
     rows = [
         [name, format_number(each.value), *([_format_interval(each)] if has_intervals else [])]
-        for name, each in evaluation.metrics.items()
+        for name, each in metrics.items()
     ]
-    yield from format_table(header, rows, {"value"}).split("\n")
+    return format_table(header, rows, {"value"})
 
 
 def _format_interval(interval: Interval) -> str:
@@ -89,5 +90,5 @@ def _format_threshold(evaluation: EvaluationResults, chosen: ChosenThreshold) ->
     if chosen.is_worse:
         yield "  it is worse on these rows than 0.5, so it may only fit the validation rows: keep 0.5"
         return
-    folder = format_file_path(evaluation.run.folder)
-    yield f"  to use it: {format_predict_command(folder, 'FILE.csv', f'threshold={threshold.value:g}')}"
+    model = f"run={format_file_path(evaluation.run.folder)}"
+    yield f"  to use it: {format_predict_command(model, 'FILE.csv', f'threshold={threshold.value:g}')}"

@@ -31,8 +31,9 @@ from dlspec.inference.export.exported_model import ExportedModel
 from dlspec.inference.export.noise_inputs import draw_noise
 from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.inference.loading.own_data import SplitRows, open_own_data
+from dlspec.inference.rows.input_columns import complete_columns
 from dlspec.inference.rows.row_chunk import RowChunk
-from dlspec.inference.rows.row_encoding import EncodedChunk, complete_columns, encode_chunk
+from dlspec.inference.rows.row_encoding import EncodedChunk, encode_chunk
 
 CHECK_ROWS = 64
 CHECK_BATCHES = (1, 2, 33)

@@ -14,7 +14,7 @@ from dlspec.data.dataset import Target
 from dlspec.data.encoding.fitted_table import FittedTable
 from dlspec.data.prepare.kinds.mask_target import FittedMask
 from dlspec.errors import UserError
-from dlspec.plots.image_plots import make_class_colors
+from dlspec.plots.class_colors import list_class_colors
 
 MAX_PALETTE = 256  # colours of a PNG with a palette; masks of more classes have 16 bits
 IMAGE_CHANNELS = (1, 3, 4)
@@ -80,7 +80,7 @@ def _make_image_target(target: Target, fitted: FittedTable | None) -> ImageTarge
     if not is_mask(target):
         return ImageTarget(target.name, (), ())
     column = None if fitted is None else fitted.targets.get(target.name)
-    colors = [tuple(round(255 * part) for part in color) for color in make_class_colors(len(target.classes)).tolist()]
+    colors = [tuple(round(255 * part) for part in color) for color in list_class_colors(len(target.classes))]
     if isinstance(column, FittedMask) and column.pixels.is_colour:
         for code, index in reversed(list(zip(column.pixels.codes, column.pixels.classes, strict=True))):
             if index >= 0:

@@ -82,7 +82,7 @@ class InputSettings:
 
 
 def make_input_settings(
-    source: DataSource, fitted: FittedTable, written: Mapping[str, Any], *, keep: bool = False
+    source: DataSource | None, fitted: FittedTable, written: Mapping[str, Any], *, keep: bool = False
 ) -> InputSettings:
     """Make the settings for new files of a run.
 
@@ -90,7 +90,7 @@ def make_input_settings(
     row gets an answer.
 
     Args:
-        source: the source that the run was trained on
+        source: the source that the run was trained on; None for data given in Python
         fitted: what was fitted to its columns
         written: options of reading that the user writes, such as `delimiter`
         keep: whether all columns are needed as they are written
@@ -111,7 +111,7 @@ def make_input_settings(
     )  # fmt: skip
 
 
-def _choose_columns(source: DataSource, fitted: FittedTable) -> ColumnUse:
+def _choose_columns(source: DataSource | None, fitted: FittedTable) -> ColumnUse:
     """Choose the columns that predictions need: inputs, what they are made of, and what identifies a row."""
     members = {name: fitted.stacks.get(name, (name,)) for name in fitted.inputs}
     inputs = {each for names in members.values() for each in names}
@@ -153,7 +153,7 @@ def _find_trained_format(source: TableSettings) -> RowFormat | None:
     return ENDINGS.get(get_ending(Path(first)))
 
 
-def _find_text_column(source: DataSource, fitted: FittedTable) -> str:
+def _find_text_column(source: DataSource | None, fitted: FittedTable) -> str:
     """Return the only column of inputs, if it contains text; '' if .txt files were read as tables in training."""
     if isinstance(source, FileSource):
         return "text" if "text" in fitted.inputs else ""

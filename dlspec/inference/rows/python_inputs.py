@@ -15,10 +15,10 @@ from dlspec.data.tables.python_rows import table_from_python
 from dlspec.errors import UserError
 from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.inference.rows.input_chunks import iterate_row_chunks
+from dlspec.inference.rows.input_columns import list_input_columns
 from dlspec.inference.rows.input_settings import make_input_settings
 from dlspec.inference.rows.input_sources import find_inputs
 from dlspec.inference.rows.row_chunk import RowChunk
-from dlspec.inference.rows.row_encoding import list_input_columns
 
 CHANNELS = (1, 3, 4)  # of an image
 MAX_NAMES = 10  # of columns in a message

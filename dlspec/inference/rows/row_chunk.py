@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.data.dataset import Split
+if TYPE_CHECKING:
+    from dlspec.data.dataset import Split
 
 
 @dataclass(frozen=True)

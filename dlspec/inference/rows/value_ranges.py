@@ -23,7 +23,7 @@ from dlspec.data.prepare.kinds.number import FittedNumber
 from dlspec.data.prepare.kinds.numbers import FittedNumbers
 from dlspec.data.prepare.kinds.plain_kinds import Standardized
 from dlspec.data.prepare.kinds.scales import LinearScale
-from dlspec.inference.rows.row_encoding import complete_columns
+from dlspec.inference.rows.input_columns import complete_columns
 
 log = logging.getLogger("dlspec")
 Floats = NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -142,7 +142,11 @@ class PredictionView:
         probability of the second one (N, ...).
         """
         device = find_device(self.network)
-        predictions = self.criterion.predict(self.network(*(each.to(device) for each in inputs)))
+        return self.convert_output(self.network(*(each.to(device) for each in inputs)))
+
+    def convert_output(self, output: Any) -> Mapping[str, Tensor]:
+        """Convert what the network returns to predictions by target name."""
+        predictions = self.criterion.predict(output)
         names = [each.name for each in self.criterion.predicted_targets]
         return {names[0]: predictions} if len(names) == 1 else predictions
 

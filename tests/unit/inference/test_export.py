@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from onnx import helper
@@ -27,7 +26,6 @@ from dlspec.inference.export.onnx_images import add_resizing
 from dlspec.inference.export.refusals import refuse_what_has_no_file
 from dlspec.inference.export.run_export import choose_format, export_run
 from dlspec.inference.loading.loaded_run import load_run
-from dlspec.inference.onnx_files.file_evaluation import evaluate_file
 from dlspec.parts.layers.unpacked_steps import run_without_packing
 from helpers.predicted_runs import CASES, train_and_capture, write_files
 
@@ -95,30 +93,6 @@ def test_raw_rows_without_dlspec_equal_predict(table_file: Path) -> None:
     shares = np.stack([expected[f"grade.{each}"] for each in model.classes["grade"]], axis=1)
     assert np.abs(found["grade.probabilities"] - shares).max() < 1e-6
     assert found["grade"].tolist() == expected["grade"].tolist()
-
-
-@pytest.mark.soak
-def test_predicting_with_a_file_equals_the_run_and_imports_no_torch(table_file: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.modules['torch'] = None; from dlspec.cli.main import run_command; "
-        f"sys.exit(run_command(['predict', 'file={table_file}', 'input=rows.csv', 'output={tmp_path / 'out.csv'}', "
-        "'probabilities=true']))"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stderr
-    found = pd.read_csv(tmp_path / "out.csv")
-    expected = dlspec.predictor("table", device="cpu").predict("rows.csv", probabilities=True)
-    assert list(found.columns) == list(expected.columns) and found["grade"].tolist() == expected["grade"].tolist()
-    for name in found.columns[2:]:
-        assert np.abs(found[name] - expected[name]).max() < 1e-6
-
-
-@pytest.mark.soak
-def test_evaluating_a_file_equals_evaluating_the_run(table_file: Path) -> None:
-    found = evaluate_file(str(table_file), ["rows.csv"], {})
-    expected = dlspec.predictor("table", device="cpu").evaluate("rows.csv", resamples=0).metrics
-    assert (found.rows, list(found.left_out)) == (60, [])
-    assert found.metrics["grade"]["accuracy"] == pytest.approx(expected["accuracy"].value, abs=1e-6)
 
 
 def test_a_program_of_torch_export_computes_the_same(tmp_path: Path) -> None:

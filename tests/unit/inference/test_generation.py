@@ -13,10 +13,10 @@ from torch import Tensor
 
 import dlspec
 from dlspec.errors import UserError
-from dlspec.inference.generation.sampling import GREEDY, GenerationOptions, TokenSampler
-from dlspec.inference.generation.text_generator import TextGenerator, cut_at_stops
-from dlspec.inference.generation.token_context import ContextFactory, TokenNetwork
-from dlspec.inference.generation.token_loop import TokenLimits, search_beams
+from dlspec.generation.sampling import GREEDY, GenerationOptions, TokenSampler
+from dlspec.generation.token_context import ContextFactory
+from dlspec.generation.token_loop import TokenLimits, search_beams
+from dlspec.inference.text_generator import TextGenerator, cut_at_stops, make_token_network
 from dlspec.network.random_state import preserve_random_state
 
 TEXT = "the quick brown fox jumps over the lazy dog and runs away. " * 40
@@ -124,7 +124,7 @@ def test_other_networks_compute_the_window_again(work: Path, name: str) -> None:
 def test_steps_go_on_from_any_prompt(work: Path) -> None:
     """The probabilities after a prompt in one piece, in pieces, and of the whole network are equal."""
     predictor = train({"layers": KEPT["rotary, grouped"]})
-    network = TokenNetwork(predictor.run, predictor.run.data.target)
+    network = make_token_network(predictor.run, predictor.run.data.target)
     tokens = torch.randint(0, 20, (3, LENGTH), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         wanted = predictor.run.network(tokens).softmax(-1)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from typing_extensions import override
 
 from dlspec.data.images.image_cells import ImageCell
+from dlspec.data.images.pixel_classes import PixelClasses
 from dlspec.data.images.resizing import Resize, Size
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
 from dlspec.data.prepare.kinds.image_settings import (
@@ -43,7 +44,7 @@ from dlspec.errors import Code, DataError
 from dlspec.limits import MAX_CLASSES
 
 if TYPE_CHECKING:
-    from dlspec.data.images.image_array import MaskArray, PixelClasses
+    from dlspec.data.images.image_array import MaskArray
 
 ANY_OTHER = "*"
 IGNORED_NUMBER = 255  # of pixels without a class, in most data sets
@@ -129,8 +130,6 @@ def _make_pixel_classes(
         is_colour: whether these are colours
         has_more: whether masks may have other numbers than these
     """
-    from dlspec.data.images.image_array import PixelClasses
-
     found = dict(class_of_code)
     if has_more and not is_colour and other is None:
         found.setdefault(IGNORED_NUMBER, IGNORED)
@@ -232,8 +231,6 @@ class FittedMask(FittedColumn):
 
 
 def _read_pixel_classes(values: SavedValues, count: int) -> PixelClasses:
-    from dlspec.data.images.image_array import PixelClasses
-
     codes, classes = values.values["codes"], values.values["indices"]
     other = values.values["other"]
     is_list = isinstance(codes, list) and isinstance(classes, list) and len(codes) == len(classes) <= MAX_CLASSES

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dlspec.inference.generation.sampling import TokenSampler
-from dlspec.inference.generation.token_context import TokenContext
+from dlspec.generation.token_context import TokenContext
 
 
 @dataclass(frozen=True)
@@ -22,19 +21,19 @@ class TokenLimits:
 
 
 def iterate_tokens(
-    context: TokenContext, prompt: Tensor, sampler: TokenSampler, limits: TokenLimits
+    context: TokenContext, prompt: Tensor, choose: Callable[[Tensor], Tensor], limits: TokenLimits
 ) -> Iterator[Tensor]:
     """Yield the next token (N,) of each text, until all of them have ended.
 
     Args:
         context: the texts, still empty
         prompt: their first tokens (N, T)
-        sampler: chooses the tokens
+        choose: chooses a token (N,) for each row of probabilities (N, K), as `TokenSampler.choose`
         limits: which tokens, and how many. After the end of a text, its end token is repeated
     """
     new, is_ended = prompt, torch.zeros(len(prompt), dtype=torch.bool)
     for _ in range(limits.max_length):
-        chosen = sampler.choose(_forbid(context.extend(new), limits))
+        chosen = choose(_forbid(context.extend(new), limits))
         if limits.end is not None:
             chosen = torch.where(is_ended, limits.end, chosen)
             is_ended |= chosen == limits.end

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dlspec.data.dataset import Target
 from dlspec.formatting import first_line
-from dlspec.inference.generation.stepwise_network import StepwiseCall, StepwiseNetwork, find_difference
-from dlspec.inference.loading.loaded_run import LoadedRun
+from dlspec.generation.stepwise_network import StepwiseCall, StepwiseNetwork, find_difference
 
 TRIAL_SEED = 0
+
+
+def call_directly(call: Callable[..., Any], *arguments: Tensor) -> Any:
+    """Call a function with its arguments, and nothing else."""
+    return call(*arguments)
 
 
 @dataclass(frozen=True)
@@ -26,18 +30,24 @@ class TokenNetwork:
     The input is the text itself, or, where the network reads its own target, that text after a token 0.
     """
 
-    run: LoadedRun
+    module: nn.Module  # in eval mode
+    inputs: tuple[str, ...]  # what it takes, in order
     target: Target
+    predict_targets: Callable[[Any], Mapping[str, Tensor]]  # from its output to predictions by target
+    device: torch.device
+    vocab_size: int  # number of different tokens
+    sample: Mapping[str, Tensor]  # its other inputs for one text, (1, ...), with which single steps are tried
+    call: Callable[..., Any] = call_directly  # calls the network, or a part of it, in the precision of its training
 
     @property
     def growing(self) -> str:
         """The input that grows by the tokens."""
-        return self.target.next_of or self.target.name
+        return self.own_inputs[0]
 
     @property
     def own_inputs(self) -> tuple[str, str]:
         """The inputs that change with each token: the growing input and its lengths."""
-        return self.growing, f"{self.growing}_lengths"
+        return find_token_inputs(self.target)
 
     @property
     def reads_target(self) -> bool:
@@ -50,15 +60,13 @@ class TokenNetwork:
         return self.target.shape[0]
 
     def compute(self, call: Callable[..., Any], *arguments: Tensor) -> Any:
-        """Call the network, or a part of it, in the precision of the run."""
-        precision = self.run.backend.precision
-        with torch.inference_mode(), precision.apply_settings():
-            return precision.wrap_forward(call)(*arguments)
+        """Call the network, or a part of it, in the precision of its training."""
+        with torch.inference_mode():
+            return self.call(call, *arguments)
 
     def predict(self, output: Any) -> Tensor:
         """Convert the network's output to the probabilities of the next token after each step, (N, S, K)."""
-        found = self.run.criterion.predict(output)
-        probabilities: Tensor = found[self.target.name] if isinstance(found, Mapping) else found
+        probabilities = self.predict_targets(output)[self.target.name]
         is_binary = probabilities.dim() == 2
         return torch.stack([1 - probabilities, probabilities], -1) if is_binary else probabilities
 
@@ -72,8 +80,13 @@ class TokenNetwork:
         """
         lengths = torch.full((len(tokens),), steps)
         own = dict(zip(self.own_inputs, (tokens, lengths), strict=True))
-        device = self.run.device
-        return [(own[name] if name in own else others[name]).to(device) for name in self.run.inputs]
+        return [(own[name] if name in own else others[name]).to(self.device) for name in self.inputs]
+
+
+def find_token_inputs(target: Target) -> tuple[str, str]:
+    """Return the inputs that change with each token of a target: the one that grows, and its lengths."""
+    growing = target.next_of or target.name
+    return growing, f"{growing}_lengths"
 
 
 class TokenContext(ABC):
@@ -131,17 +144,16 @@ class KeptContext(TokenContext):
 
     def _predict(self, new: Tensor, restarts: bool) -> Tensor:
         if restarts or self._call is None:
-            device = self.network.run.device
-            others = {name: each.to(device) for name, each in self.others.items()}
+            others = {name: each.to(self.network.device) for name, each in self.others.items()}
             self._call = self.network.compute(lambda: self._stepwise.start(others))
-        output = self.network.compute(self._call.advance, new.to(self.network.run.device))
+        output = self.network.compute(self._call.advance, new.to(self.network.device))
         return self.network.predict(output)[:, -1]
 
     def select(self, rows: Tensor) -> None:
         super().select(rows)
         if self._call is not None:
             with torch.inference_mode():
-                self._call.select(rows.to(self.network.run.device))
+                self._call.select(rows.to(self.network.device))
 
 
 class WholeContext(TokenContext):
@@ -152,7 +164,7 @@ class WholeContext(TokenContext):
         steps = self._tokens.shape[1]
         # Padded because some networks accept only one length. The model is causal, so padding changes no earlier step.
         padded = pad(self._tokens, (0, self.network.length - steps))
-        output = self.network.compute(self.network.run.network, *self.network.make_inputs(padded, self.others, steps))
+        output = self.network.compute(self.network.module, *self.network.make_inputs(padded, self.others, steps))
         return self.network.predict(output)[:, steps - 1]
 
 
@@ -168,7 +180,7 @@ class ContextFactory:
 
     def __init__(self, network: TokenNetwork, *, keep_steps: bool = True) -> None:
         self.network = network
-        self._stepwise = StepwiseNetwork(network.run.network, network.run.inputs, network.growing)
+        self._stepwise = StepwiseNetwork(network.module, network.inputs, network.growing)
         self.problem = "keep_steps is false"
         if keep_steps:
             self.problem = self._stepwise.problem or self._find_difference()
@@ -185,14 +197,11 @@ class ContextFactory:
 
     def _find_difference(self) -> str:
         """Compare a window of random tokens computed in parts with the same computed as a whole."""
-        network, data = self.network, self.network.run.data
-        field = data.field(network.growing)
-        assert field is not None and field.vocab_size is not None  # it is a field of tokens
+        network, others = self.network, self.network.sample
         generator = torch.Generator().manual_seed(TRIAL_SEED)
-        tokens = torch.randint(0, field.vocab_size, (1, network.length), generator=generator)
-        others = {name: data.train.input(name)[:1] for name in network.run.inputs if name not in network.own_inputs}
+        tokens = torch.randint(0, network.vocab_size, (1, network.length), generator=generator)
         try:
-            whole = network.compute(network.run.network, *network.make_inputs(tokens, others, network.length))
+            whole = network.compute(network.module, *network.make_inputs(tokens, others, network.length))
             return find_difference(network.predict(whole), self._compute_in_parts(tokens, others))
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             return f"its layers can't compute one more step: {first_line(error)}"
@@ -202,7 +211,7 @@ class ContextFactory:
         network, half = self.network, (tokens.shape[1] + 1) // 2
         singles = min(2, tokens.shape[1] - half)
         sizes = [half, *[1] * singles, tokens.shape[1] - half - singles]
-        device = network.run.device
+        device = network.device
         call = network.compute(lambda: self._stepwise.start({name: each.to(device) for name, each in others.items()}))
         pieces = [each.to(device) for each in torch.split(tokens, sizes, 1) if each.shape[1]]
         return torch.cat([network.predict(network.compute(call.advance, each)) for each in pieces], 1)

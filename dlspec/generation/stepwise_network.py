@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from dlspec.inference.generation.layer_steps import Step, find_step
+from dlspec.generation.layer_steps import Step, find_step
 from dlspec.network.codegen import LAYER_KEY
 from dlspec.parts.layers.kept_steps import select_rows
 

@@ -15,10 +15,11 @@ from dlspec.data.lazy_array import read_rows
 from dlspec.data.prepare.decoding import TextDecoder, make_decoder
 from dlspec.data.prepare.kinds.text_target import END, FittedTextTarget
 from dlspec.errors import UserError, format_value
-from dlspec.inference.answers.text_prediction import Predict, TokenTargets
-from dlspec.inference.generation.sampling import DEFAULT_LENGTH, GenerationOptions, TokenSampler
-from dlspec.inference.generation.token_context import ContextFactory, TokenNetwork
-from dlspec.inference.generation.token_loop import TokenLimits, iterate_tokens, search_beams
+from dlspec.generation.sampling import DEFAULT_LENGTH, GenerationOptions, TokenSampler
+from dlspec.generation.token_context import ContextFactory, TokenNetwork, find_token_inputs
+from dlspec.generation.token_loop import TokenLimits, iterate_tokens, search_beams
+from dlspec.inference.answers.text_prediction import Predict
+from dlspec.inference.answers.token_targets import TokenTargets
 from dlspec.inference.loading.loaded_run import LoadedRun
 from dlspec.inference.rows.row_encoding import EncodedChunk
 
@@ -54,7 +55,7 @@ class TextGenerator:
         keep_steps: bool = True,
     ) -> None:
         self.run, self.encode_row, self.is_written = run, encode_row, is_written
-        self.network = TokenNetwork(run, target)
+        self.network = make_token_network(run, target)
         self._decoder = _make_text_decoder(run, target, self.is_written)
         self.contexts = ContextFactory(self.network, keep_steps=keep_steps)
 
@@ -131,7 +132,7 @@ class TextGenerator:
                        for each in singles]  # fmt: skip
         else:
             context, sampler = self.contexts.make_context(others), TokenSampler(options, rows)
-            written = list(torch.stack(list(iterate_tokens(context, empty, sampler, limits)), 1))
+            written = list(torch.stack(list(iterate_tokens(context, empty, sampler.choose, limits)), 1))
         return torch.stack([pad(each, (0, self.network.length - len(each))) for each in written])
 
     def iterate_ids(self, prompt: Prompt, options: GenerationOptions, limits: TokenLimits) -> Iterator[int]:
@@ -147,7 +148,7 @@ class TextGenerator:
             yield from search_beams(context, prompt.tokens, options.beams, limits).tolist()
             return
         sampler = TokenSampler(options, [0])
-        for chosen in iterate_tokens(context, prompt.tokens, sampler, limits):
+        for chosen in iterate_tokens(context, prompt.tokens, sampler.choose, limits):
             yield int(chosen)
 
     def encode_prompt(self, prompt: str) -> Prompt:
@@ -198,6 +199,21 @@ def cut_at_stops(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
             held = held[ready:]
     if held:
         yield held
+
+
+def make_token_network(run: LoadedRun, target: Target) -> TokenNetwork:
+    """Describe the network of a run as one that predicts the next token of a target."""
+    own, precision = find_token_inputs(target), run.backend.precision
+    field = run.data.field(own[0])
+    assert field is not None and field.vocab_size is not None  # it is a field of tokens
+
+    def call(function: Callable[..., Any], *arguments: Tensor) -> Any:
+        with precision.apply_settings():
+            return precision.wrap_forward(function)(*arguments)
+
+    sample = {name: read_rows(run.data.train.input(name), slice(1)) for name in run.inputs if name not in own}
+    predict = run.criterion.predict_targets
+    return TokenNetwork(run.network, run.inputs, target, predict, run.device, field.vocab_size, sample, call)
 
 
 def choose_target(run: LoadedRun, targets: TokenTargets) -> Target:

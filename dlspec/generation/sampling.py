@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlspec.errors import UserError, format_value
-from dlspec.inference.answers.row_draws import make_row_seed
+from dlspec.network.random_state import make_row_seed
 
 DEFAULT_TEMPERATURE = 1.0
 DEFAULT_LENGTH = 200  # tokens
