@@ -30,7 +30,8 @@ IMAGES = ["weights=null", "data.path=images", "data.size=16"]
 # Data for each model (of `CASES`), and what makes each experiment small.
 MODELS = {
     "autoencoder": "tumours to features", "bert_base": "table of texts", "cnn": "digits", "gpt2": "characters",
-    "gpt_small": "bytes", "lenet5": "mnist", "linear": "table of values", "llama": "characters", "mlp": "table of two classes",
+    "gpt_small": "bytes", "lenet5": "mnist", "linear": "table of values", "llama": "characters",
+    "mlp": "table of two classes",
     "mlp_mixer": "random images", "resnet18": "random images", "resnet50": "random images", "seq2seq": "random answers",
     "siamese": "random pairs", "text_cnn": "table of characters", "text_gru": "text csv",
     "text_lstm": "table of texts", "text_transformer": "table of texts", "unet": "random maps",
