@@ -16,7 +16,7 @@ def open_decoders(threads: int = 0) -> ThreadPoolExecutor:
     """
     import torch
 
-    # In a forked process PyTorch makes its own pool of threads anew at the first call: two threads must not meet there.
+    # In a forked process the first call replaces PyTorch's own pool of threads; two threads must not meet there.
     torch.set_num_threads(torch.get_num_threads())
     count = threads or min(count_cores(), MAX_DECODER_THREADS)
     return ThreadPoolExecutor(count, "dlspec-decoders", _use_one_thread)
