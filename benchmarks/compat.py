@@ -167,6 +167,19 @@ def _fused_steps() -> tuple[Callable[[], object], Callable[[], object]]:
     return optimizer.step, make_fused_step(optimizer, lambda: optimizer.step(None))
 
 
+def _backward_passes() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Forward and backward pass of two linear layers with a batch of 32."""
+    import torch
+    from torch import nn
+
+    from dlspec.compat.torch_autograd import run_backward
+
+    torch.set_num_threads(1)
+    network = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    batch = torch.ones(32, 64)
+    return lambda: network(batch).sum().backward(), lambda: run_backward(network(batch).sum())
+
+
 def _modes() -> tuple[Callable[[], object], Callable[[], object]]:
     """Switch ten layers to training."""
     from torch import nn
@@ -281,6 +294,7 @@ def _compositions() -> tuple[Callable[[], object], Callable[[], object]]:
 CALLS: Mapping[str, Callable[[], tuple[Callable[[], object], Callable[[], object]]]] = {
     "counters of an average": _copied_counters,
     "a fused step": _fused_steps,
+    "a backward pass": _backward_passes,
     "training mode": _modes,
     "metrics": _metrics,
     "a picture": _pictures,

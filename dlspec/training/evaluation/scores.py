@@ -233,7 +233,7 @@ class Scores:
             name: compute_metric(metric, partial(self._report_undefined_metric, name))
             for name, metric in self._metrics_by_name.items()
         }
-        all_losses = torch.cat(self._loss_chunks)
+        all_losses = torch.cat(self._loss_chunks) if len(self._loss_chunks) > 1 else self._loss_chunks[0]
         columns = all_losses.T.tolist() if all_losses.dim() > 1 else [all_losses.tolist()]
         means = self._average_weighted(columns) if self._weights else self._average_over_samples(columns)
         return dict(zip(self.loss_names, means, strict=True)) | metrics

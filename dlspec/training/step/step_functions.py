@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_autograd import run_backward
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.optim.optimizer import needs_closure
 from dlspec.training.criterion_interface import CriterionProtocol, Targets, total_loss
@@ -188,7 +189,7 @@ class GradientComputation:
 
     def _backward(self, total: Tensor) -> None:
         scaled_loss = total if self.scaled_update is None else self.scaled_update.scaler.scale(total)
-        scaled_loss.backward()  # type: ignore[no-untyped-call]
+        run_backward(scaled_loss)
 
     def _finish_gradients(self, *, is_strict: bool) -> None:
         if self.scaled_update is not None and self.clipping.is_enabled:

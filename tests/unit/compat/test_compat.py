@@ -30,6 +30,7 @@ from dlspec.compat import sklearn, torch_dynamo
 from dlspec.compat.hydra import set_config_writer
 from dlspec.compat.pillow import import_image_class
 from dlspec.compat.safetensors import open_tensor_file
+from dlspec.compat.torch_autograd import run_backward
 from dlspec.compat.torch_cuda import end_failed_graph_capture
 from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
 from dlspec.compat.torch_foreach import copy_tensors
@@ -140,6 +141,33 @@ def test_fused_steps_use_a_state_that_was_loaded() -> None:
         optimizers[1].step()
         assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in networks), strict=True))
     assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
+
+
+def test_a_backward_pass_is_pytorchs_own() -> None:
+    networks = [nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    for _ in range(2):  # the second time adds to the first
+        for network, run in zip(networks, (run_backward, torch.Tensor.backward), strict=True):
+            run((network(torch.ones(5, 3)) ** 2).mean())
+    gradients = [[each.grad for each in network.parameters()] for network in networks]
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        torch.ones(2, requires_grad=True) * 2,
+        torch.ones(()),
+        torch.ones((), dtype=torch.complex64, requires_grad=True),
+    ],
+    ids=str,
+)
+def test_a_loss_without_gradients_is_answered_by_pytorch(loss: torch.Tensor) -> None:
+    with pytest.raises(RuntimeError) as wanted:
+        loss.backward()  # type: ignore[no-untyped-call]
+    with pytest.raises(RuntimeError) as found:
+        run_backward(loss)
+    assert str(found.value) == str(wanted.value)
 
 
 def test_layers_are_switched_to_training_as_pytorch_does() -> None:
