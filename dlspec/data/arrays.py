@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,34 @@ def dataset_from_arrays(
     _check_split_seed(split_seed)
     inputs, outputs = _separate_targets(arrays, target)
     label_names = [labels] if isinstance(labels, str) else list(labels)
+    described = _describe_arrays(inputs, outputs, label_names)
+    classes = _choose_stratification_classes(described.targets, described.outputs)
+    parts = split_rows(_count_rows(described.inputs), SplitPlan(split_seed, validation, test), classes)
+    origin: dict[str, Any] = {"validation": validation, "test": test, "split_seed": split_seed}
+    origin |= {"labels": label_names} if label_names else {}
+    splits = make_splits(described.inputs, described.outputs, parts)
+    return Dataset(name, described.fields, described.targets, *splits, origin=origin, notes=described.notes)
+
+
+@dataclass(frozen=True)
+class _DescribedArrays:
+    """Arrays as a data set stores them, and what they are."""
+
+    fields: tuple[Field, ...]
+    targets: tuple[Target, ...]
+    inputs: ArraysByName  # with `NAME_lengths`
+    outputs: ArraysByName
+    notes: tuple[str, ...]
+
+
+def _describe_arrays(inputs: ArraysByName, outputs: ArraysByName, label_names: Sequence[str]) -> _DescribedArrays:
+    """Find out what arrays are, and convert them.
+
+    Args:
+        inputs: the inputs, with `NAME_lengths`
+        outputs: the targets
+        label_names: names of targets that are labels
+    """
     outputs, class_names, notes = _number_classes(outputs, inputs, label_names)
     outputs |= {name: read_multi_label_target(name, outputs) for name in label_names}
     _check_rows(inputs | outputs)
@@ -82,13 +110,7 @@ def dataset_from_arrays(
     stored = {each.name: _convert_inputs(inputs[each.name], each) for each in fields}
     stored |= {key: _check_lengths(key, values, inputs | outputs) for key, values in lengths.items()}
     found = {each.name: _convert_labels(outputs[each.name], each) for each in targets}
-    parts = split_rows(
-        _count_rows(stored), SplitPlan(split_seed, validation, test), _choose_stratification_classes(targets, found)
-    )
-    origin: dict[str, Any] = {"validation": validation, "test": test, "split_seed": split_seed}
-    origin |= {"labels": label_names} if label_names else {}
-    splits = make_splits(stored, found, parts)
-    return Dataset(name, tuple(fields), tuple(targets), *splits, origin=origin, notes=notes)
+    return _DescribedArrays(tuple(fields), tuple(targets), stored, found, notes)
 
 
 def _separate_targets(arrays: Mapping[str, Any], target: str) -> tuple[ArraysByName, ArraysByName]:

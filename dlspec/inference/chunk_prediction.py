@@ -141,11 +141,12 @@ class ChunkPredictor(RowPredictor):
                 positions = {name: self.run.inputs.index(name) for name in written}
                 values, tokens = write_greedily(predict, inputs, positions, written)
             else:
-                values, tokens = self._text_writer.write_batch(predict, inputs, rows, options)
+                values, tokens = self.text_generator.write_batch(predict, inputs, rows, options)
             yield _make_rows(values, tokens=tokens)
 
-    def make_text_generator(self) -> TextGenerator:
-        """Make what generates a text for a prompt; UserError if the run does not predict one token after another."""
+    @cached_property
+    def text_generator(self) -> TextGenerator:
+        """Writes or continues a text; UserError if the run does not predict one token after another."""
         target = choose_target(self.run, self._token_targets)
         return TextGenerator(self.run, target, self._encode_row, is_written=target.name in self._token_targets.written)
 
@@ -155,11 +156,6 @@ class ChunkPredictor(RowPredictor):
         for reason in encoded.problems.values():
             raise UserError(reason)
         return encoded
-
-    @cached_property
-    def _text_writer(self) -> TextGenerator:
-        (target,) = (each for each in self.run.data.targets if each.name in self._token_targets.written)
-        return TextGenerator(self.run, target, self._encode_row, is_written=True)
 
     def make_empty_answers(self, options: AnswerOptions) -> Answers:
         """Make the output columns of two rows of zeros, to know their names."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +153,10 @@ class Predictor:
             return "".join(self.text_generator.generate(prompt, options))
         return ["".join(self.text_generator.generate(each, options)) for each in prompt]
 
-    @cached_property
+    @property
     def text_generator(self) -> TextGenerator:
         """Generates text; UserError if the run does not predict one token after another."""
-        return self.chunks.make_text_generator()
+        return self.chunks.text_generator
 
     def evaluate(
         self,

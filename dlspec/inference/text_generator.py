@@ -154,7 +154,8 @@ class TextGenerator:
     def encode_prompt(self, prompt: str) -> Prompt:
         """Encode a prompt; UserError if it can't be read."""
         if not prompt and not self.network.reads_target:
-            raise UserError("the prompt is empty, and the network needs a first token; write for example prompt=The")
+            found = "the prompt is empty, and the network needs a first token"
+            raise UserError(f"{found}; write for example prompt={self._find_first_text()}")
         encoded = self.encode_row({self.prompt_column: prompt} if prompt else {self.prompt_column: None})
         split, network = encoded.split, self.network
         others = {name: read_rows(split.input(name)) for name in self.run.inputs if name not in network.own_inputs}
@@ -163,6 +164,11 @@ class TextGenerator:
         steps = int(split.tensors[network.own_inputs[1]][0]) - network.reads_target
         tokens = read_rows(split.get_loss_target(network.growing))[:1, :steps]
         return Prompt(tokens, others)
+
+    def _find_first_text(self) -> str:
+        """Find a text of one token that a message can suggest as a prompt."""
+        texts = (self._decoder.decode([token]) for token in range(self._decoder.num_reserved, self.network.vocab_size))
+        return next((text for text in texts if text.isalnum()), "TEXT")
 
     def _decode_pieces(self, given: list[int], ids: Iterator[int]) -> Iterator[str]:
         """Yield the text of each token, as soon as its characters are complete."""
@@ -217,9 +223,9 @@ def make_token_network(run: LoadedRun, target: Target) -> TokenNetwork:
 
 
 def choose_target(run: LoadedRun, targets: TokenTargets) -> Target:
-    """Return the only target of tokens; UserError if the run has none or several."""
-    found = [each for each in run.data.targets
-             if each.name in targets.written or each in targets.following.values()]  # fmt: skip
+    """Return the only text that the run writes, else the only one that it continues; UserError if there are several."""
+    written = [each for each in run.data.targets if each.name in targets.written]
+    found = written or [each for each in run.data.targets if each in targets.following.values()]
     if len(found) == 1:
         return found[0]
     if found:

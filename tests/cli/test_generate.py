@@ -61,12 +61,24 @@ def test_the_text_ends_before_a_stop(run: Path, dlspec: Command) -> None:
     assert cut == whole[: whole.index(stop)]
 
 
+def test_a_window_that_is_computed_again_is_said(run: Path, dlspec: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = dlspec("generate", f"run={run}", "prompt=the", "max_length=20")
+    monkeypatch.setattr("dlspec.generation.stepwise_network.find_step", lambda *arguments: "has no rule")
+    whole = dlspec("generate", f"run={run}", "prompt=the", "max_length=20")
+    assert (whole.code, whole.out) == (0, kept.out)
+    assert whole.err.startswith("each token computes the window again, as layer '")
+    assert whole.err.endswith("has no rule\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["run={run}"], "no prompt is given"),
         (["prompt=the"], "no run given"),
-        (["run={run}", "prompt="], "the prompt is empty"),
+        (
+            ["run={run}", "prompt="],
+            "the prompt is empty, and the network needs a first token; write for example prompt=a",
+        ),
         (["run={run}", "prompt=THE"], "'T' is not one of the"),
         (["run={run}", "prompt=the", "top_k=0"], "top_k must be a whole number of at least 1, got 0"),
         (["run={run}", "prompt=the", "temperature=hot"], "temperature must be a number, got 'hot'"),

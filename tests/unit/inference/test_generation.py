@@ -113,6 +113,23 @@ def test_kept_steps_give_the_same_text(work: Path, name: str) -> None:
     assert kept == generate_ids(without_kept_steps(generator), "the quick", options) and len(set(kept)) > 1
 
 
+def test_a_gpt_writes_the_same_200_tokens_with_and_without_kept_keys(work: Path) -> None:
+    """The most probable tokens, beyond the window of 96 twice."""
+    data = ["data=text", "data.path=text.txt", "data.length=96"]
+    shape = [
+        f"model.params.{name}={size}" for name, size in {"width": 32, "depth": 2, "heads": 4, "length": 96}.items()
+    ]
+    quick = ["trainer.max_steps=1", "trainer.progress=none", "trainer.pictures=false", "trainer.device=cpu"]
+    result = dlspec.train(["model=gpt_small", *shape, *data, *quick], folder="run")
+    assert result.folder is not None
+    predictor = dlspec.predictor(result.folder)
+    shake(predictor)
+    generator, options = predictor.text_generator, GenerationOptions(temperature=0, max_length=200)
+    kept = generate_ids(generator, "the quick", options)
+    assert generator.problem == "" and len(kept) == 200 and len(set(kept)) > 5
+    assert kept == generate_ids(without_kept_steps(generator), "the quick", options)
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_other_networks_compute_the_window_again(work: Path, name: str) -> None:
     layers, reason = WHOLE[name]

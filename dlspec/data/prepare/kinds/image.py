@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,30 +13,18 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from dlspec.data.images.image_decoding import CHANNELS_OF_MODE, MODES, Mode
-from dlspec.data.images.resizing import Resize, Size
 from dlspec.data.prepare.kinds.array_column import MAX_NUMBERS
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
 from dlspec.data.prepare.kinds.image_settings import (
-    MAX_PATH,
+    FILE_KEYS,
+    FittedFiles,
     SizedKind,
     as_image_cells,
     examine_headers,
-    find_image_problems,
     make_unreadable_error,
-    read_saved_resize,
-    read_saved_size,
-    read_saved_store,
-    read_size,
+    read_saved_files,
 )
-from dlspec.data.prepare.kinds.kind import (
-    COLUMN_KINDS,
-    Encoded,
-    FittedColumn,
-    Role,
-    Rows,
-    register_kind,
-    register_saved,
-)
+from dlspec.data.prepare.kinds.kind import COLUMN_KINDS, Role, Rows, register_kind, register_saved
 from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
 from dlspec.data.prepare.kinds.scales import LinearScale
 from dlspec.errors import Code, DataError, format_value, suggest
@@ -81,9 +69,9 @@ class ImageSettings(SizedKind):
         size = self.choose_size(list(cells), name, key)
         mode: Mode = self.mode if self.mode != "auto" else "grey" if all(each.is_grey for each in found) else "rgb"
         bits = 16 if any(each.has_16_bits for each in found) else 8
-        unscaled = FittedImage(size, self.resize, read_size(self.store), mode, bits, path=self.path or "")
+        unscaled = FittedImage(**self.fit_files(size), mode=mode, bits=bits)
         mean, std = self._fit_scale(unscaled, cells[training], f"{key}.{name}.{self.name}.scale")
-        return FittedImage(size, self.resize, unscaled.store, mode, bits, mean, std, self.path or "")
+        return replace(unscaled, mean=mean, std=std)
 
     def _fit_scale(self, unscaled: FittedImage, training: NDArray[Any], key: str) -> tuple[Numbers, Numbers]:
         """Return mean and deviation of each channel; () for the values in [0, 1]."""
@@ -140,17 +128,13 @@ class ImageKind(ImageSettings):
 
 @register_saved("image")
 @dataclass(frozen=True)
-class FittedImage(FittedColumn):
+class FittedImage(FittedFiles):
     """Images of one size, channels first (N, C, H, W) float32, read when a batch needs them."""
 
-    size: Size
-    resize: Resize
-    store: Size | None  # at which they are kept; None: at `size`
     mode: Mode
     bits: int
     mean: tuple[float, ...] = ()  # of each channel in [0, 1]; () for values in [0, 1]
     std: tuple[float, ...] = ()
-    path: str = ""  # files by the columns of a row; "" if the cells are the images
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -165,15 +149,11 @@ class FittedImage(FittedColumn):
         """How channels in [0, 1] are scaled: predicted images are in [0, 1] again; None if they are not scaled."""
         return LinearScale(np.array(self.mean), np.array(self.std)) if self.mean else None
 
-    def apply(self, column: NDArray[Any]) -> Encoded:
-        cells = as_image_cells(column)
-        return Encoded(self.make_array(cells), problems=find_image_problems(list(cells)))
-
     def make_array(self, cells: NDArray[Any]) -> Any:
         """Make the lazy array of image cells (N,)."""
         from dlspec.data.images.image_array import ImageArray, ImageForm
 
-        form = ImageForm(self.store or self.size, self.resize, self.mode, self.bits)
+        form = ImageForm(self.kept_size, self.resize, self.mode, self.bits)
         return ImageArray(cells, form, self.module(), self.shape)
 
     def read(self, column: NDArray[Any]) -> NDArray[Any]:
@@ -205,24 +185,23 @@ class FittedImage(FittedColumn):
         return found or {"mean": list(self.mean), "std": list(self.std)}
 
     def to_json(self) -> dict[str, Any]:
-        store = None if self.store is None else list(self.store)
         return {
-            "kind": self.kind, "size": list(self.size), "resize": self.resize, "store": store, "mode": self.mode,
-            "bits": self.bits, "mean": list(self.mean), "std": list(self.std), "path": self.path,
+            "kind": self.kind, **self.files_to_json(), "mode": self.mode, "bits": self.bits, "mean": list(self.mean),
+            "std": list(self.std),
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> FittedImage:
         """Rebuild from the result of `to_json`; DataError if that is damaged."""
-        values = SavedValues(saved, ("size", "resize", "store", "mode", "bits", "mean", "std", "path"))
-        size, store = read_saved_size(values, "size"), read_saved_store(values)
+        values = SavedValues(saved, (*FILE_KEYS, "mode", "bits", "mean", "std"))
+        files = read_saved_files(values)
         mode = next(each for each in MODES if each == values.get_choice("mode", MODES))
         mean, std = values.get_numbers("mean", 4), values.get_numbers("std", 4)
         if len(mean) not in (0, CHANNELS_OF_MODE[mode]) or len(std) != len(mean) or not all(each > 0 for each in std):
             raise make_saved_error("mean and std must have a number for each channel, and std is above 0")
-        if prod(store or size) * CHANNELS_OF_MODE[mode] > MAX_NUMBERS:
+        if prod(files["store"] or files["size"]) * CHANNELS_OF_MODE[mode] > MAX_NUMBERS:
             raise make_saved_error(f"an image has more than {MAX_NUMBERS:,} numbers")
         bits = values.get_integer("bits", 8, 16)
         if bits not in (8, 16):
             raise make_saved_error("bits must be 8 or 16")
-        return cls(size, read_saved_resize(values), store, mode, bits, mean, std, values.get_text("path", MAX_PATH))
+        return cls(**files, mode=mode, bits=bits, mean=mean, std=std)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,12 @@ from pydantic import Field, field_validator, model_validator
 
 from dlspec.data.images.image_cells import ImageCell, examine_images, make_image_cells
 from dlspec.data.images.resizing import RESIZES, Resize, Size
-from dlspec.data.prepare.kinds.kind import ColumnKind
+from dlspec.data.prepare.kinds.kind import ColumnKind, Encoded, FittedColumn
 from dlspec.data.prepare.kinds.saved_values import SavedValues, make_saved_error
 from dlspec.data.prepare.kinds.setting_lines import format_columns_line
 from dlspec.errors import Code, DataError, format_value
 
+FILE_KEYS = ("size", "resize", "store", "path")  # of what `FittedFiles` saves
 MAX_SIDE = 16_384  # pixels of an image that a network takes
 MAX_PATH = 10_000  # characters of a pattern
 SUGGESTED_SIZES = (32, 64, 96, 128, 160, 192, 224)
@@ -73,6 +76,45 @@ class SizedKind(ColumnKind):
         found = f"the images of '{name}' differ in size, from {_show(low)} to {_show(high)} (height x width)"
         raise DataError(key, f"{found}; write {format_columns_line(name, kind, key)}", Code.MISSING_VALUE)
 
+    def fit_files(self, size: Size) -> dict[str, Any]:
+        """Return the arguments of `FittedFiles` for files that are read to a size."""
+        return {"size": size, "resize": self.resize, "store": read_size(self.store), "path": self.path or ""}
+
+
+@dataclass(frozen=True)
+class FittedFiles(FittedColumn):
+    """What fitted images and masks share: the size to which their files are read, and where they are."""
+
+    size: Size
+    resize: Resize
+    store: Size | None  # at which they are kept; None: at `size`
+    path: str = field(default="", kw_only=True)  # files by the columns of a row; "" if the cells are the images
+
+    @property
+    def kept_size(self) -> Size:
+        """The size at which they are kept."""
+        return self.store or self.size
+
+    @abstractmethod
+    def make_array(self, cells: NDArray[Any]) -> Any:
+        """Make the lazy array of image cells (N,)."""
+
+    def apply(self, column: NDArray[Any]) -> Encoded:
+        cells = as_image_cells(column)
+        return Encoded(self.make_array(cells), problems=find_image_problems(list(cells)))
+
+    def files_to_json(self) -> dict[str, Any]:
+        """Convert what is shared to JSON values."""
+        store = None if self.store is None else list(self.store)
+        return {"size": list(self.size), "resize": self.resize, "store": store, "path": self.path}
+
+
+def read_saved_files(values: SavedValues) -> dict[str, Any]:
+    """Return the saved arguments of `FittedFiles`; DataError if they are damaged."""
+    size, store = _read_saved_size(values, "size"), _read_saved_store(values)
+    path = values.get_text("path", MAX_PATH)
+    return {"size": size, "resize": _read_saved_resize(values), "store": store, "path": path}
+
 
 def read_size(written: WrittenSize | None) -> Size | None:
     """Return a size as written as (height, width)."""
@@ -116,7 +158,7 @@ def find_image_problems(cells: Sequence[ImageCell | None]) -> dict[int, str]:
             if cell is None or cell.problem}  # fmt: skip
 
 
-def read_saved_size(values: SavedValues, key: str) -> Size:
+def _read_saved_size(values: SavedValues, key: str) -> Size:
     """Return a saved height and width; DataError if they are damaged."""
     found = values.values[key]
     if (
@@ -128,17 +170,17 @@ def read_saved_size(values: SavedValues, key: str) -> Size:
     return found[0], found[1]
 
 
-def read_saved_store(values: SavedValues) -> Size | None:
+def _read_saved_store(values: SavedValues) -> Size | None:
     """Return the saved size at which images are kept; DataError if it is damaged or smaller than theirs."""
     if values.values["store"] is None:
         return None
-    size, store = read_saved_size(values, "size"), read_saved_size(values, "store")
+    size, store = _read_saved_size(values, "size"), _read_saved_size(values, "store")
     if store[0] < size[0] or store[1] < size[1]:
         raise make_saved_error("store must be at least as large as size")
     return store
 
 
-def read_saved_resize(values: SavedValues) -> Resize:
+def _read_saved_resize(values: SavedValues) -> Resize:
     """Return how saved images are resized."""
     found = values.get_choice("resize", RESIZES)
     return next(each for each in RESIZES if each == found)

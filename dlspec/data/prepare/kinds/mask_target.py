@@ -14,25 +14,19 @@ from typing_extensions import override
 
 from dlspec.data.images.image_cells import ImageCell
 from dlspec.data.images.pixel_classes import PixelClasses
-from dlspec.data.images.resizing import Resize, Size
 from dlspec.data.prepare.kinds.cells import PLAIN, CellFormat
 from dlspec.data.prepare.kinds.image_settings import (
-    MAX_PATH,
+    FILE_KEYS,
+    FittedFiles,
     SizedKind,
     as_image_cells,
     examine_headers,
-    find_image_problems,
     make_unreadable_error,
-    read_saved_resize,
-    read_saved_size,
-    read_saved_store,
-    read_size,
+    read_saved_files,
 )
 from dlspec.data.prepare.kinds.kind import (
     IGNORED,
     TARGET_KINDS,
-    Encoded,
-    FittedColumn,
     Role,
     Rows,
     register_kind,
@@ -91,7 +85,7 @@ class MaskTarget(SizedKind):
             examine_headers(cells)
         size = self.choose_size(list(cells), name, "target")
         names, pixels = self._make_written_classes() if self.classes else _find_classes(cells, name)
-        return FittedMask(names, pixels, size, self.resize, read_size(self.store), self.path or "")
+        return FittedMask(**self.fit_files(size), names=names, pixels=pixels)
 
     def _make_written_classes(self) -> tuple[tuple[str, ...], PixelClasses]:
         names = tuple(dict.fromkeys(self._list_names()))
@@ -170,15 +164,11 @@ def _list_numbers(cell: ImageCell) -> set[int]:
 
 @register_saved("mask")
 @dataclass(frozen=True)
-class FittedMask(FittedColumn):
+class FittedMask(FittedFiles):
     """Masks of one size (N, H, W) int64, -100 where a pixel is ignored; read when a batch needs them."""
 
     names: tuple[str, ...]
     pixels: PixelClasses
-    size: Size
-    resize: Resize
-    store: Size | None
-    path: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -194,15 +184,11 @@ class FittedMask(FittedColumn):
         """Whether a pixel may have no class."""
         return self.resize == "fit" or IGNORED in (*self.pixels.classes, self.pixels.other)
 
-    def apply(self, column: NDArray[Any]) -> Encoded:
-        cells = as_image_cells(column)
-        return Encoded(self.make_array(cells), problems=find_image_problems(list(cells)))
-
     def make_array(self, cells: NDArray[Any]) -> MaskArray:
         """Make the lazy array of image cells (N,)."""
         from dlspec.data.images.image_array import MaskArray, MaskForm, PrepareMasks
 
-        form = MaskForm(self.store or self.size, self.resize, self.pixels, len(self.names))
+        form = MaskForm(self.kept_size, self.resize, self.pixels, len(self.names))
         return MaskArray(cells, form, PrepareMasks(self.size), self.shape)
 
     def invert(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -211,23 +197,20 @@ class FittedMask(FittedColumn):
         return np.asarray(names[np.where(values < 0, len(self.names), values)])
 
     def to_json(self) -> dict[str, Any]:
-        pixels, store = self.pixels, None if self.store is None else list(self.store)
+        pixels = self.pixels
         return {
             "kind": self.kind, "names": list(self.names), "codes": list(pixels.codes), "indices": list(pixels.classes),
-            "other": pixels.other, "is_colour": pixels.is_colour, "size": list(self.size), "resize": self.resize,
-            "store": store, "path": self.path,
+            "other": pixels.other, "is_colour": pixels.is_colour, **self.files_to_json(),
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> FittedMask:
         """Rebuild from the result of `to_json`; DataError if that is damaged."""
-        keys = ("names", "codes", "indices", "other", "is_colour", "size", "resize", "store", "path")
-        values = SavedValues(saved, keys)
+        values = SavedValues(saved, ("names", "codes", "indices", "other", "is_colour", *FILE_KEYS))
         names = values.get_texts("names", MAX_CLASSES)
         if len(names) < 2:
             raise make_saved_error("there must be at least two classes")
-        size, store, path = read_saved_size(values, "size"), read_saved_store(values), values.get_text("path", MAX_PATH)
-        return cls(names, _read_pixel_classes(values, len(names)), size, read_saved_resize(values), store, path)
+        return cls(**read_saved_files(values), names=names, pixels=_read_pixel_classes(values, len(names)))
 
 
 def _read_pixel_classes(values: SavedValues, count: int) -> PixelClasses:
