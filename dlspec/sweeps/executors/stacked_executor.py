@@ -19,7 +19,13 @@ from dlspec.sweeps.executors.executor import (
 )
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.executors.process_executor import ProcessPool
-from dlspec.sweeps.executors.stack_worker import JobStack, MemberReport, StackReport, StackWorker
+from dlspec.sweeps.executors.stack_worker import (
+    JobStack,
+    MemberReport,
+    StackMessage,
+    StackReport,
+    StackWorker,
+)
 from dlspec.sweeps.records.planned_job import PlannedJob
 
 MAX_STACKED_JOBS = 32  # more members are not faster, and keep more in memory
@@ -134,6 +140,8 @@ class _GroupedJobs:
             number = group[report.index][0]
             self._ended.add(number)
             yield TaskEnded(number, report.result)
+        elif isinstance(report, StackMessage):
+            yield ExecutorMessage(report.text)
         else:
             self._stacked += len(group)
             yield from self._start(group)

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.optim import Optimizer
 
+from dlspec.data.batches.batch_loader import BatchLoader
+from dlspec.optim.update_rules import has_update_rule
 from dlspec.parts.layers.normalization import BatchNorm1d
 from dlspec.training.stacking.stacked_layers import ELEMENTWISE
 from dlspec.training.stacking.training_pass import TrainingPass
@@ -23,22 +26,28 @@ _FAST_LAYERS = (
 )  # fmt: skip
 
 
-def find_compile_obstacle(passes: Sequence[TrainingPass]) -> str:
-    """Return why the steps of these members can't be compiled together, or would be slow; '' if they can be."""
-    first = passes[0]
-    for each in first.network.modules():
+def find_compile_obstacle(network: nn.Module, optimizer: Optimizer | None, batches: BatchLoader) -> str:
+    """Return why the steps of a run can't be compiled for a stack, or would be slow; '' if they can be.
+
+    Args:
+        network: the network that is trained.
+        optimizer: trains it.
+        batches: the batches of its training split.
+    """
+    for each in network.modules():
         if not isinstance(each, _CONTAINERS) and type(each) not in _FAST_LAYERS:
             return f"{type(each).__name__} has no fast form for several jobs"
         if isinstance(each, nn.Dropout) and each.p:
             return "the masks of dropout are drawn by each job"
-    if not first.batches.gathers_by_index:
+    if not batches.gathers_by_index:
         return "their batches are gathered before the step"
-    if not all(_have_equal_data(first, each) for each in passes[1:]):
-        return "they have different data"
+    if optimizer is None or not has_update_rule(optimizer):
+        return f"{type(optimizer).__name__} has no update rule"
     return ""
 
 
-def _have_equal_data(one: TrainingPass, other: TrainingPass) -> bool:
+def have_equal_data(one: TrainingPass, other: TrainingPass) -> bool:
+    """Whether two runs train on the same samples."""
     pairs = zip(one.batches.tensors, other.batches.tensors, strict=True)
     return all(mine.data_ptr() == theirs.data_ptr() or torch.equal(mine, theirs) for mine, theirs in pairs)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +18,6 @@ from dlspec.training.step.compiled_blocks import compile_step
 from dlspec.training.step.functional_step import FunctionalStep
 from dlspec.training.step.run_tensors import RunTensors
 
-log = logging.getLogger("dlspec")
-
 
 class CompiledStack:
     """Makes the steps of members in one call. If they can't be compiled, `prepare` returns False.
@@ -30,10 +27,11 @@ class CompiledStack:
 
     Args:
         members: the passes of the members.
+        announce: is given what the user should know.
     """
 
-    def __init__(self, members: Sequence[TrainingPass]) -> None:
-        self.places = len(members)
+    def __init__(self, members: Sequence[TrainingPass], announce: Callable[[str], None]) -> None:
+        self.places, self._announce = len(members), announce
         self._batches = members[0].batches
         self._size = BlockSize(1, 1, self._batches.sizes[0])
         self._function: FlatFunction | None = None
@@ -59,7 +57,7 @@ class CompiledStack:
         try:
             trees, numbers = self._collect(members)
         except NoUpdateRule as error:
-            log.info("steps of a stack are not compiled: %s", error)
+            self._announce(f"the steps of {self.places} jobs are not compiled: {error}")
             self._has_failed = True
             return False
         if not trees:
@@ -131,7 +129,7 @@ class CompiledStack:
         block = StackedBlock(BlockFunction(step, self._size, run.number_names, self._batches.input_count))
         function = FlatFunction(block, (*stacked, self._batches.tensors))
         rows = torch.zeros(self.places, self.batch_size, dtype=torch.int64)
-        if compile_step(function, step, numbers, rows, f"the training step of {self.places} jobs"):
+        if compile_step(function, step, numbers, rows, f"the training step of {self.places} jobs", self._announce):
             return function
         self._has_failed = True
         return None

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from dlspec.training.stacking.compilation import COMPILE_SECONDS, describe_step, find_compile_obstacle
+from dlspec.training.stacking.compilation import (
+    COMPILE_SECONDS,
+    describe_step,
+    find_compile_obstacle,
+    have_equal_data,
+)
 from dlspec.training.stacking.compiled_stack import CompiledStack
 from dlspec.training.stacking.member_generators import MemberGenerators
 from dlspec.training.stacking.member_threads import MemberThread
@@ -26,10 +31,16 @@ class Stack:
         members: the threads; none of them has run yet.
         saved_seconds: what a compiled step saves each member, to compile the steps where that pays; 0 compiles only
             with `trainer.compile: step`.
+        announce: is given what the user should know, by default for the log.
     """
 
-    def __init__(self, members: Sequence[MemberThread], saved_seconds: float = 0.0) -> None:
-        self._members, self._saved_seconds = members, saved_seconds
+    def __init__(
+        self,
+        members: Sequence[MemberThread],
+        saved_seconds: float = 0.0,
+        announce: Callable[[str], None] = log.warning,
+    ) -> None:
+        self._members, self._saved_seconds, self._announce = members, saved_seconds, announce
         self._compiled: dict[Any, CompiledStack | None] = {}  # by the constants of the step
         self._networks: dict[tuple[int, ...], StackedNetwork] = {}  # by the indices of the members
 
@@ -70,10 +81,9 @@ class Stack:
         if key not in self._compiled or (known is not None and known.places < len(passes)):
             if not first.compiles_steps and saved < COMPILE_SECONDS:
                 return None
-            obstacle = find_compile_obstacle(passes)
-            if obstacle:
-                log.debug("steps of a stack are not compiled: %s", obstacle)
-            self._compiled[key] = None if obstacle else CompiledStack(passes)
+            is_possible = not find_compile_obstacle(first.network, first.optimizer, first.batches)
+            has_one_split = is_possible and all(have_equal_data(first, each) for each in passes[1:])
+            self._compiled[key] = CompiledStack(passes, self._announce) if has_one_split else None
         return self._compiled[key]
 
     def _train(self, group: Sequence[int]) -> None:

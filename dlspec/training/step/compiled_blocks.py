@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -138,8 +138,15 @@ class CompiledBlocks:
         return is_compiled
 
 
-def compile_step(function: FlatFunction, step: FunctionalStep, numbers: Tensor, rows: Tensor, name: str) -> bool:
-    """Compile a function and log how long it took. If that fails, log a warning and return False.
+def compile_step(
+    function: FlatFunction,
+    step: FunctionalStep,
+    numbers: Tensor,
+    rows: Tensor,
+    name: str,
+    announce: Callable[[str], None] = log.warning,
+) -> bool:
+    """Compile a function and announce how long it took. If that fails, announce it and return False.
 
     Args:
         function: the function.
@@ -147,18 +154,19 @@ def compile_step(function: FlatFunction, step: FunctionalStep, numbers: Tensor, 
         numbers: the optimizer's numbers, as an example.
         rows: the samples of a call, as an example.
         name: what is compiled, such as "the training step".
+        announce: is given what the user should know, by default for the log.
     """
     started, device = time.perf_counter(), step.precision.device
-    log.warning("compiling %s ...", name)
+    announce(f"compiling {name} ...")
     try:
         with preserve_random_state(device), require_pure_code(step.network, step.criterion):
             function.compile(numbers, rows, _choose_options(device))
     except Exception as error:  # PyTorch raises many types here
         reason = first_line(error) or type(error).__name__
-        log.warning("trainer.compile: the step can't be compiled and runs eagerly: %s", reason)
+        announce(f"trainer.compile: the step can't be compiled and runs eagerly: {reason}")
         log.debug("the compiler says:", exc_info=True)
         return False
-    log.warning("compiled the training step in %s", format_duration(time.perf_counter() - started))
+    announce(f"compiled {name} in {format_duration(time.perf_counter() - started)}")
     return True
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from statistics import median
 
 import torch
 from torch import Tensor, fx, nn
+from torch.optim import Optimizer
 
+from dlspec.compat.torch_dynamo import make_step_function
+from dlspec.compat.torch_optim import make_fused_step
 from dlspec.optim.optimizer import needs_closure
 from dlspec.training.criterion_interface import total_loss
 from dlspec.training.runtime.randomness import preserve_generators
+from dlspec.training.stacking.compilation import find_compile_obstacle
 from dlspec.training.stacking.member_generators import MemberGenerators
 from dlspec.training.stacking.member_values import MemberValues
 from dlspec.training.stacking.stacked_network import StackedNetwork
@@ -31,10 +36,12 @@ def find_obstacle(trainer: Trainer) -> str:
     criterion = trainer.model.criterion
     modules = [*network.modules(), *(criterion.modules() if isinstance(criterion, nn.Module) else ())]
     own = next((each for each in modules if not type(each).__module__.startswith(KNOWN_MODULES)), None)
+    compile_obstacle = find_compile_obstacle(network, optimizer, batches)
     reasons = {
         f"they train on {trainer.state.device}": trainer.state.device.type != "cpu",
         f"trainer.precision is {settings.precision}": settings.precision not in (32, 64),
         f"trainer.compile is {settings.compile}": settings.compile not in ("none", "step"),
+        f"trainer.compile is step, and {compile_obstacle}": settings.compile == "step" and bool(compile_obstacle),
         f"trainer.accumulate is {settings.accumulate}": settings.accumulate > 1,
         "trainer.num_workers loads batches in threads": settings.num_workers > 0,
         "trainer.activation_checkpointing computes activations again": bool(settings.activation_checkpointing),
@@ -50,10 +57,23 @@ def find_obstacle(trainer: Trainer) -> str:
     return next((reason for reason, is_true in reasons.items() if is_true), "")
 
 
-def measure_gain(trainer: Trainer, members: int) -> float:
-    """Measure how much faster a step of a stack is than the steps of its members, in CPU time without the updates.
+@dataclass(frozen=True)
+class StackingProbe:
+    """CPU seconds of a training step of one job, by itself and in a stack."""
 
-    The network and the random generators are not changed.
+    single: float
+    stacked: float
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast the steps of a stack are."""
+        return self.single / self.stacked
+
+
+def measure_steps(trainer: Trainer, members: int) -> StackingProbe:
+    """Measure training steps in a stack and by themselves, with their updates.
+
+    The run and the random generators are not changed.
 
     Args:
         trainer: a run of the stack.
@@ -61,14 +81,17 @@ def measure_gain(trainer: Trainer, members: int) -> float:
     """
     count = min(members, MAX_PROBED_MEMBERS)
     with preserve_generators(), torch.enable_grad():
-        networks = [deepcopy(trainer.model.network).train() for _ in range(count)]
+        copies = [_copy_trained_parts(trainer) for _ in range(count)]
+        networks = [network.train() for network, _ in copies]
         inputs, targets = next(trainer.batches.make_training_batches().iterate_shuffled(0, 1))
         criterion = trainer.model.criterion
+        updates = [make_fused_step(each, make_step_function(each)) for _, each in copies]
 
         def step_single() -> None:
             for each in networks[0].parameters():
                 each.grad = None
             total_loss(criterion(networks[0](*inputs), targets)).backward()  # type: ignore[no-untyped-call]
+            updates[0]()
 
         single = _measure_seconds(step_single)
         stack = StackedNetwork(networks, MemberGenerators([torch.get_rng_state()] * count))
@@ -77,8 +100,18 @@ def measure_gain(trainer: Trainer, members: int) -> float:
             values = [MemberValues(each.expand(count, *each.shape)) for each in inputs]
             losses: list[Tensor] = [total_loss(criterion(each, targets)) for each in stack(values)]
             stack.compute_gradients(torch.stack(losses).sum())
+            for update in updates:
+                update()
 
-        return count * single / _measure_seconds(step_stacked)
+        return StackingProbe(single, _measure_seconds(step_stacked) / count)
+
+
+def _copy_trained_parts(trainer: Trainer) -> tuple[nn.Module, Optimizer]:
+    """Copy the network and the optimizer together, so that the copy updates the parameters of the copy."""
+    network, optimizer = deepcopy((trainer.model.network, trainer.optimization.optimizer))
+    assert optimizer is not None  # else `find_obstacle` finds one
+    vars(optimizer).pop("step", None)  # a scheduler's wrapper, which would update the weights of the run
+    return network, optimizer
 
 
 def _measure_seconds(step: Callable[[], None]) -> float:

@@ -203,7 +203,7 @@ def test_kinds_of_normalisations() -> None:
     assert [can_have_running_statistics(each) for each in layers] == [True, True, True, True, False]
 
 
-@pytest.mark.parametrize("make", [lambda: MulticlassAccuracy(3), BinaryAUROC, MeanMetric], ids=str)
+@pytest.mark.parametrize("make", [partial(MulticlassAccuracy, 3), BinaryAUROC, MeanMetric])
 def test_metrics_are_called_without_their_wrappers(make: Callable[[], Any]) -> None:
     direct, wrapped, predictions, truth = make(), make(), torch.rand(6), torch.arange(6) % 2
     tensors = (predictions,) if isinstance(direct, MeanMetric) else (predictions.round().long(), truth)

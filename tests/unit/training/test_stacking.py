@@ -12,7 +12,7 @@ from dlspec.errors import TrainingFailed
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import TrainingState
 from dlspec.training.trainer import Trainer
-from dlspec.training.tuning.stacking_probe import find_obstacle, measure_gain
+from dlspec.training.tuning.stacking_probe import find_obstacle, measure_steps
 from helpers.stacked_runs import Spec, get_weights, make_trainer, train_alone, train_stacked
 
 LAYERS: Mapping[str, Sequence[Any]] = {
@@ -93,6 +93,11 @@ def test_a_member_that_diverges_leaves_the_others_as_they_were() -> None:
     [
         ({}, ""),
         ({"layers": LAYERS["residual"]}, ""),
+        ({"trainer": {"compile": "step"}, "layers": LAYERS["batch norm"]}, ""),
+        (
+            {"trainer": {"compile": "step"}, "layers": LAYERS["cnn"]},
+            "trainer.compile is step, and Conv2d has no fast form for several jobs",
+        ),
         ({"trainer": {"accumulate": 2}}, "trainer.accumulate is 2"),
         ({"trainer": {"precision": "bf16"}}, "trainer.precision is bf16"),
         ({"trainer": {"on_nan": "skip"}}, "trainer.on_nan: skip checks every gradient"),
@@ -108,7 +113,7 @@ def test_what_keeps_a_run_out_of_a_stack(changes: Mapping[str, Any], reason: str
 def test_the_probe_changes_nothing() -> None:
     trainer = make_trainer(make_spec(LAYERS["batch norm"]))
     weights, state = get_weights(trainer), torch.get_rng_state()
-    assert measure_gain(trainer, 4) > 0
+    assert measure_steps(trainer, 4).gain > 0
     assert all(torch.equal(each, weights[name]) for name, each in get_weights(trainer).items())
     assert torch.equal(torch.get_rng_state(), state)
 
