@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from dlspec.compat.torch_layers import can_have_running_statistics
 from dlspec.network.codegen import LAYER_KEY
+from dlspec.network.graph_parts import extract_part
 
 
 def find_checkpointed_layers(network: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -43,8 +44,8 @@ def checkpoint_activations(network: nn.Module, patterns: Sequence[str]) -> fx.Gr
                 if node.op in ("call_module", "get_attr"):
                     copied_nodes[node].target = f"network.{node.target}"
             continue
-        inputs, outputs, submodule = _extract_submodule(network, nodes)
-        root.add_module(f"part_{number}", _CheckpointedModule(submodule))
+        inputs, outputs, graph = extract_part(nodes)
+        root.add_module(f"part_{number}", _CheckpointedModule(fx.GraphModule(network, graph)))
         call = new_graph.call_module(f"part_{number}", tuple(copied_nodes[each] for each in inputs))
         for index, node in enumerate(outputs):
             copied_nodes[node] = new_graph.call_function(getitem, (call, index))
@@ -126,22 +127,3 @@ def _match_node(node: fx.Node, patterns: Sequence[str]) -> str:
     words = str(node.meta.get(LAYER_KEY, "")).split(".")
     paths = accumulate(words, lambda path, word: f"{path}.{word}")
     return next((path for path in paths if any(fnmatchcase(path, each) for each in patterns)), "")
-
-
-def _extract_submodule(
-    network: nn.Module, nodes: Sequence[fx.Node]
-) -> tuple[list[fx.Node], list[fx.Node], fx.GraphModule]:
-    """Make a module from some nodes of the network's graph.
-
-    Returns:
-        The nodes that it reads, those of its nodes that others read, and a module that returns the latter as a tuple.
-    """
-    within = set(nodes)
-    inputs = list(dict.fromkeys(each for node in nodes for each in node.all_input_nodes if each not in within))
-    outputs = [node for node in nodes if any(user not in within for user in node.users)]
-    graph = fx.Graph()
-    copied_nodes = {each: graph.placeholder(f"input_{number}") for number, each in enumerate(inputs)}
-    for node in nodes:
-        copied_nodes[node] = graph.node_copy(node, copied_nodes.__getitem__)
-    graph.output(tuple(copied_nodes[each] for each in outputs))
-    return inputs, outputs, fx.GraphModule(network, graph)
