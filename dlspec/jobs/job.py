@@ -102,6 +102,9 @@ class Job:
             log.debug("the run failed\n%s", traceback.format_exc())
             if isinstance(error, UserError | TrainingFailed) or getattr(error, "filename", None) is not None:
                 raise
+            elsewhere = self.trainer.group.find_failure_elsewhere(error)
+            if elsewhere is not None:
+                raise elsewhere from None
             # An error of PyTorch: out of memory, or a layer that does not accept a batch of one sample.
             reason, log_name = first_line(error), format_file_path(log_file)
             raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {log_name})") from error
@@ -121,7 +124,8 @@ class Job:
 
     def _add_callbacks(self, folder: Path | None) -> None:
         settings = self.prepared.spec.trainer
-        pictures = not self.is_of_sweep if settings.pictures == "auto" else settings.pictures
+        is_alone = not self.is_of_sweep and not self.trainer.group.is_sharded  # else pictures are not drawn by default
+        pictures = is_alone if settings.pictures == "auto" else settings.pictures
         progress = settings.progress if self.shows_progress else "none"
         trainer_settings = settings.model_copy(update={"progress": progress, "pictures": pictures})
         metadata = self._checkpoint_metadata() if folder is not None and settings.checkpoints else {}

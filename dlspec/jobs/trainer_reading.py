@@ -40,9 +40,6 @@ def read_trainer(raw: Any, problems: Problems) -> TrainerSpec | None:
     if trainer is None:
         return None
     _check_counts(trainer, problems)
-    if trainer.parallel == "fsdp":
-        found, path = "fsdp is not supported yet", ("trainer", "parallel")
-        problems.add(Code.UNSUPPORTED, path, found, "write ddp, or leave it out", at_value=True)
     _check_device_and_monitor(trainer, problems)
     return trainer.model_copy(update={"average": average_spec})
 
