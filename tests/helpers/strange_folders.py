@@ -42,7 +42,6 @@ RUN_NAMES = (
     "checkpoints/step-000000006.safetensors",
     "checkpoints/step-000000099.safetensors",
     "checkpoints/step-000000099.shards",
-    "checkpoints/step-000000099.shards/shard-00001-model-00001-of-00001.safetensors",
     "checkpoints/step-000000099.safetensors.damaged",
     "events.out.tfevents.0000000001.host.1.dlspec",
     ".hydra",
