@@ -112,6 +112,9 @@ class Job:
             log.debug("the run failed\n%s", traceback.format_exc())
             if isinstance(error, UserError | TrainingFailed) or getattr(error, "filename", None) is not None:
                 raise
+            elsewhere = self.trainer.group.find_failure_elsewhere(error)
+            if elsewhere is not None:
+                raise elsewhere from None
             # An error of PyTorch: out of memory, or a layer that does not accept a batch of one sample.
             reason, log_name = first_line(error), format_file_path(log_file)
             raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {log_name})") from error
@@ -137,9 +140,11 @@ class Job:
 
     def _add_callbacks(self, folder: Path | None) -> None:
         settings = self.prepared.spec.trainer
+        is_alone = not self.is_of_sweep
+        defaults = {"curves": is_alone, "pictures": is_alone and not self.trainer.group.is_sharded}
         drawn = {
-            key: not self.is_of_sweep if value == "auto" else value
-            for key, value in (("curves", settings.curves), ("pictures", settings.pictures))
+            key: value if getattr(settings, key) == "auto" else getattr(settings, key)
+            for key, value in defaults.items()
         }
         progress = settings.progress if self.shows_progress else "none"
         trainer_settings = settings.model_copy(update={"progress": progress, **drawn})

@@ -12,12 +12,14 @@ from dlspec.jobs.environment import get_nested_value
 from dlspec.jobs.job import Job
 from dlspec.jobs.parallel_checks import check_parallel_network, check_parallel_settings, check_ranks_agree
 from dlspec.jobs.run_preparation import OpenedSpec, Preparation, PreparedRun
+from dlspec.jobs.spec import Spec
 from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.progress_lines import open_status_line
 from dlspec.runs.file_names import SPEC_FILE
 from dlspec.training.components import Model, Optimization, TrainingData
-from dlspec.training.distributed import ProcessGroup, find_process_group
+from dlspec.training.distributed import ProcessGroup, find_process_group, register_process_group
 from dlspec.training.health.out_of_memory import free_unused_memory
+from dlspec.training.runtime.devices import choose_device
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning.batch_size_finder import find_batch_size
 from dlspec.training.tuning.learning_rate_finder import FoundLearningRate, find_learning_rate
@@ -37,22 +39,20 @@ def make_job(preparation: Preparation, *, shows_progress: bool = True, is_of_swe
     if not gc.isenabled():  # a process of the command line: see dlspec.cli.main
         gc.freeze()  # before the network is built, as frozen objects are never freed
         gc.enable()
-    group = find_process_group()
-    with open_status_line(shows_progress and group.is_writer) as show:
-        prepared = _prepare_with_found_settings(preparation, lambda text: show(f"{text} ..."), group)
-    return Job(prepared, _make_trainer(prepared, group), shows_progress, is_of_sweep)
+    with open_status_line(shows_progress and find_process_group().is_writer) as show:
+        prepared = _prepare_with_found_settings(preparation, lambda text: show(f"{text} ..."))
+    return Job(prepared, _make_trainer(prepared, find_process_group()), shows_progress, is_of_sweep)
 
 
-def _prepare_with_found_settings(
-    preparation: Preparation, print_status: Callable[[str], None], group: ProcessGroup
-) -> PreparedRun:
+def _prepare_with_found_settings(preparation: Preparation, print_status: Callable[[str], None]) -> PreparedRun:
     """Prepare the run; first find the batch size and tune the settings, if the spec asks for that.
 
     They are tried on other networks. The run's network is then built as if the settings had been written in the spec.
     Of several processes the first one tries them.
     """
     opened, notes = preparation.open(), list[str]()
-    check_parallel_settings(opened.spec, group)
+    check_parallel_settings(opened.spec, find_process_group())
+    group = _choose_process_group(opened.spec)
     if opened.spec.trainer.batch_size == "auto":
         found = group.broadcast(
             find_batch_size(_make_trainer(preparation.prepare(opened=opened), ProcessGroup()))
@@ -75,7 +75,22 @@ def _prepare_with_found_settings(
     prepared = preparation.prepare(opened=opened)
     notes += check_parallel_network(prepared, group)
     check_ranks_agree(prepared, group)
+    if group.is_sharded:
+        from dlspec.jobs.sharded_setup import shard_run  # imports torch.distributed
+
+        prepared = shard_run(prepared, preparation.trained, group.mesh)
     return replace(prepared, notes=(*prepared.notes, *notes), found_rate=found_rate)
+
+
+def _choose_process_group(spec: Spec) -> ProcessGroup:
+    """Return the group that this process has joined; with `fsdp`, one that divides the parameters, from here on."""
+    group = find_process_group().undivided
+    if group.is_parallel and spec.trainer.parallel == "fsdp":
+        from dlspec.training.sharded_rank_group import make_sharded_group  # imports torch.distributed
+
+        group = make_sharded_group(group, choose_device(spec.trainer.device))
+    register_process_group(group if group.is_parallel else None)
+    return group
 
 
 def _find_learning_rate(
@@ -116,7 +131,7 @@ def keep_found_settings(preparation: Preparation, folder: Path) -> Preparation:
 
 def _make_trainer(prepared: PreparedRun, group: ProcessGroup) -> Trainer:
     spec, network = prepared.spec, prepared.network
-    model = Model(network.module, prepared.criterion, network.inputs, prepared.make_metrics)
+    model = Model(network.module, prepared.criterion, network.inputs, prepared.make_metrics, prepared.network_copy)
     optimization = Optimization(prepared.optimizer, prepared.schedule, prepared.freezing)
     data = TrainingData(
         prepared.data, spec.seed, network.allows_trimming, network.fewest_steps, network.max_layer_outputs

@@ -12,6 +12,7 @@ from dlspec.errors import Code, Problem, SpecError, UserError
 from dlspec.jobs.environment import find_package_version
 from dlspec.jobs.resumed_settings import flatten_tree
 from dlspec.jobs.run_preparation import PreparedRun
+from dlspec.jobs.sharding_checks import check_sharded_network, find_sharding_problems
 from dlspec.jobs.spec import Spec
 from dlspec.optim.optimizer import needs_closure
 from dlspec.training.components import count_samples
@@ -24,6 +25,7 @@ def check_parallel_settings(spec: Spec, group: ProcessGroup) -> None:
     """Raise SpecError for settings that don't go with the number of processes, or not together with several."""
     problems = list(_find_start_problems(spec, group))
     problems += _find_setting_problems(spec) if group.is_parallel else []
+    problems += find_sharding_problems(spec) if group.is_parallel and spec.trainer.parallel == "fsdp" else []
     if problems:
         raise SpecError(problems)
 
@@ -36,8 +38,9 @@ def _find_start_problems(spec: Spec, group: ProcessGroup) -> Iterator[Problem]:
         found = f"none trains in a single process, and torchrun has started {group.world_size}"
         fix = "leave out torchrun, or write trainer.parallel=ddp"
         yield Problem(Code.CONFLICT, "trainer.parallel", found, fix)
-    if parallel == "ddp" and count_started_processes() == 1 and not torch.distributed.is_torchelastic_launched():
-        found = f"ddp needs processes that torchrun has started: {START}"
+    is_alone = count_started_processes() == 1 and not torch.distributed.is_torchelastic_launched()
+    if parallel in ("ddp", "fsdp") and is_alone:
+        found = f"{parallel} needs processes that torchrun has started: {START}"
         yield Problem(Code.CONFLICT, "trainer.parallel", found, "or write trainer.parallel=none")
 
 
@@ -62,6 +65,8 @@ def check_parallel_network(prepared: PreparedRun, group: ProcessGroup) -> list[s
     """
     if not group.is_parallel:
         return []
+    if group.is_sharded:
+        check_sharded_network(prepared)
     modules, optimizer = list(prepared.network.module.modules()), prepared.optimizer
     if optimizer is not None and needs_closure(optimizer):
         found = f"{type(optimizer).__name__} computes the loss several times in a step, which one process decides alone"

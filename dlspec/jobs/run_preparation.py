@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.analysis.causality import check_causality
@@ -100,6 +101,7 @@ class PreparedRun:
     resolved: Mapping[str, Any]  # the spec as it is saved in the run's folder
     notes: Sequence[str] = ()  # lines for the user, such as which weights were loaded
     found_rate: FoundLearningRate | None = None  # the result of `trainer.tune: lr`
+    network_copy: nn.Module | None = None  # for averaged weights, if the parameters are divided among processes
     source_data: Dataset | None = None  # the data as their source returned them; None if they are `data`
 
 

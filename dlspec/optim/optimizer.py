@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_dtensor import is_sharded
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.compat.torch_optim import mark_optimizer_stepped
 
 KERNEL_SETTINGS = ("fused", "foreach")
 UNFUSABLE_SETTINGS = ("capturable", "differentiable")
 CPU_ONLY_FUSED = (torch.optim.Adagrad,)  # have a fused kernel on the CPU, but not on CUDA
+SHARDED_FUSED = (torch.optim.Adam, torch.optim.AdamW)  # have a fused kernel for parameters that are divided
 FUSED_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -63,6 +65,8 @@ def can_fuse(optimizer_class: type[Optimizer], parameters: list[Tensor], setting
     ):
         return False
     if "fused" not in inspect.signature(optimizer_class).parameters:
+        return False
+    if any(map(is_sharded, parameters)) and optimizer_class not in SHARDED_FUSED:
         return False
     devices = ("cpu",) if issubclass(optimizer_class, CPU_ONLY_FUSED) else ("cpu", "cuda")
     return all(each.device.type in devices and each.dtype in FUSED_DTYPES for each in parameters)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
+from dlspec.compat.torch_dtensor import get_local_part
 from dlspec.compat.torch_foreach import copy_tensors
 from dlspec.compat.torch_layers import TensorSlot, can_have_running_statistics, iterate_tensor_slots
 from dlspec.errors import UserError
@@ -39,9 +40,11 @@ class WeightAverage:
     update, takes 1,030 us.
     """
 
-    def __init__(self, network: nn.Module, update_averages: AverageUpdate) -> None:
-        self._trained_network, self._copy, self._update_averages = network, _copy_network(network), update_averages
-        self._averages, self._current_values = _averaged_tensors(self._copy), _averaged_tensors(network)
+    def __init__(self, network: nn.Module, update_averages: AverageUpdate, copy: nn.Module | None = None) -> None:
+        self._trained_network, self._copy = network, copy or copy_network(network)
+        self._update_averages = update_averages
+        self._averages = [get_local_part(each) for each in _averaged_tensors(self._copy)]
+        self._current_values = [get_local_part(each) for each in _averaged_tensors(network)]
         self._copied_slots, self._trained_slots = _list_buffers_to_copy(self._copy), _list_buffers_to_copy(network)
         self._count = 0
 
@@ -96,8 +99,8 @@ class WeightAverage:
 class MovingAverage(WeightAverage):
     """Exponential moving average (EMA): the weights of `n` steps ago count with a factor of `decay ** n`."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        super().__init__(network, get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+    def __init__(self, network: nn.Module, decay: float, copy: nn.Module | None = None) -> None:
+        super().__init__(network, get_ema_multi_avg_fn(decay), copy)  # type: ignore[no-untyped-call]
         self.decay = decay
 
     def after_step(self) -> None:
@@ -126,8 +129,8 @@ class StochasticWeightAverage(WeightAverage):
     The average of running statistics does not fit the averaged weights, so they are computed again from the data.
     """
 
-    def __init__(self, network: nn.Module, start_epoch: int) -> None:
-        super().__init__(network, get_swa_multi_avg_fn())  # type: ignore[no-untyped-call]
+    def __init__(self, network: nn.Module, start_epoch: int, copy: nn.Module | None = None) -> None:
+        super().__init__(network, get_swa_multi_avg_fn(), copy)  # type: ignore[no-untyped-call]
         self.start_epoch = start_epoch
 
     def after_epoch(self, epoch: int, batches: Iterable[BatchInputs]) -> None:
@@ -162,13 +165,16 @@ class StochasticWeightAverage(WeightAverage):
                 self._copy(*inputs)
 
 
-def make_average(network: nn.Module, settings: EMA | SWA | None, epochs: int) -> WeightAverage | None:
+def make_average(
+    network: nn.Module, settings: EMA | SWA | None, epochs: int, copy: nn.Module | None = None
+) -> WeightAverage | None:
     """Build the average of a network's weights that the settings ask for.
 
     Args:
         network: the network to train.
         settings: the `trainer.average` section, None for no average.
         epochs: planned number of epochs. By default SWA starts after three quarters of them.
+        copy: a copy of the network for the averages; None makes one.
 
     Returns:
         The average; None without settings, or for a network without parameters.
@@ -179,13 +185,13 @@ def make_average(network: nn.Module, settings: EMA | SWA | None, epochs: int) ->
     if not any(True for _ in network.parameters()):
         return None
     if isinstance(settings, EMA):
-        return MovingAverage(network, settings.decay)
+        return MovingAverage(network, settings.decay, copy)
     if isinstance(settings, SWA):
-        return StochasticWeightAverage(network, settings.start_epoch or epochs * 3 // 4 + 1)
+        return StochasticWeightAverage(network, settings.start_epoch or epochs * 3 // 4 + 1, copy)
     return None
 
 
-def _copy_network(network: nn.Module) -> nn.Module:
+def copy_network(network: nn.Module) -> nn.Module:
     """Copy a network for evaluation, without gradients. Tied weights stay tied in the copy."""
     try:
         copy = deepcopy(network)

@@ -32,6 +32,8 @@ CHECKPOINTS_FOLDER = "checkpoints"
 BEST_FILE = "best.safetensors"
 LAST_FILE = "last.safetensors"
 CHECKPOINT_PATTERN = re.compile(r"step-(\d{9,18})\.safetensors")
+# The folder of a checkpoint whose tensors are divided among processes; while it is written, its name is longer.
+SHARDS_PATTERN = re.compile(r"\.?step-(\d{9,18})\.shards(?:\.[a-z0-9_]{8})?")
 DAMAGED_SUFFIX = ".damaged"  # appended to the name of a checkpoint that cannot be read
 # Where the weights of a run may be; the first file that exists is used.
 WEIGHTS_FILES = (f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LAST_FILE}")
@@ -84,6 +86,11 @@ def format_rank_log_name(rank: int) -> str:
 def format_checkpoint_name(step: int) -> str:
     """Return the file name of the checkpoint after `step` steps."""
     return f"step-{step:09d}.safetensors"
+
+
+def format_shards_name(step: int) -> str:
+    """Return the name of the folder with the tensors of the checkpoint after `step` steps, divided among processes."""
+    return f"step-{step:09d}.shards"
 
 
 def format_events_name(started: int, host: str, process: int) -> str:

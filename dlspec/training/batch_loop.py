@@ -9,9 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-
-import torch
 
 from dlspec.compat.torch_layers import set_training_mode
 from dlspec.data.batches.batch_loader import BatchLoader
@@ -79,7 +78,7 @@ class BatchLoop:
             self.freezing.freeze_running_statistics(network)
         if train_in_stack is not None:
             train_in_stack()
-        with torch.inference_mode(not is_training):
+        with nullcontext() if is_training else self.group.disable_gradients():
             order = iterate_from(self.state.batch)
             self._run_steps(batches, order, step, callbacks, block_step)
         results = {f"{phase}/{name}": value for name, value in self.scores.results().items()}

@@ -28,6 +28,8 @@ class Model:
     # Metrics by name for each target that the criterion predicts, or a function that makes them. They are reported as
     # `train/NAME`, `val/NAME` and `test/NAME`.
     metrics: Callable[[], MetricGroups] | MetricGroups = ()
+    # A copy of the network for averaged weights, where the trainer can't copy it itself.
+    copy: nn.Module | None = None
 
     def make_metrics(self, device: torch.device) -> MetricGroups:
         """Make the metrics for each target that the criterion predicts, on a device."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from dlspec.data.batches.batch_share import BatchShare
@@ -43,6 +45,7 @@ class ProcessGroup:
     # What this process contributes to the decisions: its own signal, and whether it wants to save a checkpoint.
     interruption: Interruption = field(default_factory=Interruption)
     wants_to_save: Callable[[], bool] = lambda: False
+    mesh: Any = None  # torch's DeviceMesh of processes that divide the parameters; None if each has all of them
 
     @property
     def is_writer(self) -> bool:
@@ -54,12 +57,30 @@ class ProcessGroup:
         """Whether there are several processes."""
         return self.world_size > 1
 
+    @property
+    def undivided(self) -> ProcessGroup:
+        """The same processes, each with all parameters."""
+        return self
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process has only a part of the parameters, so that all must compute forward passes together."""
+        return self.mesh is not None
+
+    def disable_gradients(self) -> AbstractContextManager[None]:
+        """Return a context for evaluation, in which nothing is recorded for a backward pass."""
+        return torch.inference_mode()
+
     def make_share(self, *, is_even: bool = False) -> BatchShare:
         """Make this process's share of every batch; `is_even` where each process needs several samples."""
         return BatchShare(self.rank, self.world_size, is_even)
 
     def is_true_on_any_rank(self, flag: bool) -> bool:
         """Return whether `flag` is true in any process. All processes must call this."""
+        return flag
+
+    def is_true_on_any_part(self, flag: bool) -> bool:
+        """Return whether `flag`, found in this process's part of the parameters, is true in any of them."""
         return flag
 
     def share_interruption(self, interruption: Interruption) -> Interruption:
@@ -75,10 +96,13 @@ class ProcessGroup:
         """Return the values of all processes, in order of their ranks. All processes must call this."""
         return [value]
 
-    def add_up_gradients(self, parameters: Sequence[nn.Parameter], network: nn.Module, *, is_bad: bool) -> bool:
-        """Replace gradients by their sums over all processes, and running statistics by their means.
+    def compute_gradients(
+        self, backward: Callable[[], None], parameters: Sequence[nn.Parameter], network: nn.Module, *, is_bad: bool
+    ) -> bool:
+        """Compute gradients; replace them by their sums over all processes, and running statistics by their means.
 
         Args:
+            backward: computes this process's gradients. Not called for a loss that is not finite.
             parameters: the parameters whose gradients are replaced; none between the batches of one update.
             network: the network, for its running statistics.
             is_bad: whether this process's loss is not finite.
@@ -86,10 +110,16 @@ class ProcessGroup:
         Returns:
             Whether the loss of any process is not finite.
         """
+        if not is_bad:
+            backward()
         return is_bad
 
     def decide_together(self) -> None:
         """Update the decisions after a batch of an evaluation."""
+
+    def find_failure_elsewhere(self, error: Exception) -> Exception | None:
+        """Find out whether an error in a forward or backward pass is due to another process that has failed."""
+        return None
 
     def average_statistics(self, network: nn.Module) -> None:
         """Replace a network's running statistics by their means over all processes."""

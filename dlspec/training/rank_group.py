@@ -90,10 +90,13 @@ class RankGroup(ProcessGroup):
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
-    def add_up_gradients(self, parameters: Sequence[nn.Parameter], network: nn.Module, *, is_bad: bool) -> bool:
-        """Replace gradients by their sums over all processes, and running statistics by their means.
+    def compute_gradients(
+        self, backward: Callable[[], None], parameters: Sequence[nn.Parameter], network: nn.Module, *, is_bad: bool
+    ) -> bool:
+        """Compute gradients; replace them by their sums over all processes, and running statistics by their means.
 
         Args:
+            backward: computes this process's gradients. Not called for a loss that is not finite.
             parameters: the parameters whose gradients are replaced; none between the batches of one update.
             network: the network, for its running statistics.
             is_bad: whether this process's loss is not finite.
@@ -101,8 +104,10 @@ class RankGroup(ProcessGroup):
         Returns:
             Whether the loss of any process is not finite.
         """
+        if not is_bad:
+            backward()
         trained = [each for each in parameters if each.requires_grad]
-        statistics = _list_running_statistics(network) if trained else []
+        statistics = list_running_statistics(network) if trained else []
         present = [0.0 if each.grad is None else 1.0 for each in trained]
         gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in trained]
         head = torch.tensor([*self._make_flags(is_bad), *present], device=_find_device(gradients))
@@ -118,7 +123,7 @@ class RankGroup(ProcessGroup):
         self._read_flags(self._add_up([torch.tensor(self._make_flags(is_bad=False))])[0].tolist())
 
     def average_statistics(self, network: nn.Module) -> None:
-        statistics = _list_running_statistics(network)
+        statistics = list_running_statistics(network)
         if statistics:
             self._set_means(statistics, self._add_up(statistics))
 
@@ -275,7 +280,7 @@ def _set_gradients(
             parameter.grad = gradient
 
 
-def _list_running_statistics(network: nn.Module) -> list[Tensor]:
+def list_running_statistics(network: nn.Module) -> list[Tensor]:
     """List the running statistics of normalization layers, which each process updates from its own samples."""
     return [
         each

@@ -112,10 +112,10 @@ class Trainer:
             snapshot=self.snapshot,
             will_test=settings.test != "none" and len(data.dataset.test) > 0,
             view=lambda: _make_view(self.state, model, data, self.batches),
-            average=make_average(model.network, settings.average, settings.epochs),
+            average=make_average(model.network, settings.average, settings.epochs, model.copy),
         )
         wrap_forward = self.backend.precision.wrap_forward
-        self.guard = NanGuard(self.state, model, data, settings, wrap_forward, is_parallel=self.group.is_parallel)
+        self.guard = NanGuard(self.state, model, data, settings, wrap_forward, self.group)
         self.steps = StepFactory(self.state, self.backend, optimization, self.guard, settings, data.seed, self.group)
         self.interruption = Interruption()
         self.stack: MemberThread | None = None  # trains the run's batches together with those of other runs
@@ -184,11 +184,11 @@ class Trainer:
     def snapshot(self) -> Snapshot | None:
         """Take a snapshot of the whole run between two steps; None if the weights are not finite.
 
-        All processes must call this. Only the first gets the snapshot.
+        All processes must call this. Only the first gets the snapshot, unless each has a part of the parameters.
         """
         if not self.guard.has_finite_weights():
             return None
-        if not self.group.is_writer:
+        if not self.group.is_writer and not self.group.is_sharded:
             for name in ("generators", "left"):  # contain a part of each process
                 self._checkpoint_parts()[name].state_dict()
             return None
@@ -206,6 +206,10 @@ class Trainer:
         Raises:
             TrainingFailed: if the snapshot belongs to a run with another network, optimizer or data.
         """
+        if snapshot.shards is not None:
+            from dlspec.training.checkpoint.sharded_checkpoint import load_parts  # imports torch.distributed
+
+            snapshot = load_parts(snapshot, self.group.mesh)
         parts = self._checkpoint_parts(changes)
         load_snapshot(snapshot, {name: parts[name] for name in LOADING_ORDER}, optional=OPTIONAL_PARTS)
         self.optimization.freezing.set_epoch(max(self.state.epoch, 1))

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from dlspec.cli.commands.resume import resume_run
+from dlspec.config.composition import start_hydra
+from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
+from dlspec.jobs.job import Job
+from dlspec.jobs.job_setup import make_job
+from dlspec.jobs.ranks import join_ranks
+from dlspec.sweeps.hydra.plugins import register
+from dlspec.training.distributed import find_process_group
+from dlspec.training.runtime.interruption import Interrupted
 from helpers.command_line import make_environment
+from helpers.interrupted_runs import StopAfterBatches
 from helpers.paths import ROOT
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -25,9 +38,15 @@ def run_ranks(
     )  # fmt: skip
 
 
-def train_together(work: Path, world_size: int, runs: Mapping[str, Sequence[str]]) -> None:
-    """Train runs one after the other in the same processes, each in the folder of its name."""
-    (work / "runs.json").write_text(json.dumps({name: list(words) for name, words in runs.items()}))
+def train_together(
+    work: Path, world_size: int, runs: Mapping[str, Sequence[str]], stops: Mapping[str, int] | None = None
+) -> None:
+    """Train runs one after the other in the same processes, each in the folder of its name.
+
+    Those in `stops` get a signal after so many batches, are copied to `NAME_stopped`, and resumed.
+    """
+    entries = {name: [list(words), (stops or {}).get(name, 0)] for name, words in runs.items()}
+    (work / "runs.json").write_text(json.dumps(entries))
     environment = {**make_environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     done = subprocess.run(
         [*TORCHRUN, str(world_size), __file__, "runs.json"],
@@ -37,25 +56,34 @@ def train_together(work: Path, world_size: int, runs: Mapping[str, Sequence[str]
 
 
 def _train_all(file: str) -> None:
-    from dlspec.config.composition import start_hydra
-    from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
-    from dlspec.jobs.job_setup import make_job
-    from dlspec.jobs.ranks import join_ranks
-    from dlspec.sweeps.hydra.plugins import register
-
     register()
-    with join_ranks() as group:
-        for name, words in json.loads(Path(file).read_text()).items():
-            before = (getattr(group, "calls", 0), getattr(group, "bytes_sent", 0))
+    with join_ranks():
+        for name, (words, stop) in json.loads(Path(file).read_text()).items():
             job = make_job(make_preparation(compose_or_raise(words, start_hydra(None))))
+            group: Any = job.trainer.group
+            before = group.calls, group.bytes_sent
+            _stop_after(job, stop if group.rank == 1 else 0)
+            with suppress(Interrupted):
+                _train(job, Path(name))
             if group.is_writer:
-                Path(name).mkdir()
-                job.run(Path(name))
-            else:
-                job.take_part()
-            calls, sent = getattr(group, "calls", 0) - before[0], getattr(group, "bytes_sent", 0) - before[1]
-            if group.is_writer:
-                Path(name, "calls.json").write_text(json.dumps([calls, sent]))
+                Path(name, "calls.json").write_text(json.dumps([group.calls - before[0], group.bytes_sent - before[1]]))
+            if stop:
+                if group.is_writer:
+                    shutil.copytree(name, f"{name}_stopped")
+                resume_run([f"run={name}"], None, find_process_group())
+
+
+def _train(job: Job, folder: Path) -> None:
+    if job.trainer.group.is_writer:
+        folder.mkdir()
+        job.run(folder)
+    else:
+        job.take_part()
+
+
+def _stop_after(job: Job, batches: int) -> None:
+    set_callbacks = job.trainer.set_callbacks
+    job.trainer.set_callbacks = lambda callbacks: set_callbacks([*callbacks, StopAfterBatches(batches)])
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ RUN_NAMES = (
     "checkpoints/last.safetensors",
     "checkpoints/step-000000006.safetensors",
     "checkpoints/step-000000099.safetensors",
+    "checkpoints/step-000000099.shards",
     "checkpoints/step-000000099.safetensors.damaged",
     "events.out.tfevents.0000000001.host.1.dlspec",
     ".hydra",

@@ -54,7 +54,9 @@ class TrainerSpec(BaseModel):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     parallel: Literal["auto", "none", "ddp", "fsdp"] = Field(
-        "auto", description="how processes started by torchrun train together; auto: ddp if there are several"
+        "auto",
+        description="how processes started by torchrun train together; auto: ddp if there are several; "
+        "fsdp: each has a part of the parameters",
     )
     precision: Literal[64, 32, 16, "tf32", "bf16"] = Field(
         32,

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlspec.compat.torch_dtensor import is_sharded
 from dlspec.errors import TrainingFailed
 from dlspec.runs.file_names import BEST_FILE, LAST_FILE
 from dlspec.runs.job_state import JobState
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.checkpoint.checkpoint_files import delete_old_checkpoints, write_checkpoint
+from dlspec.training.checkpoint.checkpoint_files import Snapshot, delete_old_checkpoints, write_checkpoint
 from dlspec.training.checkpoint.tensor_file import write_tensors
 from dlspec.training.distributed import ProcessGroup
 from dlspec.training.state import TrainingState
@@ -203,15 +204,14 @@ class CheckpointSaver(BestWeightsCallback):
 
         def write() -> None:
             write_best()
-            write_checkpoint(self.folder, snapshot, self._metadata)
-            delete_old_checkpoints(self.folder, self._max_kept)
+            self._write_checkpoint(snapshot)
 
         now = time.monotonic()
         self._last_saved = (state.step, state.is_between_epochs)
         self._next_save_time = now + self._seconds_between_saves
         cost = (now - started + self._writer.seconds) * state.sharing_runs
         self._next_save_time_after_epoch = now + max(self._min_seconds_after_epoch, cost / MAX_TIME_FRACTION)
-        self._writer.start(write)
+        self._start_writing(write)
 
     def _make_best_weights_write(self) -> Callable[[], None]:
         """Return a function that writes the best weights if they are not written yet."""
@@ -219,14 +219,24 @@ class CheckpointSaver(BestWeightsCallback):
         if best is None or not self._has_new_best:
             return lambda: None
         self._has_new_best = False
-        return lambda: write_tensors(self.folder / BEST_FILE, best, position)
+        return lambda: self._write_weights(self.folder / BEST_FILE, best, position)
 
     def _write_last_weights(self, state: TrainingState) -> None:
         weights, position = (
             copy_weights(state.evaluated_network),
             {"format": "pt", **self._metadata, **_describe_position(state)},
         )
-        self._writer.run_and_wait(lambda: write_tensors(self.folder / LAST_FILE, weights, position))
+        self._writer.run_and_wait(lambda: self._write_weights(self.folder / LAST_FILE, weights, position))
+
+    def _start_writing(self, write: Callable[[], None]) -> None:
+        self._writer.start(write)
+
+    def _write_checkpoint(self, snapshot: Snapshot) -> None:
+        write_checkpoint(self.folder, snapshot, self._metadata)
+        delete_old_checkpoints(self.folder, self._max_kept)
+
+    def _write_weights(self, path: Path, weights: Weights, texts: Mapping[str, str]) -> None:
+        write_tensors(path, weights, texts)
 
     def close(self, state: TrainingState) -> None:
         if state.must_exit_now:
@@ -311,6 +321,8 @@ class BackgroundWriter:
         if self._error is None:
             return
         error, self._error = self._error, None
+        if isinstance(error, TrainingFailed):
+            raise error
         reason, where = f"{type(error).__name__}: {error}", ""
         if isinstance(error, OSError):
             reason, where = error.strerror or str(error), f" {error.filename}" if error.filename else ""
@@ -321,9 +333,14 @@ class BackgroundWriter:
 
 
 def copy_weights(network: nn.Module) -> Weights:
-    """Copy the state dict to the CPU. Tied weights become separate copies, as safetensors files need."""
+    """Copy the state dict to the CPU, or this process's part of it to the same device.
+
+    Tied weights become separate copies, as safetensors files need.
+    """
     return {
-        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        name: value.detach().clone()
+        if is_sharded(value)
+        else value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
         if isinstance(value, Tensor)
     }

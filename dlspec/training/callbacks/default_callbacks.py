@@ -47,8 +47,38 @@ def make_default_callbacks(
     if folder is None:
         return callbacks
     if not is_writer:
-        return [*callbacks, CheckpointParticipant(group)] if settings.checkpoints else callbacks
+        return [*callbacks, _make_participant(settings, folder, metadata, group)] if settings.checkpoints else callbacks
     return [*callbacks, *_make_file_callbacks(settings, folder, metadata, group, is_of_sweep=is_of_sweep)]
+
+
+def _make_participant(
+    settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None, group: ProcessGroup
+) -> Callback:
+    return _make_saver(settings, folder, metadata, group) if group.is_sharded else CheckpointParticipant(group)
+
+
+def _make_saver(
+    settings: TrainerSpec,
+    folder: Path,
+    metadata: Mapping[str, str] | None,
+    group: ProcessGroup,
+    *,
+    saves_first_epoch: bool = True,
+) -> CheckpointSaver:
+    saver = CheckpointSaver
+    if group.is_sharded:
+        from dlspec.training.callbacks.sharded_checkpoints import ShardedCheckpointSaver  # imports torch.distributed
+
+        saver = ShardedCheckpointSaver
+    return saver(
+        folder / CHECKPOINTS_FOLDER,
+        metadata,
+        keep=settings.keep_checkpoints,
+        steps=settings.checkpoint_steps,
+        minutes=settings.checkpoint_minutes,
+        saves_first_epoch=saves_first_epoch,
+        group=group,
+    )
 
 
 def _make_file_callbacks(
@@ -56,17 +86,7 @@ def _make_file_callbacks(
 ) -> list[Callback]:
     callbacks: list[Callback] = [TextLog(), MetricsFile(folder), TimingFile(folder)]
     if settings.checkpoints:
-        callbacks.append(
-            CheckpointSaver(
-                folder / CHECKPOINTS_FOLDER,
-                metadata,
-                keep=settings.keep_checkpoints,
-                steps=settings.checkpoint_steps,
-                minutes=settings.checkpoint_minutes,
-                saves_first_epoch=not is_of_sweep,
-                group=group,
-            )
-        )
+        callbacks.append(_make_saver(settings, folder, metadata, group, saves_first_epoch=not is_of_sweep))
     if settings.tensorboard:
         callbacks.append(TensorBoard(folder))
     if settings.curves:

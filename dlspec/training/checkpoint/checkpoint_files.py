@@ -14,9 +14,10 @@ import torch
 from dlspec.compat.safetensors import open_tensor_file
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
 from dlspec.formatting import first_line
-from dlspec.runs.file_names import CHECKPOINT_PATTERN, DAMAGED_SUFFIX, format_checkpoint_name
+from dlspec.runs.file_names import CHECKPOINT_PATTERN, DAMAGED_SUFFIX, format_checkpoint_name, format_shards_name
 from dlspec.runs.run_status import rerun_command
 from dlspec.training.checkpoint.nested_state import Tensors, unflatten_state
+from dlspec.training.checkpoint.shard_files import make_placeholders, read_shard_headers
 from dlspec.training.checkpoint.tensor_file import CHECKSUM_KEY, compute_checksum, write_tensors
 
 log = logging.getLogger("dlspec")
@@ -25,6 +26,7 @@ CHECKPOINT_FORMAT = 1  # the contents and their names; later versions of dlspec 
 # The JSON is stored as a tensor: the file's header is limited to 100 MB, and a long run's history may be larger.
 STATE_TENSOR = "state"
 MAX_STATE_BYTES = 2**28
+SHARDS = "shards"  # key of the metadata: the files with tensors that are divided among processes, with their checksums
 DATA_CHECKSUM = "data_checksum"  # key of the metadata
 
 
@@ -41,6 +43,8 @@ class Snapshot:
     tensors: Tensors  # on the CPU; never modified
     spec: Mapping[str, Any] | None = None  # of the run that wrote the file, if it was read from one
     data_checksum: str = ""  # of the data of that run; "" in files of earlier versions
+    # The folder with parts of tensors and the checksums of its files; these tensors have no values yet.
+    shards: tuple[Path, Mapping[str, str]] | None = None
 
     @property
     def samples(self) -> dict[str, int]:
@@ -152,7 +156,18 @@ def read_checkpoint(path: Path) -> Snapshot:
         raise DamagedCheckpoint("its state can't be read") from None
     if snapshot.step != _step_from_name(path):
         raise DamagedCheckpoint(f"its name does not match its step {snapshot.step}")
-    return snapshot
+    return _add_shards(snapshot, path.parent, metadata[SHARDS]) if SHARDS in metadata else snapshot
+
+
+def _add_shards(snapshot: Snapshot, folder: Path, text: str) -> Snapshot:
+    """Add the tensors that are divided among processes, without their values."""
+    shards = folder / format_shards_name(snapshot.step)
+    try:
+        checksums = {str(name): str(each) for name, each in dict(json.loads(text)).items()}
+        tensors = make_placeholders(read_shard_headers(shards, checksums))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedCheckpoint(replace_control_characters(shorten_middle(str(error), 200))) from None
+    return replace(snapshot, tensors={**snapshot.tensors, **tensors}, shards=(shards, checksums))
 
 
 def _read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlspec.compat.torch_dtensor import is_sharded
+
 Tensors = dict[str, Tensor]
 
 
@@ -106,6 +108,8 @@ def _check_key(key: Any) -> str | int:
 
 def _copy_to_cpu(tensor: Tensor, copy: bool) -> Tensor:
     detached = tensor.detach()
+    if is_sharded(tensor):  # written before training goes on
+        return detached
     if not copy and detached.device.type == "cpu" and detached.is_contiguous():
         return detached
     return detached.to("cpu", copy=True, memory_format=torch.contiguous_format)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ _DTYPE_NAMES = {
 }  # fmt: skip
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> None:
     """Write tensors and metadata to a file: first under a temporary name, then synced and renamed.
 
     Equal tensors and metadata give equal bytes. The folder is not created if it is missing: an unmounted disk leaves an
@@ -37,15 +42,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         path: the file to write.
         tensors: tensors on the CPU, by name.
         metadata: strings for the header.
+        gather: makes a tensor whole just before it is written, if it is divided among processes.
 
     Raises:
         OSError: the file can't be written, or its folder does not exist. No partial file is left.
     """
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each one is aligned
+    names = sort_names(tensors)
     with open_replacement(path) as file:
         file.write(_encode_header(names, tensors, metadata))
         for name in names:
-            file.write(_tensor_bytes(tensors[name]))
+            file.write(_tensor_bytes(gather(tensors[name])))
+
+
+def sort_names(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Sort the names of tensors as they are written: the largest numbers first, so that each tensor is aligned."""
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
 
 def _encode_header(names: list[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

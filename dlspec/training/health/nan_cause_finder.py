@@ -11,7 +11,7 @@ from dlspec.data.batches.prefetching import Batch
 from dlspec.errors import Finding
 from dlspec.training.components import Model, TrainingData
 from dlspec.training.health.nan_checks import NotFinite
-from dlspec.training.health.nan_diagnosis import BatchNames, DiagnosedPass, find_cause
+from dlspec.training.health.nan_diagnosis import BatchNames, DiagnosedPass, find_cause, make_nan_finding
 from dlspec.training.state import TrainingState
 
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -28,6 +28,8 @@ class NanCauseFinder:
     model: Model
     data: TrainingData
     make_forward: ForwardMaker
+    # False where a process can't compute a batch alone: then the cause is not looked for.
+    computes_again: bool = True
 
     def find(self, error: NotFinite, batches: BatchLoader, batch: Batch) -> Finding:
         """Pass a batch through the network again to find the first value that is not finite.
@@ -42,11 +44,13 @@ class NanCauseFinder:
         """
         state, criterion = self.state, self.model.criterion
         is_training = state.phase == "train"
+        step = state.step + 1 if is_training and has_trainable_weights(state) else state.step
+        where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
+        if not self.computes_again:
+            return make_nan_finding(f"{state.phase}/{error} {where}")
         network = state.network if is_training else state.evaluated_network
         names = BatchNames(self.model.inputs, criterion.target_names, lambda row: self._name_sample(batches, row))
         cause = find_cause(error, DiagnosedPass(network, criterion, batch, self.make_forward, names))
-        step = state.step + 1 if is_training and has_trainable_weights(state) else state.step
-        where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
         return replace(cause, found=f"{state.phase}/{error} {where}: {cause.found}")
 
     def _name_sample(self, batches: BatchLoader, row: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlspec.compat.torch_dtensor import get_local_part
 from dlspec.data.batches.tensor_tree import iterate_tensors
 from dlspec.network.random_state import get_torch_rng_state, set_torch_rng_state
 
@@ -51,9 +52,17 @@ def require_finite_loss(loss: Tensor) -> None:
         raise NotFinite(f"loss became {value}")
 
 
-def require_finite_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Raise `NotFiniteGradient` unless all gradients are finite. Waits for the device."""
-    if not are_all_finite(each.grad for each in parameters if each.grad is not None):
+def require_finite_gradients(
+    parameters: Iterable[nn.Parameter], is_true_on_any_part: Callable[[bool], bool] = bool
+) -> None:
+    """Raise `NotFiniteGradient` unless all gradients are finite. Waits for the device.
+
+    Args:
+        parameters: the parameters.
+        is_true_on_any_part: returns whether a flag is true in any process that has a part of the parameters.
+    """
+    is_bad = not are_all_finite(each.grad for each in parameters if each.grad is not None)
+    if is_true_on_any_part(is_bad):
         raise NotFiniteGradient
 
 
@@ -112,8 +121,9 @@ class DeferredLossCheck:
 
 
 def are_all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all values of all tensors are finite. Waits for the device once."""
-    dense = [each.coalesce().values() if each.is_sparse else each for each in tensors]
+    """Whether all values of all tensors are finite, in this process's part of them. Waits for the device once."""
+    local = [get_local_part(each) for each in tensors]
+    dense = [each.coalesce().values() if each.is_sparse else each for each in local]
     non_empty = [each.detach() for each in dense if each.numel()]
     return not non_empty or bool(nn.utils.get_total_norm(non_empty, math.inf).isfinite())
 

@@ -14,7 +14,7 @@ from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.components import Model, TrainingData
-from dlspec.training.distributed import FailedElsewhere
+from dlspec.training.distributed import FailedElsewhere, ProcessGroup
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.health.anomaly_detection import detect_anomalies
 from dlspec.training.health.nan_cause_finder import ForwardMaker, NanCauseFinder, has_trainable_weights
@@ -50,7 +50,7 @@ class NanGuard:
         data: the splits, their seed and their batches.
         settings: the `trainer` section.
         make_forward: wraps a `forward` so that it computes in the run's precision.
-        is_parallel: whether several processes train together, which must find a bad loss in the same step.
+        group: the processes that train together, which must find a bad loss in the same step.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class NanGuard:
         data: TrainingData,
         settings: TrainerSpec,
         make_forward: ForwardMaker,
-        *,
-        is_parallel: bool = False,
+        group: ProcessGroup | None = None,
     ) -> None:
         self._state, self._data, self._settings = state, data, settings
-        self._cause_finder = NanCauseFinder(state, model, data, make_forward)
+        self._group = group = group or ProcessGroup()
+        self._cause_finder = NanCauseFinder(state, model, data, make_forward, computes_again=not group.is_sharded)
         self.policy = NAN_POLICIES[settings.on_nan](state.network, state.optimizer, state.average)
         reads_loss_before_update = state.device.type == "cpu" and settings.compile != "step"
         self.always_checks_before_update = (
-            reads_loss_before_update or self.policy.is_strict or settings.debug is not None or is_parallel
+            reads_loss_before_update or self.policy.is_strict or settings.debug is not None or group.is_parallel
         )
         self._newest_snapshot: Snapshot | None = None
         self._recheck_until = -1  # check every loss until training reaches this step again; -1 for never
@@ -156,7 +156,8 @@ class NanGuard:
 
     def has_finite_weights(self) -> bool:
         """Whether the weights are finite, so that a snapshot is useful; log a warning if they are not."""
-        if are_all_finite(each for each in self._state.network.parameters() if each.requires_grad):
+        is_finite = are_all_finite(each for each in self._state.network.parameters() if each.requires_grad)
+        if not self._group.is_true_on_any_part(not is_finite):
             return True
         log.warning("no snapshot at step %d: the weights are not finite", self._state.step)
         return False

@@ -6,7 +6,7 @@ selected path become one call of `torch.utils.checkpoint`. The modules and their
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from functools import partial
@@ -52,19 +52,30 @@ def checkpoint_activations(network: nn.Module, patterns: Sequence[str]) -> fx.Gr
     return fx.GraphModule(root, new_graph, class_name="Recomputing")
 
 
+def recompute_block(block: nn.Module) -> None:
+    """Make a block of a network recompute its activations in the backward pass. Its parameters keep their names."""
+    forward, make_contexts = block.forward, _make_context_function(block)
+
+    def recomputing_forward(*inputs: Any) -> Any:
+        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=make_contexts)
+
+    block.forward = recomputing_forward
+
+
 class _CheckpointedModule(nn.Module):
     def __init__(self, submodule: fx.GraphModule) -> None:
         super().__init__()
-        self.submodule = submodule
-        stateful_modules = [
-            each for each in submodule.modules() if can_have_running_statistics(each) or _is_parametrization(each)
-        ]
-        self._make_contexts = (
-            partial(_make_checkpoint_contexts, stateful_modules) if stateful_modules else noop_context_fn
-        )
+        self.submodule, self._make_contexts = submodule, _make_context_function(submodule)
 
     def forward(self, *inputs: Any) -> Any:
         return checkpoint(self.submodule, *inputs, use_reentrant=False, context_fn=self._make_contexts)
+
+
+def _make_context_function(module: nn.Module) -> Callable[[], tuple[Any, Any]]:
+    stateful_modules = [
+        each for each in module.modules() if can_have_running_statistics(each) or _is_parametrization(each)
+    ]
+    return partial(_make_checkpoint_contexts, stateful_modules) if stateful_modules else noop_context_fn
 
 
 def _make_checkpoint_contexts(

@@ -194,7 +194,8 @@ class ComputeBackend:
         scaled_update = None if self.scaler is None else ScaledUpdate(self.scaler, optimizer)
         gradients = GradientComputation(
             forward, self.criterion, parameters, self.clipping, check_loss, scaled_update, is_strict,
-            partial(self._group.add_up_gradients, network=self.network) if self._group.is_parallel else None,
+            partial(self._group.compute_gradients, network=self.network) if self._group.is_parallel else None,
+            self._group.is_true_on_any_part,
         )  # fmt: skip
         return make_training_step(
             gradients, optimizer, scaled_update or self._find_update(optimizer), after_update, accumulation
@@ -222,7 +223,7 @@ class ComputeBackend:
     def _checkpointed_forward(self) -> Callable[..., Any]:
         """Return the network, or the variant of it that recomputes activations."""
         patterns = self.settings.activation_checkpointing
-        if not patterns:
+        if not patterns or self._group.is_sharded:  # blocks that are sharded recompute themselves
             return self.network
         from dlspec.training.step.activation_checkpointing import checkpoint_activations, find_checkpointed_layers
 

@@ -23,10 +23,10 @@ Step = Callable[[Inputs, Targets], tuple[Any, Tensor]]
 
 
 class JointGradients(Protocol):
-    """Adds up the gradients of all processes."""
+    """Computes the gradients of all processes together."""
 
-    def __call__(self, parameters: Sequence[nn.Parameter], *, is_bad: bool) -> bool:
-        """Add them up in place; return whether `is_bad`, a loss that is not finite, is true in any process."""
+    def __call__(self, backward: Callable[[], None], parameters: Sequence[nn.Parameter], *, is_bad: bool) -> bool:
+        """Call `backward`, and add up gradients; return whether the loss of any process is not finite (`is_bad`)."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,10 @@ class GradientComputation:
     scaled_update: ScaledUpdate | None = None  # for float16
     # Raise `NotFinite` for gradients that are not finite, too. Not for float16: its update skips them already.
     is_strict: bool = False
-    # Adds up the gradients of all processes, and raises `NotFinite` for a loss of any process; None for a single one.
+    # Computes the gradients of all processes, and raises `NotFinite` for a loss of any process; None for a single one.
     joint_gradients: JointGradients | None = None
+    # Returns whether a flag is true in any process that has a part of the parameters.
+    is_true_on_any_part: Callable[[bool], bool] = bool
 
     def __call__(self, inputs: Inputs, targets: Targets, *, is_first: bool = True) -> tuple[Any, Tensor]:
         self.clear_gradients()
@@ -180,10 +182,10 @@ class GradientComputation:
         error: NotFinite | None = None
         try:
             self.check_loss(checked)
-            self._backward(part)
         except NotFinite as not_finite:
             error = not_finite
-        is_bad = join(self.parameters if is_last else (), is_bad=error is not None)
+        parameters = self.parameters if is_last else ()
+        is_bad = join(lambda: self._backward(part), parameters, is_bad=error is not None)
         if is_bad:
             raise error or NotFiniteElsewhere
 
@@ -196,7 +198,7 @@ class GradientComputation:
             self.scaled_update.scaler.unscale_(self.scaled_update.optimizer)
         self.clipping.clip(self.parameters)
         if is_strict and self.scaled_update is None:
-            require_finite_gradients(self.parameters)
+            require_finite_gradients(self.parameters, self.is_true_on_any_part)
 
     def clear_gradients(self) -> None:
         """Remove all gradients."""

@@ -15,9 +15,11 @@ from dlspec.errors import SpecError, UserError
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.parallel_checks import check_parallel_network, check_parallel_settings, check_ranks_agree
 from dlspec.jobs.ranks import refuse_sweep_of_ranks
+from dlspec.jobs.sharding_checks import find_sharding_problems
 from dlspec.training.distributed import ProcessGroup
 from helpers.command_line import run_in_this_process
 
+FSDP = "trainer.parallel=fsdp"
 SMALL = ("data=breast_cancer", "model=linear")
 
 
@@ -57,6 +59,43 @@ def test_what_two_processes_can_not_do(words: list[str], key: str) -> None:
         assert check_parallel_network(prepared, ProcessGroup()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (["trainer.compile=model"], "trainer.compile"),
+        (["trainer.precision=16"], "trainer.precision"),
+        (["trainer.batch_size=auto"], "trainer.batch_size"),
+        (["trainer.tune=true"], "trainer.tune"),
+        (["trainer.channels_last=true"], "trainer.channels_last"),
+        (["trainer.debug=anomaly"], "trainer.debug"),
+        (["trainer.pictures=true"], "trainer.pictures"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_go_with_divided_parameters(words: list[str], path: str) -> None:
+    spec = make_preparation(compose_or_raise([*SMALL, *words, FSDP], start_hydra(None))).read()
+    [problem] = find_sharding_problems(spec)
+    assert problem.path == path
+    assert problem.fix.endswith("or trainer.parallel=ddp")
+
+
+def test_networks_that_can_not_be_divided() -> None:
+    prepared = prepare("optimizer=Adafactor", "model=mlp", "trainer.activation_checkpointing=['1']", FSDP)
+    module = prepared.network.module
+    module.register_parameter("scale", nn.Parameter(torch.ones(())))
+    nn.utils.parametrizations.weight_norm(module.get_submodule("4"))
+    with pytest.raises(SpecError) as error:
+        check_parallel_network(prepared, TwoRanks(mesh=object()))
+    texts = "\n".join(each.found for each in error.value.problems)
+    for found in (
+        "'scale' is a single number",
+        "'4' computes its weight from others",
+        "selects '1'",
+        "Adafactor may need",
+    ):
+        assert found in texts
+
+
 def test_an_embedding_with_sparse_gradients_is_refused() -> None:
     prepared = prepare()
     prepared.network.module.add_module("extra", nn.Embedding(3, 2, sparse=True))
@@ -92,10 +131,9 @@ def test_a_process_that_differs_is_refused(changes: dict[str, str], text: str) -
 
 
 def test_words_without_torchrun() -> None:
-    done = run_in_this_process(*SMALL, "trainer.parallel=fsdp")
-    assert (done.code, "fsdp is not supported yet" in done.err) == (2, True)
-    done = run_in_this_process(*SMALL, "trainer.parallel=ddp")
-    assert (done.code, "torchrun --nproc-per-node 2 -m dlspec" in done.err) == (2, True)
+    for parallel in ("ddp", "fsdp"):
+        done = run_in_this_process(*SMALL, f"trainer.parallel={parallel}")
+        assert (done.code, "torchrun --nproc-per-node 2 -m dlspec" in done.err) == (2, True)
 
 
 def test_a_sweep_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,95 @@
+"""Processes that each keep a part of every parameter: `trainer.parallel: fsdp`, by PyTorch's `fully_shard`.
+
+`fully_shard` gathers the parameters of a block before it is computed, and adds up its gradients in the backward pass.
+All processes must therefore compute forward and backward passes together, or none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from dlspec.training.distributed import ProcessGroup
+from dlspec.training.rank_group import RankGroup, list_running_statistics
+
+
+@dataclass
+class ShardedRankGroup(RankGroup):
+    """This process's connection to the others, where each has a part of the parameters."""
+
+    @property
+    def undivided(self) -> RankGroup:
+        return RankGroup(self.rank, self.world_size, store=self.store)
+
+    def is_true_on_any_part(self, flag: bool) -> bool:
+        return self._add_up([torch.tensor([float(flag)])])[0].item() > 0
+
+    @contextmanager
+    def disable_gradients(self) -> Iterator[None]:
+        with torch.no_grad():  # tensors that are gathered in inference mode could not be used in training later
+            yield
+
+    def compute_gradients(
+        self, backward: Callable[[], None], parameters: Sequence[nn.Parameter], network: nn.Module, *, is_bad: bool
+    ) -> bool:
+        """Compute gradients, which are added up over all processes in the backward pass.
+
+        The processes agree before it whether any loss is not finite: then none of them computes it.
+
+        Args:
+            backward: computes gradients.
+            parameters: the parameters of the network; none between the batches of one update.
+            network: the network, for its running statistics.
+            is_bad: whether this process's loss is not finite.
+
+        Returns:
+            Whether the loss of any process is not finite.
+        """
+        statistics = list_running_statistics(network) if parameters else []
+        flags = torch.tensor(self._make_flags(is_bad))
+        sums = self._add_up([flags, *statistics])
+        any_is_bad = self._read_flags(sums[0].tolist())
+        if not any_is_bad:
+            self._set_means(statistics, sums[1:])
+            backward()
+        return any_is_bad
+
+    def find_failure_elsewhere(self, error: Exception) -> Exception | None:
+        found = self._explain(error) if isinstance(error, RuntimeError) else None
+        return None if found is None or found.rank >= self.world_size else found
+
+
+def make_sharded_group(group: ProcessGroup, device: torch.device) -> ShardedRankGroup:
+    """Make a group of the same processes that divide the parameters, on a device of this process."""
+    assert isinstance(group, RankGroup)
+    mesh = init_device_mesh(device.type, (group.world_size,))
+    return ShardedRankGroup(group.rank, group.world_size, mesh=mesh, store=group.store)
+
+
+def shard_network(network: nn.Module, blocks: Sequence[str], mesh: DeviceMesh, *, is_bfloat16: bool) -> None:
+    """Divide a network's parameters among all processes. They become DTensors with the same names.
+
+    Args:
+        network: the network, which calls its blocks as modules.
+        blocks: the names of the blocks that are gathered one at a time; everything else is gathered together.
+        mesh: the processes.
+        is_bfloat16: whether parameters are gathered in bfloat16. Gradients are added up in float32.
+    """
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for module in [*(network.get_submodule(each) for each in blocks), network]:
+        fully_shard(
+            module,
+            mesh=mesh,
+            reshard_after_forward=True,
+            mp_policy=policy if is_bfloat16 else MixedPrecisionPolicy(),
+        )
+    for module in network.modules():
+        if isinstance(module, FSDPModule):  # each process has weighed its loss: gradients are added up, not averaged
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)

@@ -1,0 +1,83 @@
+"""Processes that divide the parameters among them: the weights are those of one process that accumulates batches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dlspec.runs.io import read_json_lines
+from helpers.command_line import run_in_this_process
+from helpers.divided_runs import RUNS, list_words, write_data
+from helpers.rank_runs import train_together
+
+FSDP = "trainer.parallel=fsdp"
+# PyTorch's fused kernel rounds the last numbers of a tensor in another way, and each process has other last ones.
+EXACT = "optimizer.fused=false"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("sharded")
+    write_data(work)
+    runs = {name: [*list_words(name, 1), FSDP, EXACT] for name in RUNS}
+    runs["stopped"] = [*runs["gpt_small"], "trainer.average=EMA", "trainer.checkpoint_steps=4"]
+    runs["straight"] = runs["stopped"]
+    train_together(work, 2, runs, stops={"stopped": 6})
+    return work
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_two_ranks_equal_accumulated_batches(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    done = run_in_this_process(*list_words(name, 2), EXACT, f"hydra.run.dir={name}_alone")
+    assert done.code == 0, done.err
+    one, two = (load_file(folder / each / "checkpoints/last.safetensors") for each in (f"{name}_alone", name))
+    assert two.keys() == one.keys()
+    if name == "mlp":  # the norm of all gradients is added up in another order
+        for key, each in one.items():
+            torch.testing.assert_close(two[key], each, rtol=1e-5, atol=1e-6)
+        return
+    assert [key for key, each in two.items() if not each.equal(one[key])] == []
+    rows, others = (read_json_lines(folder / each / "metrics.jsonl") for each in (name, f"{name}_alone"))
+    assert all(row == pytest.approx(other, rel=1e-6) for row, other in zip(rows, others, strict=True))
+    results = [json.loads((folder / each / "result.json").read_text())["test"] for each in (name, f"{name}_alone")]
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+def load_last(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints/last.safetensors")
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path) -> None:
+    stopped, straight = (load_last(folder / each) for each in ("stopped", "straight"))
+    assert [key for key, each in stopped.items() if not each.equal(straight[key])] == []
+    assert (folder / "stopped/metrics.jsonl").read_text() == (folder / "straight/metrics.jsonl").read_text()
+    parts = sorted(each.name for each in (folder / "stopped_stopped/checkpoints/step-000000007.shards").iterdir())
+    assert parts == [f"shard-0000{number}-model-00001-of-00001.safetensors" for number in (1, 2)]
+
+
+def test_one_process_resumes_a_divided_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    shutil.copytree("stopped_stopped", "alone")
+    done = run_in_this_process("resume", "run=alone", "trainer.parallel=none")
+    assert done.code == 0, done.err
+    straight = load_last(folder / "straight")
+    for key, each in load_last(folder / "alone").items():
+        torch.testing.assert_close(each, straight[key], rtol=1e-6, atol=1e-6)
+
+
+def test_changed_parts_are_not_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(folder)
+    shutil.copytree("stopped_stopped", "changed")
+    part = next(Path("changed/checkpoints/step-000000007.shards").iterdir())
+    part.write_bytes(part.read_bytes()[:-4] + b"1234")
+    done = run_in_this_process("resume", "run=changed", "trainer.parallel=none")
+    assert f"step-000000007.shards/{part.name} is missing or was changed" in caplog.text
+    assert "from step 4" in done.err
