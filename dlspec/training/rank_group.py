@@ -174,25 +174,34 @@ class RankGroup(ProcessGroup):
     def _explain(self, error: RuntimeError) -> RankFailed:
         """Find out which process has failed: from its message, because it has ended, or because it does not answer."""
         self.store.set(f"answers/{self.rank}", "")
-        others = [rank for rank in range(self.world_size) if rank != self.rank]
+        failed = self._find_failed_rank()
+        if failed is not None:
+            return failed
+        silent = [rank for rank in self._other_ranks if not self.store.check([f"answers/{rank}"])]
+        answering = min(set(range(self.world_size)) - set(silent))
+        if not silent:
+            message = f"rank {self.rank} lost the connection to the other processes: {first_line(error)}"
+            return RankFailed(message, answering)
+        shown = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
+        found = f"{shown} did not answer for {get_limit('rank_seconds')} seconds; the other processes stop"
+        return RankFailed(found, answering)
+
+    def _find_failed_rank(self) -> RankFailed | None:
+        """Find another process that has failed, after waiting some seconds for its message; None if there is none."""
         deadline = time.monotonic() + MAX_MESSAGE_SECONDS
         while time.monotonic() < deadline:
-            for rank in others:
+            for rank in self._other_ranks:
                 if self.store.check([f"failed/{rank}"]):
                     return RankFailed(f"rank {rank}: {self.store.get(f'failed/{rank}').decode()}")
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        for rank in others:
+        for rank in self._other_ranks:
             if _has_ended(self.store.get(f"process/{rank}").decode()):
                 return RankFailed(f"rank {rank} was killed; the other processes stop", min({0, 1} - {rank}))
-        silent = [rank for rank in others if not self.store.check([f"answers/{rank}"])]
-        answering = min(set(range(self.world_size)) - set(silent))
-        if silent:
-            shown = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}"
-            found = f"{shown} did not answer for {get_limit('rank_seconds')} seconds; the other processes stop"
-            return RankFailed(found, answering)
-        return RankFailed(
-            f"rank {self.rank} lost the connection to the other processes: {first_line(error)}", answering
-        )
+        return None
+
+    @property
+    def _other_ranks(self) -> list[int]:
+        return [rank for rank in range(self.world_size) if rank != self.rank]
 
     def report_failure(self, message: str) -> None:
         """Tell the other processes why this one fails."""

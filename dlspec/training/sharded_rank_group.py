@@ -61,8 +61,7 @@ class ShardedRankGroup(RankGroup):
         return any_is_bad
 
     def find_failure_elsewhere(self, error: Exception) -> Exception | None:
-        found = self._explain(error) if isinstance(error, RuntimeError) else None
-        return None if found is None or found.rank >= self.world_size else found
+        return self._find_failed_rank() if isinstance(error, RuntimeError) else None
 
 
 def make_sharded_group(group: ProcessGroup, device: torch.device) -> ShardedRankGroup:
