@@ -112,7 +112,7 @@ def reset_directly(metric: Any) -> None:
     values = vars(metric)
     values.update(_update_count=0, _forward_cache=None, _computed=None, _cache=None, _is_synced=False)
     for name, default in metric._defaults.items():
-        values[name] = [] if isinstance(default, list) else default.clone().to(values[name].device)
+        values[name] = [] if isinstance(default, list) else default.to(values[name].device, copy=True)
 
 
 def _is_torchmetric(metric: Any) -> bool:

@@ -114,14 +114,15 @@ def _derive_micro_accuracy() -> type:
     metric: Any = import_torchmetrics().classification.MulticlassAccuracy
 
     def update(self: Any, preds: Tensor, target: Tensor) -> None:
-        right = (preds.argmax(1) == target).sum()
+        right = (preds.argmax(1) == target).sum(0, keepdim=True)
         wrong = target.numel() - right
         counts = {"tp": right, "fp": wrong, "tn": (self.num_classes - 1) * target.numel() - wrong, "fn": wrong}
         states = vars(self)  # setting attributes of an `nn.Module` takes longer than counting
-        states.update({name: states[name] + count for name, count in counts.items()})
+        is_first = self.update_count == 1
+        states.update(counts if is_first else {name: states[name] + count for name, count in counts.items()})
 
     def compute(self: Any) -> Tensor:
-        share: Tensor = self.tp.float() / (self.tp + self.fn).clamp(min=1).float()  # 0 without samples
+        share: Tensor = self.tp.float() / (self.tp + self.fn).clamp(min=1)  # 0 without samples
         return share.squeeze(0)
 
     return type(metric.__name__, (metric,), {"update": update, "compute": compute})

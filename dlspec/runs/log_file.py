@@ -44,21 +44,22 @@ class LogFile(logging.Handler):
         self._thread = threading.get_ident()
         self.path = path.absolute()  # hydra.job.chdir may change the working directory
         self._warned = False
-        self._waiting = b""
+        self._waiting: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.thread != self._thread and record.thread in _JOB_THREADS:
             return
-        self._waiting += f"{replace_in_lines(self.format(record))}\n".encode(errors="replace")
+        self._waiting.append(record)
         if not getattr(record, "can_wait", False):
             self.flush()
 
     def flush(self) -> None:
         with self.lock or nullcontext():
-            lines, self._waiting = self._waiting, b""
+            records, self._waiting = self._waiting, []
+            text = "".join(f"{replace_in_lines(self.format(each))}\n" for each in records)
             try:
-                if lines:
-                    append_bytes(self.path, lines)
+                if text:
+                    append_bytes(self.path, text.encode(errors="replace"))
             except OSError as error:
                 if not self._warned:
                     found = f"can't write {self.path}: {error.strerror or error}"

@@ -13,7 +13,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class _AppendedFile(_RunFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._waiting: list[Callable[[], bytes]] = []  # encode lines: several together take less time than one by one
         self._unwritten = b""
         self._write = append_bytes
         self._due = -math.inf
@@ -61,20 +63,22 @@ class _AppendedFile(_RunFile):
         What was written after the checkpoint is computed again. Without content, an existing file is emptied, and a
         missing one is not created yet.
         """
-        self._unwritten = b""
+        self._waiting, self._unwritten = [], b""
         if content or os.path.lexists(self.path):
             self._write, self._unwritten = write_bytes, content
             self._write_lines()
 
-    def _append(self, content: bytes) -> None:
-        self._unwritten += content
+    def _append(self, encode: Callable[[], bytes]) -> None:
+        self._waiting.append(encode)
         self._write_if_due()
 
     def _write_if_due(self) -> None:
-        if self._unwritten and time.monotonic() >= self._due:
+        if self._waiting and time.monotonic() >= self._due:
             self._write_lines()
 
     def _write_lines(self) -> None:
+        self._unwritten += b"".join(encode() for encode in self._waiting)
+        self._waiting = []
         try:
             self._write(self.path, self._unwritten)
             self._unwritten, self._write = b"", append_bytes
@@ -86,11 +90,10 @@ class _AppendedFile(_RunFile):
         self._write_if_due()
 
     def on_train_end(self, state: TrainingState) -> None:
-        if self._unwritten:
-            self._write_lines()
+        self.close(state)
 
     def close(self, state: TrainingState) -> None:
-        if self._unwritten:
+        if self._waiting or self._unwritten:
             self._write_lines()
 
 
@@ -168,7 +171,7 @@ class MetricsFile(_AppendedFile):
         )
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        self._append(encode_json_line({"epoch": state.epoch, "step": state.step, **state.results}))
+        self._append(partial(encode_json_line, {"epoch": state.epoch, "step": state.step, **state.results}))
 
 
 class TimingFile(_AppendedFile):
@@ -181,7 +184,7 @@ class TimingFile(_AppendedFile):
         self._restart_file(b"".join(encode_json_line(row) for row in state.timing))
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        self._append(encode_json_line(state.timing[-1]))
+        self._append(partial(encode_json_line, state.timing[-1]))
 
 
 class ResultFile(_RunFile):
@@ -221,10 +224,10 @@ class TensorBoard(_AppendedFile):
             old.unlink(missing_ok=True)
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        self._append(encode_scalars(state.results, state.step, time.time()))
+        self._append(partial(encode_scalars, state.results, state.step, time.time()))
 
     def on_test_end(self, state: TrainingState) -> None:
-        self._append(encode_scalars(state.test_results, state.step, time.time()))
+        self._append(partial(encode_scalars, state.test_results, state.step, time.time()))
 
 
 def encode_json_line(values: Mapping[str, Any]) -> bytes:

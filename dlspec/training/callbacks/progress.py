@@ -78,10 +78,16 @@ class Progress(Callback):
         self._epoch_lines = []
 
     def _print(self, *lines: Line) -> None:
-        """Print lines above the bar. They are written as they are, because rich takes longer than a short epoch."""
+        """Print lines, above the bar if there is one. rich would take longer for their markup than a short epoch."""
         parts = (part for line in lines for part in (*line, ("\n", "")))
-        text = "".join(self._codes[style][0] + part + self._codes[style][1] for part, style in parts)
-        self.console.print(Segments([Segment(strip_control_codes(text))]), soft_wrap=True)
+        text = strip_control_codes(
+            "".join(self._codes[style][0] + part + self._codes[style][1] for part, style in parts)
+        )
+        if self._live is None or self.console.is_jupyter:  # a notebook shows only what is written as colored
+            self.console.file.write(text)
+            self.console.file.flush()
+        else:
+            self.console.print(Segments([Segment(text)]), soft_wrap=True)
 
     def on_train_end(self, state: TrainingState) -> None:
         self._close_bar()
