@@ -97,10 +97,8 @@ class Split:
     @property
     def target(self) -> Tensor:
         """The only target, read as a whole."""
-        from dlspec.data.lazy_array import read_rows
-
         (target,) = self.targets.values()
-        return read_rows(target)
+        return target[:]
 
     def take(self, rows: slice | Tensor) -> Split:
         """Return some samples: a slice, or those with these indices (int64). Nothing is read of lazy arrays."""
@@ -226,14 +224,8 @@ class Dataset:
             return None
         kept = [each.name for each in targets]
         splits = [_select_targets(each, kept) for each in (self.train, self.validation, self.test)]
-        return replace(
-            self,
-            targets=targets,
-            reconstructed_field=reconstructed,
-            train=splits[0],
-            validation=splits[1],
-            test=splits[2],
-        )
+        return replace(self, targets=targets, reconstructed_field=reconstructed,
+                       train=splits[0], validation=splits[1], test=splits[2])  # fmt: skip
 
     def with_next_token_target(self, name: str) -> Dataset:
         """Return a data set in which the field or target of this name is a next-token target.

@@ -113,6 +113,16 @@ def _make_columns_strange(message: onnx.ModelProto) -> None:
     texts["dlspec.preparation"].value = json.dumps({"columns": {"age": {"kind": "number", "cells": 5}}})
 
 
+def _take_a_kind_of_others(message: onnx.ModelProto) -> None:
+    texts = {each.key: each for each in message.metadata_props}
+    texts["dlspec.preparation"].value = json.dumps({"columns": {"age": {"kind": "nifti"}}})
+
+
+def _take_a_source_of_others(message: onnx.ModelProto) -> None:
+    texts = {each.key: each for each in message.metadata_props}
+    texts["dlspec.spec"].value = json.dumps({"data": {"type": "clinic", "path": "/etc/passwd"}})
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -123,6 +133,8 @@ def _make_columns_strange(message: onnx.ModelProto) -> None:
         (_make_much_of_nothing, "makes 1,099,511,627,776 numbers of nothing"),
         (_damage_a_text, "is not JSON"),
         (_remove_the_texts, "was not written by dlspec export"),
+        (_take_a_kind_of_others, "'age' is of the kind 'nifti', which file= can't read; predict with run=FOLDER"),
+        (_take_a_source_of_others, "the file's data.type 'clinic' is not one of dlspec's own; predict with run=FOLDER"),
         (_make_columns_strange, "the preparation of the file is damaged"),
     ],
 )

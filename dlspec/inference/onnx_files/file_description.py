@@ -14,6 +14,7 @@ from dlspec.data.dataset import Target, make_field_name
 from dlspec.data.encoding.encoded_rows import WEIGHT_SUFFIX
 from dlspec.data.encoding.fields import make_field, make_target
 from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.prepare.kinds.kind import SAVED_KINDS, load_kinds
 from dlspec.data.sources import SOURCES, DataSource
 from dlspec.errors import DataError, UserError, format_value
 from dlspec.formatting import first_line
@@ -62,11 +63,22 @@ def describe_file(file: ExportedFile) -> FileDescription:
     Raises:
         UserError: if it is damaged, or can only be used with its run.
     """
+    _check_kinds(file)
     try:
         fitted = FittedTable.from_json(file.preparation)
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"the preparation of the file is damaged: {first_line(error, 200)}; export it again") from None
     return FileDescription(fitted, _read_source(file), tuple(_read_outputs(file, fitted)))
+
+
+def _check_kinds(file: ExportedFile) -> None:
+    """Refuse kinds of columns of the user's own, whose code is not in the file."""
+    load_kinds()
+    for saved in (file.preparation.get("columns"), file.preparation.get("targets")):
+        for name, column in saved.items() if isinstance(saved, Mapping) else ():
+            kind = column.get("kind") if isinstance(column, Mapping) else None
+            if isinstance(kind, str) and kind not in SAVED_KINDS:
+                raise UserError(f"'{name}' is of the kind {format_value(kind)}, which file= can't read; {RUN_FIX}")
 
 
 def _read_source(file: ExportedFile) -> DataSource | None:
