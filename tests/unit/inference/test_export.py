@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -29,7 +29,7 @@ from dlspec.inference.export.run_export import choose_format, export_run
 from dlspec.inference.loading.loaded_run import load_run
 from dlspec.inference.onnx_files.file_evaluation import evaluate_file
 from dlspec.parts.layers.unpacked_steps import run_without_packing
-from helpers.predicted_runs import CASES, train_and_capture, write_files
+from helpers.predicted_runs import CASES, DataCase, train_and_capture, write_files
 
 # Runs an exported file with nothing but onnxruntime and numpy: rows as JSON on stdin, outputs on stdout.
 ALONE = """
@@ -213,6 +213,14 @@ def test_running_without_packing_equals_packing(module: type[nn.RNNBase], direct
         assert (one - other).abs().max() < 1e-6
 
 
+def test_what_onnxruntime_can_not_run_is_refused() -> None:
+    names = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n", 3, 9, 9]) for name in ("x", "w", "y")]
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "double", names[:2], names[2:])
+    message = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    with pytest.raises(UserError, match=r"onnxruntime can't run this network: .*Conv.*Write format=pt2"):
+        OnnxSession(message.SerializeToString())
+
+
 @pytest.mark.parametrize("resize", ["cover", "fit", "stretch"])
 def test_images_of_any_size_are_resized_as_dlspec_does(resize: Resize) -> None:
     message = helper.make_model(
@@ -230,6 +238,17 @@ def test_images_of_any_size_are_resized_as_dlspec_does(resize: Resize) -> None:
         expected = [resize_image(each.transpose(2, 0, 1), (9, 13), resize).permute(1, 2, 0) for each in pixels]
         difference = session.run({"x": pixels})["y"].astype(int) - torch.stack(expected).numpy()
         assert not difference.any()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("form", "prepare"), [("pt2", True), ("pt2", False), ("onnx", False)])
+def test_a_network_in_double_precision(form: str, prepare: bool, folder: Path, tmp_path: Path) -> None:
+    if not (folder / "double").exists():
+        case = DataCase([*CASES["table of three classes"].overrides, "trainer.precision=64"])
+        assert train_and_capture("mlp", case, folder / "double")
+    result = export_run(load_run("double", device="cpu"), str(tmp_path / f"model.{form}"), prepare=prepare)
+    assert result.check is not None and result.check.largest < (1e-6 if prepare else 1e-12)
+    assert prepare or result.inputs["features"].startswith("float64 (batch, 2)")
 
 
 @pytest.mark.soak
