@@ -103,11 +103,12 @@ class ExportedModel(nn.Module):
     def _list_field_inputs(self, run: LoadedRun) -> list[RawInput]:
         if self.plans:
             return [each for columns in self.columns for column in columns.values() for each in column.inputs]
-        found = []
+        found, are_tokens = [], {each.name: each.layout == "tokens" for each in run.data.fields}
         for name in self.run_inputs:
             zeros = run.data.train.input(name)
             sizes: tuple[int | str, ...] = tuple(zeros.shape[1:])
-            if run.built.allows_trimming and f"{name}_lengths" in self.run_inputs and sizes:
+            may_be_shorter = run.built.allows_trimming and f"{name}_lengths" in self.run_inputs
+            if sizes and (may_be_shorter or are_tokens.get(name)):
                 sizes = (STEPS, *sizes[1:])
             found.append(RawInput(name, self.convert_input(read_rows(zeros)).dtype, sizes, "as the network takes it"))
         return found

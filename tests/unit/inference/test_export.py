@@ -63,7 +63,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert train_and_capture("mlp", CASES["table of three classes"], folder / "table")
-        assert train_and_capture("text_cnn", CASES["table of texts"], folder / "texts")
         assert train_and_capture("vae", CASES["mnist to image"], folder / "vae")
         assert train_and_capture("seq2seq", CASES["random answers"], folder / "seq2seq")
     return folder
@@ -261,8 +260,11 @@ def test_a_compiled_program_computes_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_raw_texts_without_dlspec_equal_predict(tmp_path: Path) -> None:
-    model = dlspec.predictor("texts", device="cpu")
+@pytest.mark.parametrize("network", ["text_cnn", "text_gru"])
+def test_raw_texts_without_dlspec_equal_predict(network: str, folder: Path, tmp_path: Path) -> None:
+    if not (folder / network).exists():
+        assert train_and_capture(network, CASES["table of texts"], folder / network)
+    model = dlspec.predictor(network, device="cpu")
     model.export(tmp_path / "texts.onnx")
     numbers = np.random.default_rng(0)
     letters = [*"abcdefgWIN FREE lunch, prize! 0123 äÖß_-é'\t", "win", "Free", " ", "  "]

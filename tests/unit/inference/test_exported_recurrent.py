@@ -102,6 +102,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("LSTM", "GRU", "RNN"):
         (folder / "conf/model" / f"states_{kind}.yaml").write_text(STATES.format(kind=kind, more=""))
     (folder / "conf/model/projected.yaml").write_text(STATES.format(kind="LSTM", more=", proj_size: 4"))
+    (folder / "conf/model/next.yaml").write_text(
+        "layers: [{Embedding: 8}, {GRU: {hidden_size: 8, num_layers: 2}}, {Linear: '${data.num_outputs}'}]"
+    )
     (folder / "conf/model/double.yaml").write_text(STATES.format(kind="LSTM", more=""))
     return folder
 
@@ -125,6 +128,20 @@ def test_states_after_several_lengths(
     result = export_run(run, str(tmp_path / f"model.{form}"))
     assert result.check is not None and result.check.largest < 1e-6 and result.check.changed == 0
     assert form == "onnx" or "(batch, steps)" in result.inputs["text"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.parametrize("prepare", [True, False])
+def test_running_texts_may_be_shorter(
+    prepare: bool, form: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    if not (folder / "next").exists():
+        assert train_and_capture("next", CASES["characters"], folder / "next")
+    result = export_run(load_run("next", device="cpu"), str(tmp_path / f"model.{form}"), prepare=prepare)
+    assert result.check is not None and result.check.largest < 1e-6
+    assert result.inputs["text"].startswith("int64 (batch, steps)")
 
 
 @pytest.mark.soak
