@@ -81,7 +81,7 @@ def make_check_rows(run: LoadedRun, model: ExportedModel) -> CheckRows:
 def _choose_rows(run: LoadedRun, model: ExportedModel) -> CheckRows:
     split = _open_validation(run)
     if not model.plans:
-        return _take_samples(run, split)
+        return _take_samples(run, model, split)
     assert run.preparation is not None  # `plans` are made of it
     chunk, kind = _choose_cells(run.preparation, split)
     encoded = encode_chunk(run.preparation, chunk)
@@ -98,8 +98,7 @@ def _list_network_inputs(run: LoadedRun, model: ExportedModel, encoded: EncodedC
     for name in run.inputs:
         values = read_rows(encoded.split.input(name))
         found.append(shift_right(values) if name in model.shifted else values)
-    dtype = run.backend.precision.weights_dtype
-    return tuple(each.to(dtype) if dtype is not None and each.is_floating_point() else each for each in found)
+    return tuple(map(model.convert_input, found))
 
 
 def _open_validation(run: LoadedRun) -> SplitRows | None:
@@ -112,15 +111,16 @@ def _open_validation(run: LoadedRun) -> SplitRows | None:
         return None
 
 
-def _take_samples(run: LoadedRun, split: SplitRows | None) -> CheckRows:
+def _take_samples(run: LoadedRun, model: ExportedModel, split: SplitRows | None) -> CheckRows:
     """Take samples as the network takes them."""
     if split is None:
-        zeros = [run.data.train.input(name) for name in run.inputs]
-        values = tuple(_draw_like(read_rows(each), name) for each, name in zip(zeros, run.inputs, strict=True))
-        return CheckRows(values, values, RANDOM, {})
-    rows = torch.arange(min(CHECK_ROWS, len(split.split)))
-    values = tuple(read_rows(split.split.input(name), rows) for name in run.inputs)
-    return CheckRows(values, values, VALIDATION, {})
+        zeros = {name: read_rows(run.data.train.input(name)) for name in run.inputs}
+        values = [_draw_like(each, name) for name, each in zeros.items()]
+    else:
+        rows = torch.arange(min(CHECK_ROWS, len(split.split)))
+        values = [read_rows(split.split.input(name), rows) for name in run.inputs]
+    inputs = tuple(map(model.convert_input, values))
+    return CheckRows(inputs, inputs, RANDOM if split is None else VALIDATION, {})
 
 
 def _draw_like(zeros: Tensor, name: str) -> Tensor:

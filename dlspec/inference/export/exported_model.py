@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dlspec.data.dataset import Target, make_field_name, shift_right
 from dlspec.data.encoding.fields import FieldPlan
 from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.lazy_array import read_rows
 from dlspec.data.prepare.kinds.array_column import FittedArray
 from dlspec.data.prepare.kinds.image import FittedImage
 from dlspec.data.prepare.kinds.kind import FittedColumn
@@ -102,13 +103,14 @@ class ExportedModel(nn.Module):
     def _list_field_inputs(self, run: LoadedRun) -> list[RawInput]:
         if self.plans:
             return [each for columns in self.columns for column in columns.values() for each in column.inputs]
-        found = []
+        found, are_tokens = [], {each.name: each.layout == "tokens" for each in run.data.fields}
         for name in self.run_inputs:
             zeros = run.data.train.input(name)
             sizes: tuple[int | str, ...] = tuple(zeros.shape[1:])
-            if run.built.allows_trimming and f"{name}_lengths" in self.run_inputs and sizes:
+            may_be_shorter = run.built.allows_trimming and f"{name}_lengths" in self.run_inputs
+            if sizes and (may_be_shorter or are_tokens.get(name)):
                 sizes = (STEPS, *sizes[1:])
-            found.append(RawInput(name, zeros[:0].dtype, sizes, "as the network takes it"))
+            found.append(RawInput(name, self.convert_input(read_rows(zeros)).dtype, sizes, "as the network takes it"))
         return found
 
     def _list_outputs(self) -> tuple[ModelOutput, ...]:
@@ -175,9 +177,10 @@ class ExportedModel(nn.Module):
             values |= zip(names, field(*inputs[start : start + count]), strict=False)
             start += count
         values |= {name: shift_right(values[name]) for name in self.shifted}
-        return [self._convert(values[name]) for name in self.run_inputs]
+        return [self.convert_input(values[name]) for name in self.run_inputs]
 
-    def _convert(self, values: Tensor) -> Tensor:
+    def convert_input(self, values: Tensor) -> Tensor:
+        """Convert numbers to the precision of the network."""
         return values.to(self.dtype) if self.dtype is not None and values.is_floating_point() else values
 
     def convert_predictions(self, found: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

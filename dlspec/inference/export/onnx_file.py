@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -102,11 +103,24 @@ def name_axes(message: Any, axes: Axes) -> None:
                 dim.dim_param = names.get(dim_name, dim_name)
 
 
+@contextmanager
+def _name_missing_operators() -> Iterator[None]:
+    """Convert an error of onnxruntime to a UserError."""
+    try:
+        yield
+    except Exception as error:  # of classes of its own
+        found = f"onnxruntime can't run this network: {first_line(error, 300)}"
+        raise UserError(f"{found}; nothing was written. Write format=pt2") from None
+
+
 class OnnxSession:
-    """Runs the content of an ONNX file.
+    """Runs the content of an ONNX file that was just written.
 
     Args:
         content: the file's bytes
+
+    Raises:
+        UserError: if onnxruntime lacks an operator that the file has.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -114,7 +128,8 @@ class OnnxSession:
         options = runtime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = torch.get_num_threads()
-        self.session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        with _name_missing_operators():
+            self.session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     @property
     def outputs(self) -> list[str]:
@@ -123,5 +138,6 @@ class OnnxSession:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Compute the outputs."""
-        found: Sequence[Any] = self.session.run(None, dict(inputs))
+        with _name_missing_operators():
+            found: Sequence[Any] = self.session.run(None, dict(inputs))
         return {name: np.asarray(each) for name, each in zip(self.outputs, found, strict=True)}

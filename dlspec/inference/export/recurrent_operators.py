@@ -55,7 +55,7 @@ class KeepRecurrentLayers(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         own = self._operators.get(function)
-        if own is None or not isinstance(args[3], bool):  # packed steps have another argument there
+        if own is None or not isinstance(args[3], bool):  # weights there are those of packed steps
             return function(*args, **(kwargs or {}))
         return own(*args)
 

@@ -29,7 +29,7 @@ def refuse_what_has_no_file(run: LoadedRun, form: str, *, prepare: bool) -> None
     """
     _refuse_written_texts(run)
     if form == "onnx":
-        _refuse_projections(run)
+        _refuse_recurrent(run)
     if BatchPredictor(run, 2).draws_unknown:
         name = _find_drawing_layer(run)
         found = f"the layer '{name}' draws random numbers in every prediction, not by randn_like or rand_like"
@@ -47,10 +47,14 @@ def _refuse_written_texts(run: LoadedRun) -> None:
         raise UserError(f"{found}. Predict with the run, or {WEIGHTS_FIX}")
 
 
-def _refuse_projections(run: LoadedRun) -> None:
+def _refuse_recurrent(run: LoadedRun) -> None:
+    """Refuse recurrent layers that ONNX or onnxruntime has no operator for."""
     for name, module in run.network.named_modules():
+        found = f"'{name}' ({type(module).__name__})"
         if isinstance(module, nn.LSTM) and module.proj_size:
-            raise UserError(f"'{name}' (LSTM) has proj_size, for which ONNX has no operator; write format=pt2")
+            raise UserError(f"{found} has proj_size, for which ONNX has no operator; write format=pt2")
+        if isinstance(module, nn.RNNBase) and module.weight_ih_l0.dtype == torch.float64:
+            raise UserError(f"{found} is in double precision, which onnxruntime has no operator for; write format=pt2")
 
 
 def _find_drawing_layer(run: LoadedRun) -> str:

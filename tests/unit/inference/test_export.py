@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -27,7 +27,7 @@ from dlspec.inference.export.refusals import refuse_what_has_no_file
 from dlspec.inference.export.run_export import choose_format, export_run
 from dlspec.inference.loading.loaded_run import load_run
 from dlspec.parts.layers.unpacked_steps import run_without_packing
-from helpers.predicted_runs import CASES, train_and_capture, write_files
+from helpers.predicted_runs import CASES, DataCase, train_and_capture, write_files
 
 # Runs an exported file with nothing but onnxruntime and numpy: rows as JSON on stdin, outputs on stdout.
 ALONE = """
@@ -61,7 +61,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert train_and_capture("mlp", CASES["table of three classes"], folder / "table")
-        assert train_and_capture("text_cnn", CASES["table of texts"], folder / "texts")
         assert train_and_capture("vae", CASES["mnist to image"], folder / "vae")
         assert train_and_capture("seq2seq", CASES["random answers"], folder / "seq2seq")
     return folder
@@ -187,6 +186,14 @@ def test_running_without_packing_equals_packing(module: type[nn.RNNBase], direct
         assert (one - other).abs().max() < 1e-6
 
 
+def test_what_onnxruntime_can_not_run_is_refused() -> None:
+    names = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n", 3, 9, 9]) for name in ("x", "w", "y")]
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "double", names[:2], names[2:])
+    message = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    with pytest.raises(UserError, match=r"onnxruntime can't run this network: .*Conv.*Write format=pt2"):
+        OnnxSession(message.SerializeToString())
+
+
 @pytest.mark.parametrize("resize", ["cover", "fit", "stretch"])
 def test_images_of_any_size_are_resized_as_dlspec_does(resize: Resize) -> None:
     message = helper.make_model(
@@ -207,6 +214,17 @@ def test_images_of_any_size_are_resized_as_dlspec_does(resize: Resize) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize(("form", "prepare"), [("pt2", True), ("pt2", False), ("onnx", False)])
+def test_a_network_in_double_precision(form: str, prepare: bool, folder: Path, tmp_path: Path) -> None:
+    if not (folder / "double").exists():
+        case = DataCase([*CASES["table of three classes"].overrides, "trainer.precision=64"])
+        assert train_and_capture("mlp", case, folder / "double")
+    result = export_run(load_run("double", device="cpu"), str(tmp_path / f"model.{form}"), prepare=prepare)
+    assert result.check is not None and result.check.largest < (1e-6 if prepare else 1e-12)
+    assert prepare or result.inputs["features"].startswith("float64 (batch, 2)")
+
+
+@pytest.mark.soak
 def test_a_compiled_program_computes_the_same(tmp_path: Path) -> None:
     result = dlspec.predictor("table", device="cpu").export(tmp_path / "table.so", "aoti")
     assert result.check is not None and result.check.largest < 1e-6 and result.check.changed == 0
@@ -216,8 +234,11 @@ def test_a_compiled_program_computes_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_raw_texts_without_dlspec_equal_predict(tmp_path: Path) -> None:
-    model = dlspec.predictor("texts", device="cpu")
+@pytest.mark.parametrize("network", ["text_cnn", "text_gru"])
+def test_raw_texts_without_dlspec_equal_predict(network: str, folder: Path, tmp_path: Path) -> None:
+    if not (folder / network).exists():
+        assert train_and_capture(network, CASES["table of texts"], folder / network)
+    model = dlspec.predictor(network, device="cpu")
     model.export(tmp_path / "texts.onnx")
     numbers = np.random.default_rng(0)
     letters = [*"abcdefgWIN FREE lunch, prize! 0123 äÖß_-é'\t", "win", "Free", " ", "  "]

@@ -18,7 +18,7 @@ from dlspec.inference.export.onnx_recurrent import make_translations
 from dlspec.inference.export.recurrent_operators import KeepRecurrentLayers, use_pytorch_operators
 from dlspec.inference.export.run_export import export_run
 from dlspec.inference.loading.loaded_run import load_run
-from helpers.predicted_runs import CASES, train_and_capture, write_files
+from helpers.predicted_runs import CASES, DataCase, train_and_capture, write_files
 
 KINDS: Mapping[str, tuple[type[nn.RNNBase], dict[str, Any]]] = {
     "LSTM": (nn.LSTM, {}), "GRU": (nn.GRU, {}), "RNN": (nn.RNN, {}), "RNN relu": (nn.RNN, {"nonlinearity": "relu"}),
@@ -102,13 +102,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("LSTM", "GRU", "RNN"):
         (folder / "conf/model" / f"states_{kind}.yaml").write_text(STATES.format(kind=kind, more=""))
     (folder / "conf/model/projected.yaml").write_text(STATES.format(kind="LSTM", more=", proj_size: 4"))
+    (folder / "conf/model/next.yaml").write_text(
+        "layers: [{Embedding: 8}, {GRU: {hidden_size: 8, num_layers: 2}}, {Linear: '${data.num_outputs}'}]"
+    )
+    (folder / "conf/model/double.yaml").write_text(STATES.format(kind="LSTM", more=""))
     return folder
 
 
 def load_trained(folder: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(folder)
     if not (folder / model).exists():
-        assert train_and_capture(model, CASES["table of texts"], folder / model)
+        precision = ["trainer.precision=64"] if model == "double" else []
+        case = DataCase([*CASES["table of texts"].overrides, *precision])
+        assert train_and_capture(model, case, folder / model)
     return load_run(model, device="cpu")
 
 
@@ -125,9 +131,26 @@ def test_states_after_several_lengths(
 
 
 @pytest.mark.soak
-def test_projections_have_no_onnx_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = load_trained(folder, "projected", monkeypatch)
-    with pytest.raises(UserError, match="'1' \\(LSTM\\) has proj_size, for which ONNX has no operator"):
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.parametrize("prepare", [True, False])
+def test_running_texts_may_be_shorter(
+    prepare: bool, form: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    if not (folder / "next").exists():
+        assert train_and_capture("next", CASES["characters"], folder / "next")
+    result = export_run(load_run("next", device="cpu"), str(tmp_path / f"model.{form}"), prepare=prepare)
+    assert result.check is not None and result.check.largest < 1e-6
+    assert result.inputs["text"].startswith("int64 (batch, steps)")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("name", "reason"), [("projected", "has proj_size"), ("double", "is in double")])
+def test_some_layers_have_no_onnx_file(
+    name: str, reason: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_trained(folder, name, monkeypatch)
+    with pytest.raises(UserError, match=f"'1' \\(LSTM\\) {reason}"):
         export_run(run, str(tmp_path / "model.onnx"))
     result = export_run(run, str(tmp_path / "model.pt2"))
     assert result.check is not None and result.check.largest < 1e-6 and "(batch, steps)" in result.inputs["text"]
