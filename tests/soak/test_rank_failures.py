@@ -186,10 +186,20 @@ def test_a_full_disk_of_the_first_process(work: Path, name: str) -> None:
 
 
 def test_another_spec_is_refused(work: Path, name: str) -> None:
-    done = run_ranks(work, 2, *RUN, "optimizer.weight_decay=${oc.decode:${oc.env:RANK}}", f"hydra.run.dir={name}")
+    words = [*RUN, f"hydra.run.dir={name}", "optimizer.weight_decay="]
+    (work / "start.py").write_text(f"""import os, sys
+from dlspec.cli.main import run_command
+words = {words}
+words[-1] += os.environ["RANK"]
+sys.exit(run_command(words))
+""")
+    done = subprocess.run(
+        [*TORCHRUN, "2", "start.py"], cwd=work, env=make_environment(), capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
     assert done.returncode
     [line] = [each for each in done.stderr.splitlines() if "all processes need the same files" in each]
-    assert line.startswith("rank 1 has optimizer.weight_decay 1, and rank 0 has 0; all processes need")
+    assert line.startswith("rank 1 has optimizer.weight_decay 1.0, and rank 0 has 0.0; all processes need")
     assert not (work / name).exists()
 
 
