@@ -172,7 +172,16 @@ class RankGroup(ProcessGroup):
             raise self._explain(error) from None
 
     def _explain(self, error: RuntimeError) -> RankFailed:
-        """Find out which process has failed: from its message, because it has ended, or because it does not answer."""
+        """Find out which process has failed. The store ends with the machine of rank 0."""
+        try:
+            return self._find_failure(error)
+        except RuntimeError:
+            is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+            found = f"rank {self.rank} lost the connection to rank 0 and its torchrun"
+            return RankFailed(found, self.rank if is_first_here else None)
+
+    def _find_failure(self, error: RuntimeError) -> RankFailed:
+        """Find the failed process: it has left a message, has ended, or does not answer."""
         self.store.set(f"answers/{self.rank}", "")
         failed = self._find_failed_rank()
         if failed is not None:

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -164,6 +165,29 @@ def test_a_signal_to_the_whole_process_group_saves_once(name_of_signal: str, wor
     assert "was killed" not in text
 
 
+def test_the_machine_of_the_first_process_is_lost(work: Path, name: str) -> None:
+    """Two torchruns stand for two machines; the first one and its process are killed."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = str(unused.getsockname()[1])
+    words = [*RUN, "trainer.epochs=600", f"hydra.run.dir={name}"]
+    nodes = [
+        subprocess.Popen(
+            [*TORCHRUN[:3], "--nnodes=2", f"--node-rank={node}", "--master-addr=127.0.0.1", f"--master-port={port}",
+             "-m", "dlspec", *words], cwd=work, env=make_environment(), stderr=subprocess.PIPE, text=True,
+        )
+        for node in range(2)
+    ]  # fmt: skip
+    while nodes[1].poll() is None and not (work / name / "metrics.jsonl").exists():
+        time.sleep(0.1)
+    for child in Path(f"/proc/{nodes[0].pid}/task/{nodes[0].pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    nodes[0].kill()
+    _, text = nodes[1].communicate(timeout=60)
+    assert list_rank_lines(text) == ["rank 1 lost the connection to rank 0 and its torchrun"], text
+    nodes[0].communicate()
+
+
 def test_a_full_disk_of_the_first_process(work: Path, name: str) -> None:
     """The disk is too small for the second checkpoint; with more space the run goes on."""
     disk = work / f"{name}_disk"
@@ -186,10 +210,20 @@ def test_a_full_disk_of_the_first_process(work: Path, name: str) -> None:
 
 
 def test_another_spec_is_refused(work: Path, name: str) -> None:
-    done = run_ranks(work, 2, *RUN, "optimizer.weight_decay=${oc.decode:${oc.env:RANK}}", f"hydra.run.dir={name}")
+    words = [*RUN, f"hydra.run.dir={name}", "optimizer.weight_decay="]
+    (work / "start.py").write_text(f"""import os, sys
+from dlspec.cli.main import run_command
+words = {words}
+words[-1] += os.environ["RANK"]
+sys.exit(run_command(words))
+""")
+    done = subprocess.run(
+        [*TORCHRUN, "2", "start.py"], cwd=work, env=make_environment(), capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
     assert done.returncode
     [line] = [each for each in done.stderr.splitlines() if "all processes need the same files" in each]
-    assert line.startswith("rank 1 has optimizer.weight_decay 1, and rank 0 has 0; all processes need")
+    assert line.startswith("rank 1 has optimizer.weight_decay 1.0, and rank 0 has 0.0; all processes need")
     assert not (work / name).exists()
 
 

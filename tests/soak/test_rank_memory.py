@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,7 @@ def test_two_processes_need_what_was_predicted(parallel: Parallel, work: Path, m
     done = run_ranks(work, 2, *QUIET, *WORDS, f"trainer.parallel={parallel}", **freed_at_once)
     assert done.returncode == 0, done.stderr
     monkeypatch.syspath_prepend(work)
+    monkeypatch.delitem(sys.modules, "probe", raising=False)
     torch.set_num_threads(1)
     predicted = predict(parallel)
     for rank in range(2):
