@@ -105,8 +105,6 @@ def fill_network(network: nn.Module, parts: dict[str, Tensor], device: torch.dev
         device: the device of this process.
     """
     for path, module in network.named_modules():
-        if not module._parameters and not module._buffers:
-            continue
         module.to_empty(device=device, recurse=False)
         for name, each in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             value = parts.pop(f"{path}.{name}" if path else name, None)
