@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
 _KEEP_SETTINGS = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
 _DEFAULT_SETTINGS = ((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 128 * 1024))
 
 
+@cache
 def find_glibc() -> ctypes.CDLL | None:
     """Return the process's C library if it is glibc and has glibc's own allocator, else None."""
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
@@ -34,3 +36,13 @@ def release_freed_memory(library: ctypes.CDLL) -> None:
     for parameter, value in _DEFAULT_SETTINGS:
         library.mallopt(parameter, value)
     library.malloc_trim(0)
+
+
+def return_freed_memory(freed: int) -> None:
+    """Return freed memory to the operating system if at least 1 MiB (`freed`, in bytes) was freed since the last call.
+
+    Otherwise the allocator may keep the memory of large tensors that were freed between others that are kept.
+    """
+    library = find_glibc() if freed >= 2**20 else None
+    if library is not None:
+        library.malloc_trim(0)

@@ -14,6 +14,8 @@ from dlspec.jobs.parallel_checks import check_parallel_network, check_parallel_s
 from dlspec.jobs.run_preparation import OpenedSpec, Preparation, PreparedRun
 from dlspec.jobs.spec import Spec
 from dlspec.language.yaml.yaml_files import load_yaml_file
+from dlspec.network.build_mode import RUN_MODE, make_divided_mode
+from dlspec.network.divided_values import DividedValues
 from dlspec.progress_lines import open_status_line
 from dlspec.runs.file_names import SPEC_FILE
 from dlspec.training.components import Model, Optimization, TrainingData
@@ -72,13 +74,14 @@ def _prepare_with_found_settings(preparation: Preparation, print_status: Callabl
         opened, tuning_note = _tune_settings(preparation, opened, print_status, group)
         notes.append(tuning_note)
         free_unused_memory()
-    prepared = preparation.prepare(opened=opened)
+    values = DividedValues(group.rank, group.world_size) if group.is_sharded else None
+    prepared = preparation.prepare(RUN_MODE if values is None else make_divided_mode(values), opened)
     notes += check_parallel_network(prepared, group)
     check_ranks_agree(prepared, group)
-    if group.is_sharded:
+    if values is not None:
         from dlspec.jobs.sharded_setup import shard_run  # imports torch.distributed
 
-        prepared = shard_run(prepared, preparation.trained, group.mesh)
+        prepared = shard_run(prepared, preparation.trained, group.mesh, values)
     return replace(prepared, notes=(*prepared.notes, *notes), found_rate=found_rate)
 
 

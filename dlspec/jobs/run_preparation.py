@@ -41,6 +41,7 @@ from dlspec.losses.criterion_setup import make_criterion
 from dlspec.metrics.selection import SelectedMetric, make_metrics, select_metrics
 from dlspec.network.build_mode import RUN_MODE, BuildMode
 from dlspec.network.builder import Network, build_network
+from dlspec.network.divided_values import DividedValues
 from dlspec.network.inputs import match_inputs
 from dlspec.network.weights.initial_values import initialize_weights
 from dlspec.network.weights.weight_loading import load_weights
@@ -177,7 +178,7 @@ class Preparation:
         assert network is not None  # otherwise a problem was raised
         if spec.weights is not None and not self.is_resumed:
             check_scale_of_weights(spec.weights.path, spec.data, data, problems)
-        notes = () if self.is_resumed else _initialize_weights(network, spec, data, problems)
+        notes = () if self.is_resumed else _initialize_weights(network, spec, data, problems, mode.values)
         notes += describe_ignored_dropout(network.module)
         freezing = freeze_parameters(network, spec.freeze, problems)
         raise_problems(problems, self.make_source_map)
@@ -220,13 +221,15 @@ class Preparation:
         )  # fmt: skip
 
 
-def _initialize_weights(network: Network, spec: Spec, data: Dataset, problems: Problems) -> tuple[str, ...]:
+def _initialize_weights(
+    network: Network, spec: Spec, data: Dataset, problems: Problems, values: DividedValues | None
+) -> tuple[str, ...]:
     """Initialize the network's weights as `init` and `weights` say; return a note on weights that were loaded."""
     if spec.inits:
-        initialize_weights(network, spec.inits, problems)
+        initialize_weights(network, spec.inits, problems, values)
     if spec.weights is None or problems:
         return ()
-    note = load_weights(network.module, spec.weights, problems)
+    note = load_weights(network.module, spec.weights, problems, values)
     if note:
         check_weights_origin(spec, network, data, problems)
     return (note,)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.nn.utils import parametrize
-from torch.optim import ASGD, NAdam, Optimizer, RAdam, RMSprop, Rprop
+from torch.optim import ASGD, NAdam, Optimizer, RAdam, RMSprop
 from torch.optim.adadelta import Adadelta
 from torch.optim.adagrad import Adagrad
 from torch.optim.adam import Adam
@@ -23,7 +23,7 @@ from dlspec.training.step.activation_checkpointing import find_checkpointed_laye
 
 # Optimizers that update each number of a parameter by itself, so that a process can update its part.
 ELEMENTWISE_OPTIMIZERS: tuple[type[Optimizer], ...] = (
-    SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop, Adagrad, Adadelta, ASGD, Rprop,
+    SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop, Adagrad, Adadelta, ASGD,
 )  # fmt: skip
 OTHER = "or trainer.parallel=ddp"
 # Settings that can't be used: the values that are allowed, why the others are not, and what to write.

@@ -12,6 +12,7 @@ import torch
 
 from dlspec.formatting import format_bytes
 from dlspec.limits import explain_raising_limit, get_limit
+from dlspec.network.divided_values import DividedValues
 from dlspec.network.memory_limits import NetworkTooLarge, SizeLimit, get_memory_bytes
 
 
@@ -33,6 +34,8 @@ class BuildMode:
     # A measured forward pass that exceeds one of these limits raises `BuildModeError`.
     max_multiply_adds: float = math.inf
     max_kept_bytes: float = math.inf
+    # Keeps a part of the values of each layer, which is made with values and then moved to the meta device.
+    values: DividedValues | None = None
 
     def default_device(self) -> AbstractContextManager[object]:
         """Return a context in which new tensors are made on this device."""
@@ -62,6 +65,14 @@ SMALL_MODE = BuildMode(
     MAX_SMALL_KEPT_BYTES,
 )
 META_MODE = BuildMode(torch.device("meta"), lambda: SizeLimit(get_limit("summary_bytes"), _make_summary_error))
+
+
+def make_divided_mode(values: DividedValues) -> BuildMode:
+    """Make the mode in which each of several processes keeps only its part of a network's values."""
+    limit = values.world_size * get_memory_bytes()
+    return BuildMode(torch.device("meta"), lambda: SizeLimit(limit), values=values)
+
+
 UNLIMITED_MODE = BuildMode(_CPU, lambda: SizeLimit(get_memory_bytes()))
 """For large networks with custom layers that need real values."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dlspec.data.dataset import Field
@@ -103,6 +104,7 @@ class NetworkBuilder:
         self.network, self.problems = network, problems
         self.checks = CallChecks(network, problems)
         self.weight_limit, self.tracer, self.allows_trimming = mode.weights(), ShapeTracer(), True
+        self.values = mode.values
         self.shortcuts: dict[str, str] = {}  # which shortcut was made, by the joins' nodes
         self.required_outputs = find_required_outputs(network.graph)
 
@@ -230,11 +232,19 @@ class NetworkBuilder:
     def _make_module(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[TensorInfo]) -> nn.Module | None:
         note = self._make_shape_describer(layer)
         module: nn.Module | None = try_or_report(
-            lambda: make_module(layer, settings, self.weight_limit), layer, values, self.problems, note
+            lambda: self._make_module_with_values(layer, settings), layer, values, self.problems, note
         )
         if module is None or not check_parametrization(layer, module, self.problems):
             return None
         return module if tie_weight(layer, module, self.network.calls, self.problems) else None
+
+    def _make_module_with_values(self, layer: Layer, settings: Mapping[str, Any]) -> nn.Module:
+        if self.values is None:
+            return make_module(layer, settings, self.weight_limit)
+        with torch.device("cpu"):
+            module = make_module(layer, settings, self.weight_limit)
+        self.values.take(module)
+        return module
 
     def _make_shape_describer(self, layer: Layer) -> Callable[[], str]:
         return lambda: describe_shapes(self.network, layer.node)

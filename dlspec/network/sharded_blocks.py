@@ -135,7 +135,7 @@ def _register(root: nn.Module, name: str, value: Any) -> None:
     """Register a module, a parameter or a buffer at its path, with empty modules in between."""
     *parents, last = name.split(".")
     for each in parents:
-        if each not in root._modules:
+        if each not in dict(root.named_children()):
             root.add_module(each, nn.Module())
         root = root.get_submodule(each)
     if isinstance(value, nn.Parameter):

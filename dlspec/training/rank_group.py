@@ -107,7 +107,7 @@ class RankGroup(ProcessGroup):
         if not is_bad:
             backward()
         trained = [each for each in parameters if each.requires_grad]
-        statistics = list_running_statistics(network) if trained else []
+        statistics = _list_running_statistics(network) if trained else []
         present = [0.0 if each.grad is None else 1.0 for each in trained]
         gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in trained]
         head = torch.tensor([*self._make_flags(is_bad), *present], device=_find_device(gradients))
@@ -123,7 +123,7 @@ class RankGroup(ProcessGroup):
         self._read_flags(self._add_up([torch.tensor(self._make_flags(is_bad=False))])[0].tolist())
 
     def average_statistics(self, network: nn.Module) -> None:
-        statistics = list_running_statistics(network)
+        statistics = _list_running_statistics(network)
         if statistics:
             self._set_means(statistics, self._add_up(statistics))
 
@@ -298,7 +298,7 @@ def _set_gradients(
             parameter.grad = gradient
 
 
-def list_running_statistics(network: nn.Module) -> list[Tensor]:
+def _list_running_statistics(network: nn.Module) -> list[Tensor]:
     """List the running statistics of normalization layers, which each process updates from its own samples."""
     return [
         each

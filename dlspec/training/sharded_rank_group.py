@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from dlspec.compat.glibc import return_freed_memory
+from dlspec.compat.torch_dtensor import get_local_part
 from dlspec.training.distributed import ProcessGroup
-from dlspec.training.rank_group import RankGroup, list_running_statistics
+from dlspec.training.rank_group import RankGroup
 
 
 @dataclass
@@ -51,13 +53,11 @@ class ShardedRankGroup(RankGroup):
         Returns:
             Whether the loss of any process is not finite.
         """
-        statistics = list_running_statistics(network) if parameters else []
-        flags = torch.tensor(self._make_flags(is_bad))
-        sums = self._add_up([flags, *statistics])
-        any_is_bad = self._read_flags(sums[0].tolist())
+        any_is_bad = self._read_flags(self._add_up([torch.tensor(self._make_flags(is_bad))])[0].tolist())
         if not any_is_bad:
-            self._set_means(statistics, sums[1:])
             backward()
+            if parameters:  # after the backward pass, which uses the statistics of the forward pass
+                self.average_statistics(network)
         return any_is_bad
 
     def find_failure_elsewhere(self, error: Exception) -> Exception | None:
@@ -92,3 +92,24 @@ def shard_network(network: nn.Module, blocks: Sequence[str], mesh: DeviceMesh, *
         if isinstance(module, FSDPModule):  # each process has weighed its loss: gradients are added up, not averaged
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+@torch.no_grad()
+def fill_network(network: nn.Module, parts: dict[str, Tensor], device: torch.device) -> None:
+    """Give a divided network on the meta device memory and values, layer by layer.
+
+    Args:
+        network: the network.
+        parts: this process's part of each parameter, and the buffers, by name. Each is removed once it is copied.
+        device: the device of this process.
+    """
+    for path, module in network.named_modules():
+        module.to_empty(device=device, recurse=False)
+        for name, each in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            value = parts.pop(f"{path}.{name}" if path else name, None)
+            if value is not None:
+                get_local_part(each).copy_(value)
+                freed = value.nbytes
+                del value
+                return_freed_memory(freed)
+    network.to(device)  # makes `fully_shard` look at the new parameters

@@ -11,11 +11,14 @@ from dlspec.errors import Code
 from dlspec.formatting import first_line
 from dlspec.language.problems import Problems
 from dlspec.network.built_network import Network
-from dlspec.network.parameters import list_named_parameters, match_patterns
+from dlspec.network.divided_values import DividedValues
+from dlspec.network.parameters import NamedParameter, list_named_parameters, match_patterns
 from dlspec.parts.specs.parameters_spec import Initialization
 
 
-def initialize_weights(network: Network, inits: Sequence[Initialization], problems: Problems) -> None:
+def initialize_weights(
+    network: Network, inits: Sequence[Initialization], problems: Problems, values: DividedValues | None = None
+) -> None:
     """Initialize the parameters that match a pattern, in the order of the state dict.
 
     On the meta device this only checks whether each initializer accepts the parameter's shape.
@@ -26,21 +29,31 @@ def initialize_weights(network: Network, inits: Sequence[Initialization], proble
         network: The network; its parameters are changed in place.
         inits: The patterns with their initializers.
         problems: Collects patterns that match nothing and initializers that PyTorch rejects.
+        values: The values of a network on the meta device, if it is divided among processes.
     """
     last_first = [each.pattern for each in reversed(inits)]
     by_pattern = {each.pattern.path: each for each in inits}
     for named, pattern in match_patterns(list_named_parameters(network), last_first, problems):
         if pattern is not None:
-            _initialize_parameter(named.parameter, by_pattern[pattern.path], named.name, problems)
+            _initialize_parameter(named, by_pattern[pattern.path], values, problems)
     for module in network.module.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None and inits:
+            if values is not None:
+                values.zero_row(module.weight, module.padding_idx)
+                continue
             with torch.no_grad():
                 module.weight[module.padding_idx].zero_()
 
 
-def _initialize_parameter(parameter: nn.Parameter, init: Initialization, name: str, problems: Problems) -> None:
+def _initialize_parameter(
+    named: NamedParameter, init: Initialization, values: DividedValues | None, problems: Problems
+) -> None:
+    name, parameter = named.name, named.parameter
     try:
-        init.schema.build(parameter, **init.settings)
+        if values is None:
+            init.schema.build(parameter, **init.settings)
+        else:
+            values.initialize(parameter, lambda whole: init.schema.build(whole, **init.settings))
     except (ValueError, RuntimeError) as error:
         found = f"{init.schema.name} can't initialize {name} of shape {tuple(parameter.shape)}"
         reason = first_line(error)

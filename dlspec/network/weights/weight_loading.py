@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dlspec.errors import Code, KeyPath, UserError, suggest
 from dlspec.language.problems import Problems
 from dlspec.language.sections.weights_section import WeightsSpec
+from dlspec.network.divided_values import DividedValues
 from dlspec.network.weights.mismatch_report import WEIGHTS_PATH, report_mismatches
 from dlspec.network.weights.mismatch_texts import describe_mismatches
 from dlspec.network.weights.mismatches import COUNTER_SUFFIX, Mismatches, ShapeMismatch, TypeMismatch
@@ -23,20 +24,24 @@ from dlspec.network.weights.tensor_files import StoredTensor, list_stored_tensor
 _MAX_NAMES = 4
 
 
-def load_weights(module: nn.Module, spec: WeightsSpec, problems: Problems) -> str:
+def load_weights(
+    module: nn.Module, spec: WeightsSpec, problems: Problems, divided_values: DividedValues | None = None
+) -> str:
     """Load a file's weights into a module. Nothing is copied unless everything fits.
 
     Args:
         module: The network; its parameters and buffers are changed in place.
         spec: The spec's `weights` section.
         problems: Collects what does not fit.
+        divided_values: Get the values of a network on the meta device, if it is divided among processes.
 
     Returns:
         A line for the user that says what was loaded, or '' where a problem was found.
     """
     problem_count = len(problems)
     try:
-        loader = WeightLoader(module, spec, list_stored_tensors(Path(spec.path).expanduser()), problems)
+        stored = list_stored_tensors(Path(spec.path).expanduser())
+        loader = WeightLoader(module, spec, stored, problems, divided_values)
         values = loader.collect_values()
         report_mismatches(loader.mismatches, spec, problems)
     except (UserError, RuntimeError) as error:  # RuntimeError: ~NAME without such a user
@@ -93,12 +98,18 @@ class WeightLoader:
         spec: The spec's `weights` section.
         stored: The file's tensors by name.
         problems: Collects what does not fit.
+        divided_values: Get each value as soon as it is read, so that only a part of it is kept.
     """
 
     def __init__(
-        self, module: nn.Module, spec: WeightsSpec, stored: Mapping[str, StoredTensor], problems: Problems
+        self,
+        module: nn.Module,
+        spec: WeightsSpec,
+        stored: Mapping[str, StoredTensor],
+        problems: Problems,
+        divided_values: DividedValues | None = None,
     ) -> None:
-        self.spec, self.stored, self.problems = spec, stored, problems
+        self.spec, self.stored, self.problems, self.divided_values = spec, stored, problems, divided_values
         self.state = dict(module.state_dict(keep_vars=True))
         self.used_names: set[str] = set()
         self.dropped_names: list[str] = []
@@ -213,7 +224,8 @@ class WeightLoader:
         if value.is_floating_point() != own.is_floating_point():
             theirs, ours = (str(each.dtype).removeprefix("torch.") for each in (value, own))
             self.mismatches.types.append(TypeMismatch(name, pieces[0].name, theirs, ours))
-        return value.reshape(own.shape)
+        value = value.reshape(own.shape)
+        return value if self.divided_values is None else self.divided_values.set(own, value.to(own.dtype))
 
     def _make_reader(self, piece: TensorPiece) -> Any:
         start, size = self._find_slice(piece)

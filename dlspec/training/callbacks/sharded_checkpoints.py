@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from dlspec.runs.job_state import JobState
@@ -26,13 +27,23 @@ class ShardedCheckpointSaver(CheckpointSaver):
         self._writer.run_and_wait(write)
 
     def _write_checkpoint(self, snapshot: Snapshot) -> None:
-        write_sharded_checkpoint(self.folder, snapshot, self._metadata, self._group)
+        with self._name_failed_rank():
+            write_sharded_checkpoint(self.folder, snapshot, self._metadata, self._group)
         if self._group.is_writer:
             delete_old_checkpoints(self.folder, self._max_kept)
             remove_unused_shards(self.folder)
 
     def _write_weights(self, path: Path, weights: Weights, texts: Mapping[str, str]) -> None:
-        write_gathered_tensors(path, weights, texts, self._group)
+        with self._name_failed_rank():
+            write_gathered_tensors(path, weights, texts, self._group)
+
+    @contextmanager
+    def _name_failed_rank(self) -> Iterator[None]:
+        """Turn an error that is due to another process into one that says which process has failed."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise self._group.find_failure_elsewhere(error) or error from None
 
     def close(self, state: TrainingState) -> None:
         # After an error, the processes are not at the same point: nothing can be gathered.

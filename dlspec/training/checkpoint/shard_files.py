@@ -8,7 +8,6 @@ from them and by any number of processes.
 from __future__ import annotations
 
 import json
-import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -132,18 +131,3 @@ def _check_rows(name: str, tensor: ShardedTensor) -> None:
 def make_placeholders(tensors: Mapping[str, ShardedTensor]) -> dict[str, Tensor]:
     """Make a tensor without values for each one that can be read from the files."""
     return {name: torch.empty(each.shape, dtype=each.dtype, device="meta") for name, each in tensors.items()}
-
-
-def find_own_rows(rows: int, rank: int, world_size: int) -> tuple[int, int]:
-    """Find the rows of a process's part of a tensor, as `fully_shard` divides it.
-
-    Args:
-        rows: the tensor's rows.
-        rank: the process.
-        world_size: the number of processes.
-
-    Returns:
-        The first row, and the one after the last.
-    """
-    part = math.ceil(rows / world_size)
-    return min(rank * part, rows), min((rank + 1) * part, rows)

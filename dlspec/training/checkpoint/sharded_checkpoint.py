@@ -26,10 +26,11 @@ from torch.distributed.tensor import DTensor, Shard
 from dlspec.compat.torch_dtensor import get_local_part, is_sharded
 from dlspec.errors import TrainingFailed
 from dlspec.formatting import first_line
+from dlspec.network.divided_values import find_own_rows
 from dlspec.runs.file_names import SHARDS_PATTERN, format_checkpoint_name, format_shards_name
 from dlspec.runs.io import sync_folder
 from dlspec.training.checkpoint.checkpoint_files import SHARDS, Snapshot, write_checkpoint
-from dlspec.training.checkpoint.shard_files import compute_file_checksum, find_own_rows, read_shard_headers
+from dlspec.training.checkpoint.shard_files import compute_file_checksum, read_shard_headers
 from dlspec.training.checkpoint.tensor_file import sort_names, write_tensors
 from dlspec.training.distributed import ProcessGroup
 
