@@ -35,6 +35,12 @@ class FittedTable:
     id: str = ""  # the column that identifies a row in predictions
     weight: str = ""  # the column with each row's factor in loss and metrics
 
+    @property
+    def group_columns(self) -> tuple[str, ...]:
+        """The columns that say which group a number belongs to: `per`."""
+        groups = [each.per for each in self.inputs.values() if isinstance(each, FittedGroupedNumber)]
+        return tuple(dict.fromkeys(groups))
+
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values, for checkpoints and prepare.json."""
         return {
@@ -152,7 +158,7 @@ def fit_column(
 def check_columns(fitted: FittedTable, columns: Columns) -> None:
     """Raise DataError if a table lacks a column that was fitted."""
     needed = [member for name in (*fitted.inputs, *fitted.targets) for member in fitted.stacks.get(name, (name,))]
-    needed += [each.per for each in fitted.inputs.values() if isinstance(each, FittedGroupedNumber)]
+    needed += fitted.group_columns
     missing = [name for name in needed if name not in columns]
     if missing:
         found = f"no column '{missing[0]}', which the saved preparation needs"

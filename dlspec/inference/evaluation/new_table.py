@@ -98,7 +98,7 @@ def check_columns(fitted: FittedTable, table: Table, path: str | None, model: st
 
 def _find_missing(fitted: FittedTable, table: Table) -> list[str]:
     """Return the columns that are needed, do not exist, and are not made of others."""
-    needed = [*fitted.targets, *fitted.inputs, *filter(None, [fitted.weight])]
+    needed = [*fitted.targets, *fitted.inputs, *fitted.group_columns, *filter(None, [fitted.weight])]
     patterns = list_fitted_images(fitted)
     missing = [name for name in needed if name not in table.columns and not patterns.get(name)]
     return [name for name in missing if not _is_stacked(fitted.stacks.get(name, ()), table)]

@@ -57,10 +57,10 @@ class RowInputs:
 
     def __init__(self, fitted: FittedTable, inputs: Sequence[Any]) -> None:
         self.fitted, self.inputs = fitted, list(inputs)
-        is_image = {name: isinstance(column, FittedImage) for name, column in fitted.inputs.items()}
         # Images are decoded here, as their kind needs torch to resize them. The file resizes them itself.
         self._images = {name: each for name, each in fitted.inputs.items() if isinstance(each, FittedImage)}
-        self._others = replace(fitted, fields=tuple(each for each in fitted.fields if not is_image[each.columns[0]]))
+        others = tuple(each for each in fitted.fields if each.columns[0] not in self._images)
+        self._others = replace(fitted, fields=others)
         self.images = [each.name for each in self.inputs if each.name in self._images]
         self._columns = {each.name: self._find_column(each.name, each.type) for each in self.inputs}
 
@@ -68,9 +68,10 @@ class RowInputs:
         """Return the column that an input is made of; UserError if the file can't be used without its run."""
         if kind != STRINGS and kind not in _TYPES:
             raise UserError(f"the file takes '{name}' as {kind}, which file= can't read; {RUN_FIX}")
+        if kind == STRINGS and name in self.fitted.group_columns:
+            return name
         for ending in ("", LENGTHS, GROUP):
-            column = name.removesuffix(ending) if ending else name
-            if column in self.fitted.inputs or (not ending and kind == STRINGS):
+            if (column := name.removesuffix(ending)) in self.fitted.inputs:
                 return column
         found = f"the file takes '{name}', which its preparation does not describe"
         raise UserError(f"{found}; export the run with its preparation, or {RUN_FIX}")

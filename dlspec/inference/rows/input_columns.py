@@ -26,7 +26,8 @@ def format_reasons(reasons: Iterable[str]) -> str:
 def list_input_columns(fitted: FittedTable) -> list[str]:
     """List the columns of a file that a network's inputs are made of."""
     named = {name: list_braces(pattern) for name, pattern in list_fitted_images(fitted).items() if pattern}
-    return [member for name in fitted.inputs for member in fitted.stacks.get(name, named.get(name, (name,)))]
+    columns = [member for name in fitted.inputs for member in fitted.stacks.get(name, named.get(name, (name,)))]
+    return list(dict.fromkeys([*columns, *fitted.group_columns]))
 
 
 def _start_in_working_folder(row: int) -> str:
@@ -59,7 +60,8 @@ def complete_columns(
     patterns = {name: pattern for name, pattern in list_fitted_images(fitted).items() if name in wanted}
     found = convert_image_columns(found, patterns, find_folder, "")
     needed = {name: fitted.stacks.get(name, (name,)) for name in wanted if name not in found}
-    missing = [member for members in needed.values() for member in members if member not in found]
+    members = [member for each in needed.values() for member in each]
+    missing = [each for each in (*members, *fitted.group_columns) if each not in found]
     if missing:
         raise _make_missing_error(fitted, missing, columns)
     return {**found, **{name: _stack(found, members) for name, members in needed.items()}}

@@ -115,11 +115,12 @@ def _choose_columns(source: DataSource | None, fitted: FittedTable) -> ColumnUse
     """Choose the columns that predictions need: inputs, what they are made of, and what identifies a row."""
     members = {name: fitted.stacks.get(name, (name,)) for name in fitted.inputs}
     inputs = {each for names in members.values() for each in names}
-    texts = {fitted.id, *getattr(source, "extract", {})}
+    required = inputs | set(fitted.group_columns)
+    texts = {fitted.id, *fitted.group_columns, *getattr(source, "extract", {})}
     texts |= {brace for pattern in list_fitted_images(fitted).values() for brace in list_braces(pattern)}
     others = {*members, *texts, *(plan.name for plan in fitted.fields)}
     numbers = {each for name, names in members.items() if _is_plain_number(fitted.inputs[name]) for each in names}
-    return ColumnUse(frozenset(inputs | others), frozenset(numbers - texts), frozenset(inputs))
+    return ColumnUse(frozenset(required | others), frozenset(numbers - texts), frozenset(required))
 
 
 def _is_plain_number(column: FittedColumn) -> bool:

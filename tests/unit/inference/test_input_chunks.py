@@ -15,13 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlspec.data.encoding.fields import FieldPlan
+from dlspec.data.encoding.fitted_table import FittedTable
+from dlspec.data.prepare.kinds.cells import PLAIN as PLAIN_CELLS
+from dlspec.data.prepare.kinds.grouped_number import fit_grouped_number
+from dlspec.data.prepare.kinds.number import Number
 from dlspec.data.sources.file_rows import FileSource
 from dlspec.data.sources.table_source import TableSource
 from dlspec.data.tables.read_options import ReadOptions
 from dlspec.data.tables.reading import read_table
+from dlspec.data.tables.table import TEXT
 from dlspec.errors import DataError
 from dlspec.inference.rows.input_chunks import iterate_row_chunks
-from dlspec.inference.rows.input_settings import InputSettings
+from dlspec.inference.rows.input_columns import list_input_columns
+from dlspec.inference.rows.input_settings import InputSettings, make_input_settings
+from dlspec.inference.rows.row_chunk import RowChunk
+from dlspec.inference.rows.row_encoding import encode_chunk
 from helpers.table_mutations import mutate_table
 
 PLAIN = InputSettings()
@@ -193,3 +202,13 @@ def test_extracted_columns(tmp_path: Path) -> None:
     settings = InputSettings(extract={"name": "{last}, {first}"})
     found = read_all(write(tmp_path / "in.csv", 'name,x\n"Braund, Owen",1\nnobody,2\n'), settings)
     assert (found["last"], found["first"]) == (["Braund", None], ["Owen", None])
+
+
+def test_the_column_that_divides_numbers_into_groups_is_read_too() -> None:
+    cells, plans = np.array([1.0, 2.0, 30.0, 40.0]), np.array(["a", "a", "b", "b"], TEXT)
+    spend = fit_grouped_number(Number(per="plan"), cells, plans, np.arange(4), read=PLAIN_CELLS, name="spend")
+    fitted = FittedTable({"spend": spend}, {}, (FieldPlan("features", ("spend",), "features"),))
+    assert make_input_settings(None, fitted, {}).use.is_needed("plan")
+    assert list_input_columns(fitted) == ["spend", "plan"]
+    with pytest.raises(DataError, match="no column 'plan', which the run was trained on"):
+        encode_chunk(fitted, RowChunk({"spend": cells}))
