@@ -1,7 +1,8 @@
 """Recurrent layers while a network is traced: one operator each, so that their number of steps may differ.
 
-PyTorch's own operators are traced step by step, which fixes the number of steps. Those here have the same arguments and
-only say the sizes of their outputs. A program of PyTorch gets PyTorch's own back, and a file in the ONNX format ONNX's.
+PyTorch traces its own operators step by step, which fixes the number of steps. The operators defined here have the same
+arguments and are never run: they only know the sizes of their outputs. A `.pt2` file gets PyTorch's operators again, an
+ONNX file those of ONNX.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _make_empty_outputs(
 
 
 class KeepRecurrentLayers(TorchFunctionMode):
-    """Calls the operators here in place of PyTorch's."""
+    """Calls the operators defined here in place of PyTorch's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,13 +56,13 @@ class KeepRecurrentLayers(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         own = self._operators.get(function)
-        if own is None or not isinstance(args[3], bool):  # weights there are those of packed steps
+        if own is None or not isinstance(args[3], bool):  # for packed steps the weights are there
             return function(*args, **(kwargs or {}))
         return own(*args)
 
 
 def use_pytorch_operators(program: torch.export.ExportedProgram) -> None:
-    """Replace the operators here by PyTorch's own.
+    """Replace the operators defined here by PyTorch's own.
 
     Args:
         program: the traced network; it is changed
