@@ -18,34 +18,53 @@ from helpers.rank_runs import train_together
 FSDP = "trainer.parallel=fsdp"
 # PyTorch's fused kernel rounds the last numbers of a tensor in another way, and each process has other last ones.
 EXACT = "optimizer.fused=false"
+# The only run in the quick tests, with blocks and tied weights.
+QUICK = "gpt_small"
+FURTHER_WORDS = {QUICK: ("trainer.average=EMA", "trainer.checkpoint_steps=4")}
+
+
+def list_exact_words(name: str, parts: int) -> list[str]:
+    return [*list_words(name, parts), *FURTHER_WORDS.get(name, ()), EXACT]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("sharded")
     write_data(work)
-    runs = {name: [*list_words(name, 1), FSDP, EXACT] for name in RUNS}
-    runs["stopped"] = [*runs["gpt_small"], "trainer.average=EMA", "trainer.checkpoint_steps=4"]
-    runs["straight"] = runs["stopped"]
-    train_together(work, 2, runs, stops={"stopped": 6})
+    words = [*list_exact_words(QUICK, 1), FSDP]
+    train_together(work, 2, {QUICK: words, "stopped": words}, stops={"stopped": 6})
     return work
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_two_ranks_equal_accumulated_batches(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ranks_equal_accumulated_batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    done = run_in_this_process(*list_words(name, 2), EXACT, f"hydra.run.dir={name}_alone")
+    check_one_process(QUICK)
+
+
+@pytest.mark.soak
+def test_more_runs_equal_accumulated_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    others = [each for each in RUNS if each != QUICK]
+    train_together(tmp_path, 2, {name: [*list_exact_words(name, 1), FSDP] for name in others})
+    for name in others:
+        check_one_process(name)
+
+
+def check_one_process(name: str) -> None:
+    """Train a run of two processes in one, with accumulated batches, and compare."""
+    done = run_in_this_process(*list_exact_words(name, 2), f"hydra.run.dir={name}_alone")
     assert done.code == 0, done.err
-    one, two = (load_file(folder / each / "checkpoints/last.safetensors") for each in (f"{name}_alone", name))
+    folders = Path(name), Path(f"{name}_alone")
+    two, one = (load_last(each) for each in folders)
     assert two.keys() == one.keys()
     if name == "mlp":  # the norm of all gradients is added up in another order
-        for key, each in one.items():
-            torch.testing.assert_close(two[key], each, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6)
         return
     assert [key for key, each in two.items() if not each.equal(one[key])] == []
-    rows, others = (read_json_lines(folder / each / "metrics.jsonl") for each in (name, f"{name}_alone"))
+    rows, others = (read_json_lines(each / "metrics.jsonl") for each in folders)
     assert all(row == pytest.approx(other, rel=1e-6) for row, other in zip(rows, others, strict=True))
-    results = [json.loads((folder / each / "result.json").read_text())["test"] for each in (name, f"{name}_alone")]
+    results = [json.loads((each / "result.json").read_text())["test"] for each in folders]
     assert results[0] == pytest.approx(results[1], rel=1e-6)
 
 
@@ -54,9 +73,9 @@ def load_last(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path) -> None:
-    stopped, straight = (load_last(folder / each) for each in ("stopped", "straight"))
+    stopped, straight = (load_last(folder / each) for each in ("stopped", QUICK))
     assert [key for key, each in stopped.items() if not each.equal(straight[key])] == []
-    assert (folder / "stopped/metrics.jsonl").read_text() == (folder / "straight/metrics.jsonl").read_text()
+    assert (folder / "stopped/metrics.jsonl").read_text() == (folder / QUICK / "metrics.jsonl").read_text()
     parts = sorted(each.name for each in (folder / "stopped_stopped/checkpoints/step-000000007.shards").iterdir())
     assert parts == [f"shard-0000{number}-model-00001-of-00001.safetensors" for number in (1, 2)]
 
@@ -66,7 +85,7 @@ def test_one_process_resumes_a_divided_run(folder: Path, monkeypatch: pytest.Mon
     shutil.copytree("stopped_stopped", "alone")
     done = run_in_this_process("resume", "run=alone", "trainer.parallel=none")
     assert done.code == 0, done.err
-    straight = load_last(folder / "straight")
+    straight = load_last(folder / QUICK)
     for key, each in load_last(folder / "alone").items():
         torch.testing.assert_close(each, straight[key], rtol=1e-6, atol=1e-6)
 
