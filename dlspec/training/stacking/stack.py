@@ -78,7 +78,7 @@ class Stack:
         key = describe_structure(first.network), describe_step(first)
         known = self._compiled.get(key)
         saved = self._saved_seconds * sum(each.remaining_steps for each in passes)
-        if key not in self._compiled or (known is not None and known.places < len(passes)):
+        if key not in self._compiled or (known is not None and not known.has_room_for(passes)):
             if not first.compiles_steps and saved < COMPILE_SECONDS:
                 return None
             is_possible = not find_compile_obstacle(first.network, first.optimizer, first.batches)
