@@ -98,6 +98,8 @@ class Stack:
                 return
             network = self._make_network(remaining)
             network.generators.set_states([each.generator_state for each in members])
+            for position, member in enumerate(members):
+                member.generator = network.generators[position]
             stacked = StackedPass(passes, network, self._find_compiled(passes))
             stacked.run()
             states = network.generators.get_states()
