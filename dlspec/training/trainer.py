@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.compat.torch_optim import make_fused_step
@@ -192,7 +192,8 @@ class Trainer:
             for name in ("generators", "left"):  # contain a part of each process
                 self._checkpoint_parts()[name].state_dict()
             return None
-        snapshot = take_snapshot(self.state.step, self._checkpoint_parts())
+        with self.stack.use_random_states() if self.stack else nullcontext():
+            snapshot = take_snapshot(self.state.step, self._checkpoint_parts())
         self.guard.store_snapshot(snapshot)
         return snapshot
 

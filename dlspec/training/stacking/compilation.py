@@ -13,6 +13,7 @@ from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.optim.update_rules import has_update_rule
 from dlspec.parts.layers.normalization import BatchNorm1d
 from dlspec.training.stacking.stacked_layers import ELEMENTWISE
+from dlspec.training.stacking.stacked_network import count_calls
 from dlspec.training.stacking.training_pass import TrainingPass
 from dlspec.training.step.pure_code import PLAIN_TYPES
 
@@ -34,11 +35,12 @@ def find_compile_obstacle(network: nn.Module, optimizer: Optimizer | None, batch
         optimizer: trains it.
         batches: the batches of its training split.
     """
-    for each in network.modules():
+    calls = count_calls(network)
+    for name, each in network.named_modules():
         if not isinstance(each, _CONTAINERS) and type(each) not in _FAST_LAYERS:
             return f"{type(each).__name__} has no fast form for several jobs"
-        if isinstance(each, nn.Dropout) and each.p:
-            return "the masks of dropout are drawn by each job"
+        if isinstance(each, nn.Dropout) and (calls[name] != 1 or each.inplace):
+            return "a layer of dropout is not called once for each batch"
     if not batches.gathers_by_index:
         return "their batches are gathered before the step"
     if optimizer is None or not has_update_rule(optimizer):
@@ -74,6 +76,8 @@ def describe_step(training_pass: TrainingPass) -> Hashable:
 def _describe_constants(modules: Sequence[nn.Module]) -> Iterator[Any]:
     for module in modules:
         for each in module.modules():
-            yield tuple((key, value) for key, value in vars(each).items() if isinstance(value, PLAIN_TYPES))
+            skipped = "p" if isinstance(each, nn.Dropout) else None  # only the masks depend on it
+            items = ((key, value) for key, value in vars(each).items() if key != skipped)
+            yield tuple((key, value) for key, value in items if isinstance(value, PLAIN_TYPES))
     for buffer in (each for module in modules[1:] for each in module.buffers()):
         yield tuple(buffer.flatten().tolist())

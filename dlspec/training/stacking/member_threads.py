@@ -8,10 +8,12 @@ such as the state of random generators, is exchanged when another one continues.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from dlspec.training.runtime.randomness import RandomStates, exchange_random_states
@@ -41,6 +43,7 @@ class MemberThread:
         self._kept: list[Any] = [None] * len(states)
         self._error: BaseException | None = None
         self.training_pass: TrainingPass | None = None  # that the run waits for
+        self.generator: torch.Generator | None = None  # draws for the run while the stack trains it
         self.result: Any = None
         self.is_done = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -68,12 +71,24 @@ class MemberThread:
     def end_pass(self, generator_state: Tensor, error: BaseException | None = None) -> None:
         """Let the run continue with the rest of its pass, if there is any; `error` is raised in its thread."""
         self.keep_generator_state(generator_state)
-        self.training_pass, self._error = None, error
+        self.training_pass, self.generator, self._error = None, None, error
 
     def keep_generator_state(self, generator_state: Tensor) -> None:
         """Keep the state of PyTorch's generator after a part of the pass; the run keeps waiting."""
         assert self._random_states is not None  # it waits, so it has run before
         self._random_states = replace(self._random_states, torch=generator_state)
+
+    @contextmanager
+    def use_random_states(self) -> Iterator[None]:
+        """Let all generators have the states of this run inside the context, for a checkpoint within the pass."""
+        if self.generator is None or self._random_states is None:  # the run itself continues: they have them
+            yield
+            return
+        outside = exchange_random_states(replace(self._random_states, torch=self.generator.get_state()))
+        try:
+            yield
+        finally:
+            exchange_random_states(outside)
 
     # ---- called in the thread --------------------------------------------------------------------------------------
 

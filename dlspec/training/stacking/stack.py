@@ -78,7 +78,7 @@ class Stack:
         key = describe_structure(first.network), describe_step(first)
         known = self._compiled.get(key)
         saved = self._saved_seconds * sum(each.remaining_steps for each in passes)
-        if key not in self._compiled or (known is not None and known.places < len(passes)):
+        if key not in self._compiled or (known is not None and not known.has_room_for(passes)):
             if not first.compiles_steps and saved < COMPILE_SECONDS:
                 return None
             is_possible = not find_compile_obstacle(first.network, first.optimizer, first.batches)
@@ -98,6 +98,8 @@ class Stack:
                 return
             network = self._make_network(remaining)
             network.generators.set_states([each.generator_state for each in members])
+            for position, member in enumerate(members):
+                member.generator = network.generators[position]
             stacked = StackedPass(passes, network, self._find_compiled(passes))
             stacked.run()
             states = network.generators.get_states()

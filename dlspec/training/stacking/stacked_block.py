@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlspec.training.stacking.dropout_masks import use_masks
 from dlspec.training.step.block_function import BlockFunction, BlockResult, copy_in_place
 from dlspec.training.step.functional_step import StepTensors, TensorsByName
 
@@ -17,7 +18,7 @@ from dlspec.training.step.functional_step import StepTensors, TensorsByName
 class StackedBlock:
     """The steps of one run with a dimension for the members, the first one of all tensors but those of the split.
 
-    A member whose loss is not finite keeps its tensors.
+    A member whose loss is not finite keeps its tensors. Masks of dropout are given among the frozen parameters.
     """
 
     block: BlockFunction
@@ -29,7 +30,7 @@ class StackedBlock:
 
         Args:
             tensors: what the steps change.
-            frozen: the parameters that are not trained.
+            frozen: the parameters that are not trained, and the masks of dropout.
             numbers: the optimizer's numbers at each step, (members, steps, numbers).
             split: the tensors of the whole split, which all members train on.
             rows: the samples of the batches, (members, batches * batch size).
@@ -38,7 +39,8 @@ class StackedBlock:
             The outputs and targets of all samples, and the losses of the batches, each of all members.
         """
         make_steps = torch.func.vmap(self._make_steps, in_dims=(0, 0, 0, None, 0))
-        new, result = make_steps(tensors, frozen, numbers, list(split), rows)
+        with use_masks(self.block.step.network, list(frozen)):
+            new, result = make_steps(tensors, frozen, numbers, list(split), rows)
         copy_in_place(tensors, new)
         return result
 

@@ -129,21 +129,39 @@ class StackedDropout:
     def __init__(self, layers: Sequence[nn.Dropout], generators: MemberGenerators) -> None:
         self._layers, self._generators = layers, generators
         self._each = LayerOfEachMember(layers, generators)
+        # The shape of a member's input and its type, by the number of samples. Only of inputs in one tensor.
+        self.inputs: dict[int, tuple[torch.Size, torch.dtype]] = {}
+
+    def get_rates(self) -> list[float]:
+        """Return the rate of each member."""
+        return [each.p if each.training else 0.0 for each in self._layers]
 
     def __call__(self, values: MemberValues) -> MemberValues:
-        rates = [each.p if each.training else 0.0 for each in self._layers]
+        rates = self.get_rates()
+        if not values.can_stack():
+            return self._each(values) if any(rates) else values
+        given = values.stack()
+        self.inputs[given.shape[1]] = given.shape[1:], given.dtype
         if not any(rates):
             return values
-        if not values.can_stack():
-            return self._each(values)
-        given = values.stack()
         masks = torch.empty_like(given)
         for index, rate in enumerate(rates):
-            if rate in (0.0, 1.0):  # PyTorch draws nothing for these
-                masks[index] = 1 - rate
-            else:
-                masks[index].bernoulli_(1 - rate, generator=self._generators[index]).div_(1 - rate)
+            draw_mask(masks[index], rate, self._generators[index])
         return MemberValues(given * masks)
+
+
+def draw_mask(mask: Tensor, rate: float, generator: torch.Generator) -> None:
+    """Draw a mask of dropout in place, as PyTorch does.
+
+    Args:
+        mask: what is drawn; its numbers are divided by the share of those that are kept.
+        rate: the share of zeros.
+        generator: what draws.
+    """
+    if rate in (0.0, 1.0):  # PyTorch draws nothing for these
+        mask.fill_(1 - rate)
+    else:
+        mask.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
 
 
 class LayerOfEachMember:

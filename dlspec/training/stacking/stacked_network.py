@@ -38,7 +38,7 @@ class StackedNetwork:
         self.networks, self.generators = networks, generators
         self._linears: list[StackedLinear] = []
         self._uses = _count_uses(networks[0])
-        self._layers: dict[str, Callable[..., MemberValues]] = {}
+        self.layers: dict[str, Callable[..., MemberValues]] = {}  # by the name in the network
         self._make_layers()
         stacked = {id(each) for linear in self._linears for one in linear.parameters for each in one.parameters}
         # Of layers that are called once for each member.
@@ -52,14 +52,14 @@ class StackedNetwork:
     @cached_property
     def draws_numbers(self) -> bool:
         """Whether some layer may draw random numbers."""
-        layers = [network.get_submodule(name) for network in self.networks for name in self._layers]
+        layers = [network.get_submodule(name) for network in self.networks for name in self.layers]
         return not all(type(each) in DETERMINISTIC or (type(each) is nn.Dropout and not each.p) for each in layers)
 
     def _make_layers(self) -> None:
         """Make the rule of each layer that is called."""
-        for name in _list_called(self.networks[0]):
+        for name in count_calls(self.networks[0]):
             layers = [network.get_submodule(name) for network in self.networks]
-            self._layers[name] = self._make_layer(layers)
+            self.layers[name] = self._make_layer(layers)
 
     def _make_layer(self, layers: Sequence[nn.Module]) -> Callable[..., MemberValues]:
         if is_stacked_linear(layers[0], self._uses):
@@ -74,10 +74,10 @@ class StackedNetwork:
         if isinstance(first, nn.Sequential):
             (values,) = inputs
             for name, _ in first.named_children():
-                values = self._layers[name](values)
+                values = self.layers[name](values)
             return values.split()
         assert isinstance(first, fx.GraphModule)  # dlspec builds nothing else
-        return _StackedInterpreter(self._layers, self.networks, first.graph).run(inputs)
+        return _StackedInterpreter(self.layers, self.networks, first.graph).run(inputs)
 
     def compute_gradients(self, total: Tensor) -> None:
         """Store the gradients of the sum of all members' losses in the parameters, as `backward` does."""
@@ -186,12 +186,12 @@ def _get_attribute(network: nn.Module, path: str) -> Any:
     return getattr(network.get_submodule(owner), name)
 
 
-def _list_called(network: nn.Module) -> list[str]:
-    """List the names of the layers that a network calls, each once."""
+def count_calls(network: nn.Module) -> Counter[str]:
+    """Count how often a network calls each of its layers, by name."""
     if isinstance(network, nn.Sequential):
-        return [name for name, _ in network.named_children()]
-    assert isinstance(network, fx.GraphModule)  # dlspec builds nothing else
-    return list(dict.fromkeys(str(each.target) for each in network.graph.nodes if each.op == "call_module"))
+        return Counter(name for name, _ in network.named_children())
+    calls = network.graph.nodes if isinstance(network, fx.GraphModule) else ()
+    return Counter(str(each.target) for each in calls if each.op == "call_module")
 
 
 def _count_uses(network: nn.Module) -> Counter[int]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import total_loss
-from dlspec.training.stacking.compiled_stack import CompiledStack
+from dlspec.training.stacking.compiled_stack import CompiledStack, find_non_finite
 from dlspec.training.stacking.stacked_network import StackedNetwork
 from dlspec.training.stacking.training_pass import TrainingPass, make_gather
 from dlspec.training.step.block_function import BlockResult
@@ -81,7 +81,7 @@ class StackedPass:
         if self._compiled is None or self._sizes[batch] != self._compiled.batch_size:
             return 0
         if not self._is_prepared:
-            if not self._compiled.prepare(self.passes):
+            if not self._compiled.prepare(self.passes, self._network):
                 return 0
             self._is_prepared, self._updates = True, ()
             self._network.find_weights()  # they may have moved
@@ -95,9 +95,8 @@ class StackedPass:
         results: list[BlockResult] = []
         for one in range(batch, batch + count):
             rows = self._padded_orders[:, self._starts[one] : self._starts[one + 1]].contiguous()
-            results.append(self._compiled.step(rows))
-            losses = results[-1][1][: len(self.passes)]
-            self._failing = _find_non_finite(losses[..., 0].squeeze(1) if losses.dim() > 2 else losses.squeeze(1))
+            result, self._failing = self._compiled.step(rows)
+            results.append(result)
             for index, each in enumerate(self.passes):
                 if index not in self._failing:
                     each.finish_update(is_averaged=True)
@@ -124,7 +123,7 @@ class StackedPass:
         try:
             results = self._compute_losses(rows)
             totals = torch.stack([total_loss(loss) for _, loss, _ in results])
-            self._failing = _find_non_finite(totals)
+            self._failing = find_non_finite(totals)
             if not self._failing:
                 self._network.compute_gradients(totals.sum())
         except Exception as error:  # of a layer or a loss: each member meets it, or not, by itself
@@ -169,12 +168,6 @@ class StackedPass:
         with torch.no_grad():
             for buffer, saved in zip(self._statistics, statistics, strict=True):
                 buffer.copy_(saved)
-
-
-def _find_non_finite(totals: Tensor) -> list[int]:
-    """Find the members whose loss is not finite."""
-    is_finite = totals.detach().isfinite()
-    return [] if bool(is_finite.all()) else (~is_finite).nonzero().flatten().tolist()
 
 
 def _select_samples(tensor: Tensor, member: int, steps: int) -> Tensor:

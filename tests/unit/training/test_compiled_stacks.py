@@ -18,6 +18,7 @@ from helpers.stacked_runs import Spec, get_weights, train_alone, train_stacked
 
 MAX_DIFFERENCE = 1e-9
 LAYERS = ["Flatten", {"Linear": 16}, "BatchNorm1d", "ReLU", {"Linear": 10}]
+DROPOUT = ["Flatten", {"Linear": 16}, {"Dropout": 0.2}, "ReLU", {"Linear": 12}, {"Dropout": 0.5}, {"Linear": 10}]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
 compiled = [
     pytest.param(False, id="uncompiled"),
@@ -82,12 +83,18 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "weighted loss": {
         "loss": {"CrossEntropyLoss": {"weight": [1.0, 2.0, 3.0, 1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 0.5]}},
     },
+    "dropout": {"model": {"layers": DROPOUT}},
     "stopped": {"trainer": {"max_steps": 8}},
 }  # fmt: skip
 
 
+QUICK = ("clipped and averaged", "schedule", "dropout")
+
+
 @pytest.mark.parametrize("calls", compiled, indirect=True)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(each, marks=[] if each in QUICK else pytest.mark.soak) for each in CASES]
+)
 def test_members_equal_their_own_runs(case: str, calls: list[int]) -> None:
     specs = [make_spec(seed, **CASES[case]) for seed in range(3)]
     for stacked, spec in zip(train_compiled(specs), specs, strict=True):
@@ -104,6 +111,7 @@ def test_members_that_leave_change_nothing_for_the_others(calls: list[int]) -> N
         make_spec(3, optimizer={"Adam": {"lr": 1e300}}),
         make_spec(4),
     ]
+    specs = [{**each, "model": {"layers": DROPOUT}} for each in specs]
     results = train_compiled(specs)
     assert isinstance(results[3], TrainingFailed)
     for index in (0, 1, 2, 4):

@@ -10,6 +10,7 @@ import torch
 
 from dlspec.errors import TrainingFailed
 from dlspec.training.callbacks.callback import Callback
+from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.state import TrainingState
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning.stacking_probe import find_obstacle, measure_steps
@@ -131,3 +132,28 @@ def test_a_callback_that_fails_ends_only_its_own_run() -> None:
     failed, other = train_stacked(specs, make_callbacks=lambda index: [FailingCallback()] if index == 0 else [])
     assert isinstance(failed, TrainingFailed) and str(failed) == "the fourth step"
     assert_equal_runs(other, train_alone(specs[1]))
+
+
+class SnapshotCallback(Callback):
+    """Takes a snapshot in the middle of the second epoch."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot | None = None
+
+    def on_step_end(self, state: TrainingState) -> None:
+        if state.phase == "train" and state.step == 9:
+            taken = state.snapshot()
+            assert taken is not None
+            self.snapshot = taken.copy_tensors()
+
+
+def test_a_snapshot_within_an_epoch_continues_as_the_whole_run() -> None:
+    specs = [make_spec(LAYERS["mlp"], seed=seed) for seed in range(2)]
+    callbacks = [SnapshotCallback() for _ in specs]
+    train_stacked(specs, make_callbacks=lambda index: [callbacks[index]])
+    for spec, callback in zip(specs, callbacks, strict=True):
+        resumed = make_trainer(spec)
+        assert callback.snapshot is not None
+        resumed.restore(callback.snapshot)
+        resumed.run()
+        assert_equal_runs(resumed, train_alone(spec))
