@@ -25,6 +25,9 @@ MODES: Mapping[str, tuple[str, ...]] = {
 GPU = ("best replayed", *(name for name in MODES if "cudagraphs" in name))
 """The contenders that need a GPU."""
 
+COMPILING = ("best compiled", "dlspec compile=model", "dlspec compile=step", "Keras tensorflow", "Keras jax")
+"""The contenders that compile before their first step."""
+
 ALIKE = ("naive", "best eager", "best compiled", "best replayed", *(name for name in MODES if "bf16" not in name))
 """The contenders that start from the same weights, get the same batches and must reach the same loss."""
 

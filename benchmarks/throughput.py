@@ -7,8 +7,9 @@ All contenders train the same networks with Adam on the same data (noise, the di
 PyTorch loops and dlspec start from the same weights, get the same samples in the same order and must reach the same
 loss. Each contender trains in its own process, on one core and with one thread. It stops at the end of an epoch and
 continues when it is its turn again. Everything before the second turn (the first epochs, compiling, tuning) is not
-counted. No contender validates. Libraries that are not installed, and modes that this version of dlspec does not
-support, are left out.
+counted in their speed. The time of compiling is that of the first turn beyond the others: cold in a process with empty
+caches, warm in the next one. No contender validates. Libraries that are not installed, and modes that this version of
+dlspec does not support, are left out.
 
 Peak memory is the largest resident memory of a process in its turns, minus its resident memory at the start of the
 first epoch. On a GPU it is the memory that PyTorch has allocated there, and a table shows the fraction of the roofline
@@ -31,7 +32,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from contenders import ALIKE, CONTENDERS, GPU
+from contenders import ALIKE, COMPILING, CONTENDERS, GPU
 from measuring import ONE_THREAD, machine, pin
 from throughput_tables import draw, tables
 from turns import Turn, Turns
@@ -59,13 +60,24 @@ def main() -> None:
     file = Path(arguments.out) / "throughput.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"about": _about(arguments), "works": {}, "left out": {}}
-    for name in arguments.works:
-        work = works_on(arguments.device)[name]
-        samples = min(arguments.samples or work.samples, work.samples)
-        task = Task(name, samples, work.epochs * (arguments.rounds + 2), arguments.data, arguments.device)
-        _measure(task, arguments.contenders, arguments.rounds, found, file)
-        _check_losses(name, found["works"][name])
+    with _empty_caches():
+        for name in arguments.works:
+            work = works_on(arguments.device)[name]
+            samples = min(arguments.samples or work.samples, work.samples)
+            task = Task(name, samples, work.epochs * (arguments.rounds + 2), arguments.data, arguments.device)
+            _measure(task, arguments.contenders, arguments.rounds, found, file)
+            _check_losses(name, found["works"][name])
     _show(file)
+
+
+@contextmanager
+def _empty_caches() -> Iterator[None]:
+    """Give compilers an empty folder for their caches."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(
+            {"DLSPEC_CACHE": folder, "TORCHINDUCTOR_CACHE_DIR": folder, "JAX_COMPILATION_CACHE_DIR": folder}
+        )
+        yield
 
 
 def _arguments() -> argparse.Namespace:
@@ -112,7 +124,15 @@ def _gpu() -> str:
 def _measure(task: Task, names: Sequence[str], rounds: int, found: dict[str, Any], file: Path) -> None:
     """Run the turns of all contenders, and write them to `found` and to the file after each round."""
     turns: dict[str, list[dict[str, Any]]] = {}
-    found["works"][task.name] = {"title": task.work.title, "samples": task.samples * task.work.epochs, "turns": turns}
+    cold: dict[str, float] = {}
+    warm: dict[str, float] = {}
+    found["works"][task.name] = {
+        "title": task.work.title, "samples": task.samples * task.work.epochs, "turns": turns, "cold": cold, "warm": warm
+    }  # fmt: skip
+    for name in [each for each in names if each in COMPILING]:
+        with _processes(task, [name]) as ask:
+            answer = ask(name)
+            cold[name] = answer.seconds if isinstance(answer, Turn) else 0.0
     with _processes(task, names) as ask:
         for name in names:
             answer = ask(name)
@@ -121,6 +141,7 @@ def _measure(task: Task, names: Sequence[str], rounds: int, found: dict[str, Any
                 print(f"{task.name}: {name} is left out: {answer}", flush=True)
             else:
                 turns[name] = []
+                warm[name] = answer.seconds
         taking = list(turns)
         for number in range(rounds):
             first = number % max(len(taking), 1)  # each round starts with a different contender

@@ -41,6 +41,8 @@ def _cells(found: Found) -> Mapping[str, Cell]:
         "the same in CPU time": lambda work, name: f"{_ratio(found, work, name, BEST, 'cpu'):.2f}",
         ON_GPU: lambda work, name: f"{_speed(found, work, name).middle * _floor(found, work):.0%}",
         "samples/s": lambda work, name: f"{_speed(found, work, name):,.0f}",
+        "seconds to compile, cold": lambda work, name: _compile_seconds(found, work, name, "cold"),
+        "seconds to compile, warm": lambda work, name: _compile_seconds(found, work, name, "warm"),
         "peak MiB": lambda work, name: f"{max(_column(found, work, name, 'peak')) / 2**20:,.0f}",
         "loss": lambda work, name: f"{_column(found, work, name, 'loss')[-1]:.4f}",
     }
@@ -65,6 +67,14 @@ def _column(found: Found, work: str, name: str, key: str) -> list[float]:
 def _speed(found: Found, work: str, name: str) -> Spread:
     samples = found["works"][work]["samples"]
     return spread([samples / each for each in _column(found, work, name, "seconds")])
+
+
+def _compile_seconds(found: Found, work: str, name: str, kind: str) -> str:
+    """Format what a contender's first turn took beyond its others; '' if it does not compile."""
+    first = found["works"][work].get(kind, {}).get(name, 0.0)
+    if not first or name not in found["works"][work]["cold"]:
+        return ""
+    return f"{first - spread(_column(found, work, name, 'seconds')).middle:.1f}"
 
 
 def _floor(found: Found, work: str) -> float:

@@ -14,6 +14,10 @@ def open_decoders(threads: int = 0) -> ThreadPoolExecutor:
     Args:
         threads: how many; 0 for one on each core
     """
+    import torch
+
+    # In a forked process PyTorch makes its own pool of threads anew at the first call: two threads must not meet there.
+    torch.set_num_threads(torch.get_num_threads())
     count = threads or min(count_cores(), MAX_DECODER_THREADS)
     return ThreadPoolExecutor(count, "dlspec-decoders", _use_one_thread)
 
