@@ -91,7 +91,7 @@ class DlspecConfigLoader(HookedLoader):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._cache: dict[Hashable, ConfigCopier[DictConfig]] = {}
-        self._shared: dict[tuple[str, ...], _SharedConfig] = {}
+        self._shared: dict[tuple[str, ...], _SharedConfig | None] = {}  # by the choices of an earlier job
         self._files: dict[str, list[str]] = {}
         self._group_keys: dict[str, bool] = {}
 
@@ -177,15 +177,14 @@ class DlspecConfigLoader(HookedLoader):
         chosen = tuple(str(each.input_line) for each in choices)
         changes_only_values = not any(each.is_sweep_override() or each.key_or_group == "run" for each in values)
         if chosen in self._shared and changes_only_values:
-            shared = self._shared[chosen]
+            shared = self._shared[chosen] = self._shared[chosen] or self._make_shared_config(sweep_config, chosen)
             changed = change_sections(shared.tree, lambda name: deepcopy(shared.tree[name]), values)
             if not changed.problems:
                 described = describe_overrides([*hydra_overrides, *overrides], shared.dirname_settings)
                 lines = tuple(described["overrides.task"])
                 return JobConfig(shared.pickled, lines, changed.sections, changed.removed, described)
         config = self._compose_whole_job(sweep_config, overrides)
-        if chosen not in self._shared and changes_only_values:
-            self._shared[chosen] = self._make_shared_config(sweep_config, list(chosen))
+        self._shared.setdefault(chosen, None)  # made for the second job: in some sweeps each job has other choices
         return config
 
     def _compose_whole_job(self, sweep_config: DictConfig, overrides: Sequence[str]) -> JobConfig:
@@ -193,9 +192,9 @@ class DlspecConfigLoader(HookedLoader):
         lines: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         return JobConfig(pickle_config(config), tuple(lines))
 
-    def _make_shared_config(self, sweep_config: DictConfig, lines: list[str]) -> _SharedConfig:
+    def _make_shared_config(self, sweep_config: DictConfig, chosen: Sequence[str]) -> _SharedConfig:
         """Make the config of the choices alone, which have been checked."""
-        config = self._compose_chosen(sweep_config.hydra.job.config_name, lines, RunMode.RUN, True, True)
+        config = self._compose_chosen(sweep_config.hydra.job.config_name, list(chosen), RunMode.RUN, True, True)
         OmegaConf.copy_cache(from_config=sweep_config, to_config=config)  # so that all jobs have the same timestamps
         set_hydra_values(config, describe_choices(find_unnamed_groups(config)))
         return _SharedConfig(pickle_config(config), read_dirname_settings(config))
