@@ -49,6 +49,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from dlspec.cli.main import main
 from dlspec.config.composition import DlspecConfigLoader
 DlspecConfigLoader._compose_chosen = ConfigLoaderImpl.load_configuration
+DlspecConfigLoader.compose_job = DlspecConfigLoader._compose_whole_job
 sys.exit(main())
 """
 SUBREAPER = 36

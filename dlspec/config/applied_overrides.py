@@ -6,14 +6,16 @@ together with what to write instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from dlspec.compat.hydra import get_plain_value
+from dlspec.config.job_config import change_config
 from dlspec.config.model_merging import drop_unused_params
 from dlspec.config.overrides import command_line_location, path_from_key, replaces_section
 from dlspec.errors import Code, Finding, KeyPath, Problem, SpecError, format_value, suggest
@@ -22,19 +24,41 @@ from dlspec.language.entry_merging import ENTRY_KEYS, find_layer_keys, is_entry,
 from dlspec.language.problems import format_path
 
 
+@dataclass
+class ChangedSections:
+    """What overrides change in a config, as plain values, and the problems of those that can't be applied."""
+
+    sections: dict[str, Any]
+    removed: list[str]
+    problems: list[Problem]
+
+
 def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     """Set (or with `~` delete) values in the config, and return the problems of overrides that can't be applied."""
-    if not any(each.key_or_group.split(".")[0] == "model" for each in overrides):
-        return _apply_by_section(config, overrides)
-    before = get_plain_value(config, "model") if "model" in config else None
-    problems = _apply_by_section(config, overrides)
-    after = get_plain_value(config, "model") if "model" in config else None
-    if isinstance(after, dict) and after != before:
-        # `model.layers.0.Conv2d.out_channels=64` may replace the only use of a param: an unused param is then allowed.
-        drop_unused_params(before, after, _collect_model_overrides(overrides))
-        with open_dict(config):
-            config.model = after
-    return problems
+    names = [str(key) for key in config if key != "hydra"]
+    changed = change_sections(names, lambda name: get_plain_value(config, name), overrides)
+    change_config(config, changed.sections, changed.removed)
+    return changed.problems
+
+
+def change_sections(
+    names: Collection[str], read_section: Callable[[str], Any], overrides: Sequence[Override]
+) -> ChangedSections:
+    """Apply overrides to the sections of a config that they name.
+
+    Args:
+        names: the names of all sections.
+        read_section: returns a new copy of a section's plain value.
+        overrides: the values to set or delete.
+    """
+    changed = _change_by_section(names, read_section, overrides)
+    after = changed.sections.get("model")
+    if isinstance(after, dict):
+        before = read_section("model") if "model" in names else None
+        if after != before:
+            # `model.layers.0.Conv2d.out_channels=64` may replace the only use of a param: an unused param is allowed.
+            drop_unused_params(before, after, _collect_model_overrides(overrides))
+    return changed
 
 
 def change_config_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,15 +97,16 @@ def _collect_model_overrides(overrides: Sequence[Override]) -> dict[str, Any]:
     return model_overrides
 
 
-def _apply_by_section(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
+def _change_by_section(
+    names: Collection[str], read_section: Callable[[str], Any], overrides: Sequence[Override]
+) -> ChangedSections:
     problems: list[Problem] = []
-    tree: dict[str, Any] = {str(key): None for key in config if key != "hydra"}
-    # OmegaConf is slow: convert only the sections that an override names, and write each back once.
+    tree: dict[str, Any] = dict.fromkeys(names)
     touched_sections: dict[str, None] = {}
     for index, override in enumerate(overrides):
         top = override.key_or_group.split(".")[0]
         if top in tree and top not in touched_sections:
-            tree[top] = get_plain_value(config, top)
+            tree[top] = read_section(top)
         touched_sections.setdefault(top)
         was_there, before = top in tree, deepcopy(tree.get(top))
         reason = apply_override(tree, override) or _find_lost_override(tree, override, overrides[:index])
@@ -91,13 +116,8 @@ def _apply_by_section(config: DictConfig, overrides: Sequence[Override]) -> list
             tree |= {top: before}
             if not was_there:
                 del tree[top]
-    with open_dict(config):
-        for top in touched_sections:
-            if top in tree:
-                config[top] = tree[top]
-            else:
-                config.pop(top, None)
-    return problems
+    sections = {top: tree[top] for top in touched_sections if top in tree}
+    return ChangedSections(sections, [top for top in touched_sections if top not in tree], problems)
 
 
 def _find_lost_override(tree: dict[str, Any], override: Override, earlier: Sequence[Override]) -> Finding | None:

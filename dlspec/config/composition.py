@@ -7,8 +7,10 @@ contain, and silently replace a short spelling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.compat.hydra import ConfigCopier, HookedLoader, HydraApp, get_plain_value, make_hydra, make_search_path
-from dlspec.config.applied_overrides import apply_overrides
+from dlspec.config.applied_overrides import apply_overrides, change_sections
 from dlspec.config.conf_files import (
     GROUPS,
     SEARCHPATH_REFUSED,
@@ -44,6 +46,7 @@ from dlspec.config.defaults_list_errors import (
 )
 from dlspec.config.group_choices import check_choice, check_choice_type, check_installed
 from dlspec.config.hydra_node import set_hydra_values
+from dlspec.config.job_config import JobConfig, pickle_config
 from dlspec.config.launchers import EXTRAS_BY_CHOICE, register_plugin_names, wrap_launcher
 from dlspec.config.location_collector import LocationCollector
 from dlspec.config.model_merging import ModelMerger
@@ -55,6 +58,12 @@ from dlspec.config.overrides import (
     replaces_section,
     sets_value_not_choice,
 )
+from dlspec.config.recorded_overrides import (
+    describe_choices,
+    describe_overrides,
+    find_unnamed_groups,
+    read_dirname_settings,
+)
 from dlspec.config.saved_run import extract_run_override, replace_with_saved_run
 from dlspec.errors import Code, Problem, SpecError
 from dlspec.language.source_map import SourceMap
@@ -63,14 +72,17 @@ CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
 
 
-def _describe_overrides(config: DictConfig, overrides: list[str]) -> dict[str, Any]:
-    """Return the settings of Hydra that list the overrides: it has only seen the choices, as dlspec applies values."""
-    task = [each for each in parse_overrides(overrides) if not each.is_hydra_override()]
-    lines = [str(each.input_line) for each in task]
-    settings, keys = config.hydra.job.config.override_dirname, [each.key_or_group for each in task]
-    named = sorted(line for key, line in zip(keys, lines, strict=True) if key not in settings.exclude_keys)
-    dirname = settings.item_sep.join(named).replace("=", settings.kv_sep)
-    return {"overrides.task": lines, "job.override_dirname": dirname}
+@dataclass(frozen=True)
+class _SharedConfig:
+    """A config without values from the command line, which the jobs of a sweep with the same choices share."""
+
+    pickled: bytes
+    dirname_settings: Mapping[str, Any]
+
+    @cached_property
+    def tree(self) -> dict[str, Any]:
+        """Its plain values, without the `hydra` node. Not to be changed."""
+        return JobConfig(self.pickled, ()).tree
 
 
 class DlspecConfigLoader(HookedLoader):
@@ -79,6 +91,7 @@ class DlspecConfigLoader(HookedLoader):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._cache: dict[Hashable, ConfigCopier[DictConfig]] = {}
+        self._shared: dict[tuple[str, ...], _SharedConfig | None] = {}  # by the choices of an earlier job
         self._files: dict[str, list[str]] = {}
         self._group_keys: dict[str, bool] = {}
 
@@ -87,7 +100,7 @@ class DlspecConfigLoader(HookedLoader):
 
         It needs the loader only to find where a wrong key is written.
         """
-        return {**super().__getstate__(), "_cache": {}, "_files": {}, "_group_keys": {}}
+        return {**super().__getstate__(), "_cache": {}, "_shared": {}, "_files": {}, "_group_keys": {}}
 
     def register_sources(self) -> None:
         """Register the sources of the search path with Hydra."""
@@ -128,7 +141,7 @@ class DlspecConfigLoader(HookedLoader):
             raise SpecError(
                 [problem_from_missing_config(error, self._find_file, list_config_files(self._conf_sources()))]
             ) from None
-        names = {group: group for group in ("model", "data") if group not in config.hydra.runtime.choices}
+        names = find_unnamed_groups(config)
         spec_file, values = extract_run_override(choices, values)
         if spec_file is not None:
             names = replace_with_saved_run(config, spec_file, choices, values)
@@ -141,13 +154,50 @@ class DlspecConfigLoader(HookedLoader):
             *(problem for each in problems_by_group.values() for problem in each),
             *apply_overrides(config, kept),
         ]
-        choices_made = {f"runtime.choices.{group}": name for group, name in names.items()}
-        set_hydra_values(config, {**choices_made, **_describe_overrides(config, overrides)})
+        described = describe_overrides(overrides, read_dirname_settings(config))
+        set_hydra_values(config, {**describe_choices(names), **described})
         if problems:
             raise InvalidOverrides(problems, ComposedConfig(config, self), frozenset(problems_by_group))
         if run_mode == RunMode.MULTIRUN:
             wrap_launcher(config)
         return config
+
+    def compose_job(self, sweep_config: DictConfig, overrides: Sequence[str]) -> JobConfig:
+        """Compose the config of a sweep's job, as Hydra's `load_sweep_config` does.
+
+        Args:
+            sweep_config: the sweep's config.
+            overrides: the overrides of the job.
+
+        Raises:
+            SpecError: as `load_configuration` does.
+        """
+        hydra_overrides: Any = OmegaConf.to_container(sweep_config.hydra.overrides.hydra)
+        choices, values = self.split_overrides([*hydra_overrides, *overrides])
+        chosen = tuple(str(each.input_line) for each in choices)
+        changes_only_values = not any(each.is_sweep_override() or each.key_or_group == "run" for each in values)
+        if chosen in self._shared and changes_only_values:
+            shared = self._shared[chosen] = self._shared[chosen] or self._make_shared_config(sweep_config, chosen)
+            changed = change_sections(shared.tree, lambda name: deepcopy(shared.tree[name]), values)
+            if not changed.problems:
+                described = describe_overrides([*hydra_overrides, *overrides], shared.dirname_settings)
+                lines = tuple(described["overrides.task"])
+                return JobConfig(shared.pickled, lines, changed.sections, changed.removed, described)
+        config = self._compose_whole_job(sweep_config, overrides)
+        self._shared.setdefault(chosen, None)  # made for the second job: in some sweeps each job has other choices
+        return config
+
+    def _compose_whole_job(self, sweep_config: DictConfig, overrides: Sequence[str]) -> JobConfig:
+        config = self.load_sweep_config(sweep_config, list(overrides))
+        lines: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        return JobConfig(pickle_config(config), tuple(lines))
+
+    def _make_shared_config(self, sweep_config: DictConfig, chosen: Sequence[str]) -> _SharedConfig:
+        """Make the config of the choices alone, which have been checked."""
+        config = self._compose_chosen(sweep_config.hydra.job.config_name, list(chosen), RunMode.RUN, True, True)
+        OmegaConf.copy_cache(from_config=sweep_config, to_config=config)  # so that all jobs have the same timestamps
+        set_hydra_values(config, describe_choices(find_unnamed_groups(config)))
+        return _SharedConfig(pickle_config(config), read_dirname_settings(config))
 
     def _compose_chosen(
         self, config_name: str | None, lines: list[str], run_mode: RunMode, from_shell: bool, validates: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,8 @@ from dlspec.compat.hydra import (
 )
 from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, ComposedConfig
 from dlspec.config.conf_files import find_packaged_conf
-from dlspec.config.hydra_node import set_hydra_value, set_hydra_values
+from dlspec.config.hydra_node import set_hydra_value
+from dlspec.config.job_config import JobConfig
 from dlspec.errors import Code, Problem, SpecError, UserError, format_value
 from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.runs.file_access import refuse_links
@@ -37,11 +38,16 @@ T = TypeVar("T")
 
 
 def _write_hydra_file(path: Path, text: str) -> None:
+    """Write a file of `.hydra/` of the run that is active."""
+    _write_confined(Path(HydraConfig.get().runtime.output_dir), path, text)
+
+
+def _write_confined(folder: Path, path: Path, text: str) -> None:
     """Write a file of `.hydra/`, by the rule for all files below a run's folder."""
     if "\0" in str(path):
         found = f"hydra.output_subdir {format_value(path.parent.name)} can't be a folder's name"
         raise UserError(f"{found}; write hydra.output_subdir=.hydra, or leave it out")
-    refuse_links(Path(HydraConfig.get().runtime.output_dir), [path.parent])
+    refuse_links(folder, [path.parent])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_unsynced(path, text)
 
@@ -166,15 +172,15 @@ class SingleRun:
 
 @dataclass(frozen=True)
 class HydraJob:
-    """The config that Hydra composed for a sweep's job; it can run the job."""
+    """The config of a sweep's job; it can run the job."""
 
-    config: DictConfig
+    config: JobConfig
 
     def folder_name(self, number: int) -> str:
         """Return the name that `hydra.sweep.subdir` gives to the folder of the job with this number."""
-        set_hydra_values(self.config, _name_number(number))
-        HydraConfig.instance().set_config(self.config)
-        return _read_folder_name(self.config, "hydra.sweep.subdir")
+        config = self.config.with_hydra_values(_name_number(number)).make()
+        HydraConfig.instance().set_config(config)
+        return _read_folder_name(config, "hydra.sweep.subdir")
 
     def run(self, context: HydraContext, number: int, folder: Path, task: Callable[[], T]) -> T:
         """Run a task as a job of a sweep and return its result.
@@ -185,16 +191,15 @@ class HydraJob:
             folder: the job's folder, directly in the sweep's folder.
             task: the function to run.
         """
-        settings = {**_name_number(number), "sweep.dir": str(folder.parent), "sweep.subdir": folder.name}
+        values = {**_name_number(number), "sweep.dir": str(folder.parent), "sweep.subdir": folder.name}
+        config = self.config.with_hydra_values(values)
         if not has_callbacks(context.callbacks) and self.is_plain:
-            set_hydra_values(self.config, {**settings, "runtime.output_dir": str(folder.absolute())})
-            return self._run_plain(folder, task)
-        set_hydra_values(self.config, settings)
+            return _run_plain(config, folder.absolute(), task)
         with _name_folder_in_errors(folder):
             returned = run_job(
                 hydra_context=context,
                 task_function=lambda _: task(),
-                config=self.config,
+                config=config.make(),
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
                 configure_logging=False,
@@ -205,39 +210,53 @@ class HydraJob:
     @property
     def is_plain(self) -> bool:
         """Whether the job runs in the present directory, with the present environment variables."""
-        settings = self.config.hydra.job
-        return not settings.chdir and not settings.env_set
-
-    def _run_plain(self, folder: Path, task: Callable[[], T]) -> T:
-        """Do what `run_job` does, without its four copies of the whole config, which only callbacks need."""
-        active = ActiveHydraConfig()
-        before = active.exchange(self.config)
-        try:
-            with _name_folder_in_errors(folder):
-                self._write_hydra_files(folder.absolute())
-            return task()
-        finally:
-            active.exchange(before)
-
-    def _write_hydra_files(self, folder: Path) -> None:
-        name = self.config.hydra.output_subdir
-        if name is None:
-            return
-        tree = OmegaConf.to_container(self.config, enum_to_str=True)
-        assert isinstance(tree, dict)
-        hydra_tree = tree.pop("hydra")
-        contents = {
-            "config.yaml": tree,
-            "hydra.yaml": {"hydra": hydra_tree},
-            "overrides.yaml": hydra_tree["overrides"]["task"],
-        }
-        for file_name, content in contents.items():
-            _write_hydra_file(folder / name / file_name, format_yaml(content))
+        hydra = self.config.hydra_tree
+        is_name_known = "${" not in str(hydra["output_subdir"])
+        return is_name_known and not hydra["job"]["chdir"] and not hydra["job"]["env_set"]
 
 
 def _name_number(number: int) -> dict[str, Any]:
     """Return the settings of Hydra that name a job's number."""
     return {"job.id": str(number), "job.num": number}
+
+
+def _run_plain(config: JobConfig, folder: Path, task: Callable[[], T]) -> T:
+    """Do what `run_job` does, but make the config only if somebody asks Hydra for it."""
+    config = config.with_hydra_values({"runtime.output_dir": str(folder)})
+    active = ActiveHydraConfig()
+    before = active.exchange(_LateConfig(config))
+    try:
+        with _name_folder_in_errors(folder):
+            _write_hydra_files(config, folder)
+        return task()
+    finally:
+        active.exchange(before)
+
+
+class _LateConfig:
+    """Stands for a job's config in Hydra's global state; the config is made when its `hydra` node is read."""
+
+    def __init__(self, config: JobConfig) -> None:
+        self._config = config
+
+    @cached_property
+    def hydra(self) -> Any:
+        """The `hydra` node, which `HydraConfig.get` returns."""
+        return self._config.make().hydra
+
+
+def _write_hydra_files(config: JobConfig, folder: Path) -> None:
+    hydra_tree = config.hydra_tree
+    name = hydra_tree["output_subdir"]
+    if name is None:
+        return
+    contents = {
+        "config.yaml": config.tree,
+        "hydra.yaml": {"hydra": hydra_tree},
+        "overrides.yaml": hydra_tree["overrides"]["task"],
+    }
+    for file_name, content in contents.items():
+        _write_confined(folder, folder / name / file_name, format_yaml(content))
 
 
 @dataclass(frozen=True)

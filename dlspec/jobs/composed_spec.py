@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 from dlspec.compat.hydra import HydraApp
-from dlspec.config.composition import ComposedConfig, InvalidOverrides, compose
+from dlspec.config.composition import ComposedConfig, DlspecConfigLoader, InvalidOverrides, compose
 from dlspec.config.conf_files import GROUPS
+from dlspec.config.job_config import JobConfig
 from dlspec.errors import SpecError
 from dlspec.jobs.run_preparation import Preparation
 
@@ -32,5 +34,19 @@ def collect_override_problems(refused: InvalidOverrides) -> SpecError:
 
 def make_preparation(composed: ComposedConfig) -> Preparation:
     """Make the steps that turn a composed config into a run."""
-    choices = {group: composed.loader.files(group) for group in GROUPS}
-    return Preparation(composed.tree, composed.find_locations, choices)
+    return Preparation(composed.tree, composed.find_locations, _list_choices(composed.loader))
+
+
+def make_job_preparation(config: JobConfig, loader: DlspecConfigLoader) -> Preparation:
+    """Make the steps that turn the config of a sweep's job into a run.
+
+    Args:
+        config: The job's config.
+        loader: Finds where a wrong key is written.
+    """
+    return Preparation(config.tree, partial(loader.find_locations, config.overrides), _list_choices(loader))
+
+
+def _list_choices(loader: DlspecConfigLoader) -> dict[str, list[str]]:
+    """List the config files of each group."""
+    return {group: loader.files(group) for group in GROUPS}

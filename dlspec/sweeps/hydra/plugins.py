@@ -66,7 +66,7 @@ class DlspecLauncher(Launcher):
         if not isinstance(self.task, SweepTask):  # the task function of another program
             return run_other_program(self.context, self.task, self.sweep_config, job_overrides, initial_job_idx)
         self.task.create_sweep(self.context, self.sweep_config, self.make_executor)
-        return self.task.launch(self.context, self.sweep_config, job_overrides)
+        return self.task.launch(self.sweep_config, job_overrides)
 
     def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
         """Make the executor that runs the jobs.

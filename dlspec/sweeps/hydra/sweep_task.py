@@ -18,7 +18,7 @@ from dlspec.config.composition import ComposedConfig, DlspecConfigLoader
 from dlspec.config.hydra_node import set_hydra_value
 from dlspec.config.hydra_run import HydraJob, HydraJobRunner, confine_hydra_files, is_folder_named
 from dlspec.errors import TrainingFailed, UserError
-from dlspec.jobs.composed_spec import make_preparation
+from dlspec.jobs.composed_spec import make_job_preparation, make_preparation
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.spec_versions import SPEC_VERSION
@@ -116,13 +116,10 @@ class SweepTask:
         if not (self.folder / MULTIRUN_FILE).exists():
             write_text(self.folder / MULTIRUN_FILE, OmegaConf.to_yaml(config))
 
-    def launch(
-        self, context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]
-    ) -> list[JobReturn]:
+    def launch(self, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
         """Run jobs as part of the sweep.
 
         Args:
-            context: Hydra's context.
             config: The sweep's config.
             job_overrides: The overrides of each job.
 
@@ -131,16 +128,12 @@ class SweepTask:
         """
         assert self.sweep is not None
         override_tuples = [tuple(str(each) for each in overrides) for overrides in job_overrides]
-        plans = [JobPlan(each, partial(self._prepare_job, context, config, each)) for each in override_tuples]
+        plans = [JobPlan(each, partial(self._prepare_job, config, each)) for each in override_tuples]
         return [_return_from_entry(entry) for entry in self.sweep.launch(plans)]
 
-    def _prepare_job(self, context: HydraContext, sweep_config: DictConfig, overrides: Sequence[str]) -> JobSteps:
-        config = context.config_loader.load_sweep_config(sweep_config, list(overrides))
-        for key in ("launcher", "sweeper"):
-            node = config.hydra[key]
-            if OmegaConf.get_type(node) is not dict:  # a plugin's config class can't be pickled: Hydra imports it again
-                set_hydra_value(config, key, OmegaConf.to_container(node, resolve=False))
-        preparation = make_preparation(ComposedConfig(config, self.loader))
+    def _prepare_job(self, sweep_config: DictConfig, overrides: Sequence[str]) -> JobSteps:
+        config = self.loader.compose_job(sweep_config, overrides)
+        preparation = make_job_preparation(config, self.loader)
         return preparation.with_spec_version(self.spec_version), HydraJob(config)
 
     def __call__(self, config: DictConfig) -> JobResult:
