@@ -32,8 +32,6 @@ def check_parallel_settings(spec: Spec, group: ProcessGroup) -> None:
 
 def _find_start_problems(spec: Spec, group: ProcessGroup) -> Iterator[Problem]:
     parallel = spec.trainer.parallel
-    if parallel == "fsdp":
-        yield Problem(Code.UNSUPPORTED, "trainer.parallel", "fsdp is not supported yet", "write ddp, or leave it out")
     if parallel == "none" and group.is_parallel:
         found = f"none trains in a single process, and torchrun has started {group.world_size}"
         fix = "leave out torchrun, or write trainer.parallel=ddp"

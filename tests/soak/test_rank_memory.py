@@ -67,7 +67,7 @@ def predict(parallel: Parallel) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures with Linux's /proc")
-@pytest.mark.parametrize("parallel", ["ddp"])
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_need_what_was_predicted(parallel: Parallel, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "conf/model/llama.yaml").read_text()
     text = text.replace("width: 128", "width: 512").replace("hidden: 352", "hidden: 1408")
