@@ -95,6 +95,10 @@ def _take_an_operator_of_others(message: onnx.ModelProto) -> None:
     message.graph.node[0].domain = "evil.example"
 
 
+def _run_for_ever(message: onnx.ModelProto) -> None:
+    message.graph.node[0].op_type = "Loop"
+
+
 def _make_much_of_nothing(message: onnx.ModelProto) -> None:
     message.graph.initializer.append(numpy_helper.from_array(np.array([2**20, 2**20], np.int64), "size"))
     message.graph.node.append(helper.make_node("ConstantOfShape", ["size"], ["much"]))
@@ -130,6 +134,7 @@ def _take_a_source_of_others(message: onnx.ModelProto) -> None:
         (_declare_huge_weights, "a tensor of 1048576 x 1048576 numbers does not fit into its"),
         (_hide_weights_in_an_attribute, "a tensor of 1099511627776 numbers does not fit into its"),
         (_take_an_operator_of_others, "has operators of 'evil.example', which export never writes"),
+        (_run_for_ever, "has the operator Loop, which export never writes"),
         (_make_much_of_nothing, "makes 1,099,511,627,776 numbers of nothing"),
         (_damage_a_text, "is not JSON"),
         (_remove_the_texts, "was not written by dlspec export"),

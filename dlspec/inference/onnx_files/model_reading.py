@@ -21,6 +21,7 @@ KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "pkg.onnxscript.t
 MAX_CREATED = 2**28  # numbers of a tensor that an operator makes of a size in the file: 1 GB in float32
 INT64, MAX_SIZES = 7, 16  # ONNX's number of the type; the most sizes of a tensor
 SIZED_OPERATORS = ("ConstantOfShape", "Expand", "Range", "Tile", "Resize", "Pad", "OneHot")
+LOOPS = ("Loop", "Scan", "SequenceMap")  # run as often as the file says, which can be for ever
 FORMAT_KEY, FORMAT = "dlspec.format", "1"
 INSTALL = "pip install 'dlspec[onnx]'"
 
@@ -94,7 +95,7 @@ def _make_session(runtime: Any, content: bytes) -> Any:
 
 
 def _check_message(name: str, message: Any, size: int) -> None:
-    """Refuse weights in other files, weights that are larger than the file, and operators of other libraries."""
+    """Refuse weights in other files, weights that are larger than the file, loops, and operators of other libraries."""
     for tensor in _list_tensors(message):
         if tensor.external_data or tensor.data_location != 0:
             raise UserError(f"'{name}' keeps weights in other files, which are not read; export it again")
@@ -102,9 +103,11 @@ def _check_message(name: str, message: Any, size: int) -> None:
             found = f"a tensor of {' x '.join(map(str, tensor.dims[:8]))} numbers"
             raise UserError(f"'{name}' is damaged: {found} does not fit into its {size:,} bytes; export it again")
     _check_created_sizes(name, message)
-    for domain in {node.domain for node in _list_nodes(message)}:
-        if domain not in KNOWN_DOMAINS:
-            raise UserError(f"'{name}' has operators of {format_value(domain)}, which export never writes")
+    for node in _list_nodes(message):
+        if node.domain not in KNOWN_DOMAINS:
+            raise UserError(f"'{name}' has operators of {format_value(node.domain)}, which export never writes")
+        if node.op_type in LOOPS:
+            raise UserError(f"'{name}' has the operator {node.op_type}, which export never writes")
 
 
 def _check_created_sizes(name: str, message: Any) -> None:
