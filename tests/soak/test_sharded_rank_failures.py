@@ -74,8 +74,10 @@ def test_ten_kills(tmp_path: Path) -> None:
 
 
 def test_resuming_with_another_number_of_processes(tmp_path: Path) -> None:
-    finish(tmp_path, 2, *RUN, "hydra.run.dir=straight")
-    kill_when_saved(tmp_path, "killed", [*RUN, "hydra.run.dir=killed"], random.Random(1))
+    # Adam would divide the rounding errors of gradients that are 0, as of the biases of keys, by their own size.
+    run = [*RUN, "optimizer=SGD", "optimizer.lr=0.05", "trainer.epochs=4"]
+    finish(tmp_path, 2, *run, "hydra.run.dir=straight")
+    kill_when_saved(tmp_path, "killed", [*run, "hydra.run.dir=killed"], random.Random(1))
     for world_size in (1, 3):
         subprocess.run(["cp", "-r", "killed", f"by_{world_size}"], cwd=tmp_path, check=True)
         finish(tmp_path, world_size, "resume", f"run=by_{world_size}")
