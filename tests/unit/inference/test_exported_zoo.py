@@ -45,6 +45,11 @@ EXPERIMENTS: Mapping[str, Sequence[str]] = {
     "finetune_resnet18": [*IMAGES, "model.params.width=4", "freeze=['stem.*']"],
     "finetune_vit": [*IMAGES, "model.params={width: 8, depth: 5, heads: 2, patch: 8}"],
     "gpt2_huggingface": [*SMALL, "weights=null", *CASES["characters"].overrides],
+    "llama_huggingface": [
+        "model.params={width: 16, depth: 1, heads: 2, kv_heads: 2, hidden: 32}",
+        "weights=null",
+        *CASES["characters"].overrides,
+    ],
     "resnet_huggingface": ["weights=null", "model.params.width=4", *CASES["random images"].overrides],
     "shakespeare_small": ["data.path=long.txt", *SMALL],
 }
