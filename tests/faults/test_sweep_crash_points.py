@@ -137,6 +137,7 @@ def test_some_crash_points(work: Path) -> None:
     assert {each: points.check(each) for each in chosen} == dict.fromkeys(chosen, "")
 
 
+@pytest.mark.soak
 def test_some_crash_points_of_a_stack(work: Path) -> None:
     points = CrashPoints(work, CASES["stacked"])
     count = len(points.operations)

@@ -15,12 +15,13 @@ from helpers.command_line import run_in_this_process
 from helpers.divided_runs import RUNS, list_words, write_data
 from helpers.rank_runs import train_together
 
+pytestmark = pytest.mark.soak  # three starts of torchrun
 FSDP = "trainer.parallel=fsdp"
 # PyTorch's fused kernel rounds the last numbers of a tensor in another way, and each process has other last ones.
 EXACT = "optimizer.fused=false"
-# The only run in the quick tests, with blocks and tied weights.
-QUICK = "gpt_small"
-FURTHER_WORDS = {QUICK: ("trainer.average=EMA", "trainer.checkpoint_steps=4")}
+# The run that is also stopped and resumed, with blocks and tied weights.
+RESUMED = "gpt_small"
+FURTHER_WORDS = {RESUMED: ("trainer.average=EMA", "trainer.checkpoint_steps=4")}
 
 
 def list_exact_words(name: str, parts: int) -> list[str]:
@@ -31,21 +32,20 @@ def list_exact_words(name: str, parts: int) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("sharded")
     write_data(work)
-    words = [*list_exact_words(QUICK, 1), FSDP]
-    train_together(work, 2, {QUICK: words, "stopped": words}, stops={"stopped": 6})
+    words = [*list_exact_words(RESUMED, 1), FSDP]
+    train_together(work, 2, {RESUMED: words, "stopped": words}, stops={"stopped": 6})
     return work
 
 
 def test_two_ranks_equal_accumulated_batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    check_one_process(QUICK)
+    check_one_process(RESUMED)
 
 
-@pytest.mark.soak
 def test_more_runs_equal_accumulated_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
-    others = [each for each in RUNS if each != QUICK]
+    others = [each for each in RUNS if each != RESUMED]
     train_together(tmp_path, 2, {name: [*list_exact_words(name, 1), FSDP] for name in others})
     for name in others:
         check_one_process(name)
@@ -73,9 +73,9 @@ def load_last(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path) -> None:
-    stopped, straight = (load_last(folder / each) for each in ("stopped", QUICK))
+    stopped, straight = (load_last(folder / each) for each in ("stopped", RESUMED))
     assert [key for key, each in stopped.items() if not each.equal(straight[key])] == []
-    assert (folder / "stopped/metrics.jsonl").read_text() == (folder / QUICK / "metrics.jsonl").read_text()
+    assert (folder / "stopped/metrics.jsonl").read_text() == (folder / RESUMED / "metrics.jsonl").read_text()
     parts = sorted(each.name for each in (folder / "stopped_stopped/checkpoints/step-000000007.shards").iterdir())
     assert parts == [f"shard-0000{number}-model-00001-of-00001.safetensors" for number in (1, 2)]
 
@@ -85,7 +85,7 @@ def test_one_process_resumes_a_divided_run(folder: Path, monkeypatch: pytest.Mon
     shutil.copytree("stopped_stopped", "alone")
     done = run_in_this_process("resume", "run=alone", "trainer.parallel=none")
     assert done.code == 0, done.err
-    straight = load_last(folder / QUICK)
+    straight = load_last(folder / RESUMED)
     for key, each in load_last(folder / "alone").items():
         torch.testing.assert_close(each, straight[key], rtol=1e-6, atol=1e-6)
 
