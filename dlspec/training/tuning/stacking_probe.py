@@ -23,7 +23,7 @@ from dlspec.training.stacking.member_values import MemberValues
 from dlspec.training.stacking.stacked_network import StackedNetwork
 from dlspec.training.trainer import Trainer
 
-MIN_GAIN = 1.1  # of stacked steps over single ones, so that a stack is worth its waiting
+MIN_GAIN = 1.7  # of stacked steps over single ones: members take turns at the end of each epoch, which costs the rest
 MAX_PROBED_MEMBERS = 8  # more give the same answer
 PROBED_STEPS, WARMUP_STEPS = 5, 2
 KNOWN_MODULES = ("torch.", "dlspec.")
