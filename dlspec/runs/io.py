@@ -92,7 +92,7 @@ def _open_temporary(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
-        Path(temporary).chmod(_find_default_file_mode())  # mkstemp makes files that only their owner can read
+        Path(temporary).chmod(find_default_mode(0o666))  # mkstemp makes files that only their owner can read
         Path(temporary).replace(path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -239,11 +239,11 @@ def read_json_lines(path: Path, max_bytes: int = MAX_JSON_LINES_BYTES) -> list[d
 
 
 @cache
-def _find_default_file_mode() -> int:
-    """Return the mode of files that this user creates."""
+def find_default_mode(most: int) -> int:
+    """Return the mode of files (`most` is 0o666) or folders (0o777) that this user creates."""
     mask = os.umask(0)  # the mask can only be read by setting it
     os.umask(mask)
-    return 0o666 & ~mask
+    return most & ~mask
 
 
 def sync_folder(folder: Path) -> None:

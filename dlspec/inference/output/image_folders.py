@@ -17,14 +17,13 @@ from dlspec.errors import UserError
 from dlspec.inference.output.image_targets import ImageTarget
 from dlspec.inference.output.prediction_formats import PredictionColumns
 from dlspec.runs.file_access import is_regular_file
-from dlspec.runs.io import find_temporary_files, sync_folder
+from dlspec.runs.io import find_default_mode, find_temporary_files, sync_folder
 from dlspec.runs.lock import try_lock_file
 
 LOCK_FILE = ".writing"  # in a folder that is being written
 PROBLEMS_FILE = "problems.csv"  # the rows without an image
 MAX_NAME = 200  # characters of a file's name
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
-FOLDER_MODE = 0o777  # before the umask
 
 
 def is_folder_output(output: str) -> bool:
@@ -145,9 +144,7 @@ def open_image_folder(
 
 def _make_visible(temporary: Path, path: Path) -> None:
     """Give the folder its name after all its files are on the disk."""
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(FOLDER_MODE & ~umask)  # mkdtemp makes folders that only their owner can read
+    temporary.chmod(find_default_mode(0o777))  # mkdtemp makes folders that only their owner can read
     if hasattr(os, "sync"):
         os.sync()  # one call instead of one for each of thousands of files
     if path.is_dir():

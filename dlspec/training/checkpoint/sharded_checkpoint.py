@@ -7,7 +7,6 @@ file, has everything else. It is written last, so a checkpoint is complete when 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ from dlspec.errors import TrainingFailed
 from dlspec.formatting import first_line
 from dlspec.network.divided_values import find_own_rows
 from dlspec.runs.file_names import SHARDS_PATTERN, format_checkpoint_name, format_shards_name
-from dlspec.runs.io import sync_folder
+from dlspec.runs.io import find_default_mode, sync_folder
 from dlspec.training.checkpoint.checkpoint_files import SHARDS, Snapshot, write_checkpoint
 from dlspec.training.checkpoint.shard_files import compute_file_checksum, read_shard_headers
 from dlspec.training.checkpoint.tensor_file import sort_names, write_tensors
@@ -63,7 +62,7 @@ def write_sharded_checkpoint(
     def finish() -> None:
         shutil.rmtree(path, ignore_errors=True)  # of a process that was killed before it wrote the file
         sync_folder(temporary)
-        temporary.chmod(0o777 & ~_read_mask())
+        temporary.chmod(find_default_mode(0o777))  # mkdtemp makes folders that only their owner can read
         temporary.replace(path)
         sync_folder(folder)
         write_checkpoint(folder, replace(snapshot, tensors=whole), {**metadata, SHARDS: json.dumps(merged)})
@@ -105,12 +104,6 @@ def _call_on_first(group: ProcessGroup, action: Callable[[], T]) -> T:
         raise TrainingFailed(f"can't write the checkpoint {failure}")
     found: T = value
     return found
-
-
-def _read_mask() -> int:
-    mask = os.umask(0)  # the mask can only be read by setting it
-    os.umask(mask)
-    return mask
 
 
 def remove_unused_shards(folder: Path) -> None:
