@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlspec.training.stacking.dropout_masks import use_masks
-from dlspec.training.step.block_function import BlockFunction, BlockResult, copy_in_place
+from dlspec.training.step.block_function import BlockFunction, BlockResult
 from dlspec.training.step.functional_step import StepTensors, TensorsByName
 
 
@@ -25,8 +25,8 @@ class StackedBlock:
 
     def __call__(
         self, tensors: StepTensors, frozen: TensorsByName, numbers: Tensor, split: Sequence[Tensor], rows: Tensor
-    ) -> BlockResult:
-        """Make the steps, and update the tensors in place.
+    ) -> tuple[StepTensors, BlockResult]:
+        """Compute the steps of a call, and change nothing.
 
         Args:
             tensors: what the steps change.
@@ -36,17 +36,17 @@ class StackedBlock:
             rows: the samples of the batches, (members, batches * batch size).
 
         Returns:
-            The outputs and targets of all samples, and the losses of the batches, each of all members.
+            The new tensors; and the outputs and targets of all samples, and the losses of the batches. All of these
+            have the dimension for the members.
         """
         make_steps = torch.func.vmap(self._make_steps, in_dims=(0, 0, 0, None, 0))
         with use_masks(self.block.step.network, list(frozen)):
-            new, result = make_steps(tensors, frozen, numbers, list(split), rows)
-        copy_in_place(tensors, new)
-        return result
+            found: tuple[StepTensors, BlockResult] = make_steps(tensors, frozen, numbers, list(split), rows)
+        return found
 
     def _make_steps(self, tensors: StepTensors, *others: Any) -> tuple[StepTensors, BlockResult]:
         """Make the steps of a member."""
-        new, result = self.block.compute(tensors, *others)
+        new, result = self.block(tensors, *others)
         losses = result[1]
         is_finite = (losses[:, 0] if losses.dim() > 1 else losses).isfinite().all()
         return StepTensors(*(_choose(is_finite, *pair) for pair in zip(new, tensors, strict=True))), result

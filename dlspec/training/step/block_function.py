@@ -20,7 +20,7 @@ from dlspec.training.step.step_functions import Inputs
 
 BlockResult = tuple[Any, Tensor, Targets]  # outputs and targets of all samples of a block, losses of its batches
 # The steps of a block; its arguments are those of `BlockFunction`.
-Block = Callable[[StepTensors, TensorsByName, Tensor, Sequence[Tensor], Tensor], BlockResult]
+Block = Callable[[StepTensors, TensorsByName, Tensor, Sequence[Tensor], Tensor], tuple[StepTensors, BlockResult]]
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,6 @@ class BlockFunction:
 
     def __call__(
         self, tensors: StepTensors, frozen: TensorsByName, numbers: Tensor, split: Sequence[Tensor], rows: Tensor
-    ) -> BlockResult:
-        """Make all steps, and update the tensors in place.
-
-        Args:
-            tensors: what the steps change.
-            frozen: the parameters that are not trained.
-            numbers: the optimizer's numbers at each step, (steps, numbers).
-            split: the tensors of the whole split: inputs, then targets.
-            rows: the samples of the block's batches, (batches * batch size,).
-
-        Returns:
-            The outputs and targets of all samples, and the losses of the batches.
-        """
-        new, result = self.compute(tensors, frozen, numbers, split, rows)
-        copy_in_place(tensors, new)
-        return result
-
-    def compute(
-        self, tensors: StepTensors, frozen: TensorsByName, numbers: Tensor, split: Sequence[Tensor], rows: Tensor
     ) -> tuple[StepTensors, BlockResult]:
         """Compute all steps of a call, and change nothing.
 
@@ -78,7 +59,7 @@ class BlockFunction:
             rows: the samples of the block's batches, (batches * batch size,).
 
         Returns:
-            The new tensors, and the result of the call.
+            The new tensors; and the outputs and targets of all samples, and the losses of the batches.
         """
         gathered = [each.index_select(0, rows) for each in split]
         batches = list(zip(*(torch.split(each, self.size.batch_size) for each in gathered), strict=True))
@@ -146,7 +127,9 @@ class FlatFunction:
     def _run_flat(self, numbers: Tensor, rows: Tensor, *tensors: Tensor) -> list[Tensor]:
         remaining = iter(tensors)
         changed, frozen, split = map_tensors(lambda _: next(remaining), self._arguments)
-        output, losses, targets = self._block(StepTensors(*changed), frozen, numbers, split, rows)
+        old = StepTensors(*changed)
+        new, (output, losses, targets) = self._block(old, frozen, numbers, split, rows)
+        _copy_in_place(old, new)
         self._output = output
         return [losses, *iterate_tensors(output), *targets]
 
@@ -164,7 +147,7 @@ def _use_factors(criterion: Any, factors: Sequence[Tensor]) -> Iterator[None]:
             criterion.factors = before
 
 
-def copy_in_place(old: StepTensors, new: StepTensors) -> None:
+def _copy_in_place(old: StepTensors, new: StepTensors) -> None:
     """Copy new tensors into those that a step changes."""
     for old_tensors, new_tensors in (
         (old.weights, new.weights),
