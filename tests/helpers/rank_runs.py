@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +40,38 @@ def run_ranks(
         [*TORCHRUN, str(world_size), *flags, "-m", "dlspec", *words],
         cwd=work, env={**make_environment(), **variables}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+
+
+def kill_when_saved(
+    work: Path, folder: str, words: Sequence[str], chance: random.Random, max_seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Start a run of two processes, and kill one of them or both at some moment after its next checkpoint.
+
+    Args:
+        work: where torchrun starts.
+        folder: the run's folder.
+        words: the words of the command line.
+        chance: decides when and whom to kill.
+        max_seconds: the longest time between the checkpoint and the kill.
+    """
+
+    def list_checkpoints() -> set[Path]:
+        return set((work / folder / "checkpoints").glob("step-*.safetensors"))
+
+    before = list_checkpoints()
+    process = subprocess.Popen(
+        [*TORCHRUN, "2", "-m", "dlspec", *words], cwd=work, env=make_environment(), stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list_checkpoints() - before:
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0, max_seconds))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2, "the run is too short"
+    for child in children if chance.random() < 0.5 else [chance.choice(children)]:
+        os.kill(int(child), signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, stderr=errors)
 
 
 def train_together(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from dlspec.runs.io import read_json_lines
 from helpers.command_line import QUIET, make_environment
-from helpers.rank_runs import TORCHRUN, run_ranks
+from helpers.rank_runs import TORCHRUN, kill_when_saved, run_ranks
 
 pytestmark = pytest.mark.soak
 RUN = (*QUIET, "data=digits", "model=failing", "trainer.progress=none", "trainer.batch_size=32", "trainer.test=last",
@@ -239,29 +239,12 @@ if os.environ.get("RANK") == "1":
     assert not (work / name).exists()
 
 
-def kill_when_saved(work: Path, folder: str, words: Sequence[str], chance: random.Random) -> None:
-    """Start a run, and kill one of its processes or all at some moment after its next checkpoint."""
-    before = set((work / folder / "checkpoints").glob("step-*"))
-    process = subprocess.Popen(
-        [*TORCHRUN, "2", "-m", "dlspec", *words], cwd=work, env=make_environment(), stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    while process.poll() is None and not set((work / folder / "checkpoints").glob("step-*")) - before:
-        time.sleep(0.01)
-    time.sleep(chance.uniform(0, 0.3))
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 2, "the run is too short"
-    for child in children if chance.random() < 0.5 else [chance.choice(children)]:
-        os.kill(int(child), signal.SIGKILL)
-    process.wait(60)
-
-
 def test_ten_kills(work: Path) -> None:
     chance, words = random.Random(7), [*RUN, "hydra.run.dir=killed", "trainer.epochs=60", "trainer.keep_checkpoints=9"]
     done = run_ranks(work, 2, *words, "hydra.run.dir=long")
     assert done.returncode == 0, done.stderr
     for _ in range(10):
-        kill_when_saved(work, "killed", words, chance)
+        kill_when_saved(work, "killed", words, chance, 0.3)
         words = ["resume", "run=killed", "imports=[failing_layer]"]
     resume(work, "killed", 2)
     assert equals(work, "killed", "long")

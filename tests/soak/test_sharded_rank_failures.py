@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import subprocess
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from dlspec.runs.io import read_json_lines
-from helpers.command_line import QUIET, make_environment
-from helpers.rank_runs import TORCHRUN, run_ranks
+from helpers.command_line import QUIET
+from helpers.rank_runs import kill_when_saved, run_ranks
 
 pytestmark = pytest.mark.soak
 RUN = (*QUIET, "model=vit", "data=digits", "model.params.patch=2", "model.params.width=16", "model.params.depth=2",
@@ -24,27 +20,6 @@ RUN = (*QUIET, "model=vit", "data=digits", "model.params.patch=2", "model.params
        "trainer.average=EMA", "trainer.checkpoint_steps=3", "trainer.keep_checkpoints=9", "trainer.test=best",
        "trainer.epochs=8")  # fmt: skip
 DROPOUT = "model.params.dropout=0.1"
-
-
-def start(work: Path, words: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*TORCHRUN, "2", "-m", "dlspec", *words], cwd=work, env=make_environment(), stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-
-
-def kill_when_saved(work: Path, folder: str, words: Sequence[str], chance: random.Random) -> str:
-    """Start a run, and kill one of its processes or all at some moment after its next checkpoint."""
-    before = set((work / folder / "checkpoints").glob("step-*.safetensors"))
-    process = start(work, words)
-    while process.poll() is None and not set((work / folder / "checkpoints").glob("step-*.safetensors")) - before:
-        time.sleep(0.05)
-    time.sleep(chance.uniform(0, 1))
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 2, "the run is too short"
-    for child in children if chance.random() < 0.5 else [chance.choice(children)]:
-        os.kill(int(child), signal.SIGKILL)
-    return process.communicate(timeout=120)[1]
 
 
 def finish(work: Path, world_size: int, *words: str) -> None:
@@ -60,7 +35,7 @@ def test_ten_kills(tmp_path: Path) -> None:
     chance, words = random.Random(5), [*RUN, DROPOUT, "hydra.run.dir=killed"]
     finish(tmp_path, 2, *RUN, DROPOUT, "hydra.run.dir=straight")
     for _ in range(10):
-        text = kill_when_saved(tmp_path, "killed", words, chance)
+        text = kill_when_saved(tmp_path, "killed", words, chance, 1).stderr
         assert text.count("was killed; the other processes stop") <= 1, text
         words = ["resume", "run=killed"]
     finish(tmp_path, 2, *words)
@@ -77,7 +52,7 @@ def test_resuming_with_another_number_of_processes(tmp_path: Path) -> None:
     # Adam would divide the rounding errors of gradients that are 0, as of the biases of keys, by their own size.
     run = [*RUN, "optimizer=SGD", "optimizer.lr=0.05", "trainer.epochs=4"]
     finish(tmp_path, 2, *run, "hydra.run.dir=straight")
-    kill_when_saved(tmp_path, "killed", [*run, "hydra.run.dir=killed"], random.Random(1))
+    kill_when_saved(tmp_path, "killed", [*run, "hydra.run.dir=killed"], random.Random(1), 1)
     for world_size in (1, 3):
         subprocess.run(["cp", "-r", "killed", f"by_{world_size}"], cwd=tmp_path, check=True)
         finish(tmp_path, world_size, "resume", f"run=by_{world_size}")
