@@ -142,10 +142,7 @@ class Job:
         settings = self.prepared.spec.trainer
         is_alone = not self.is_of_sweep
         defaults = {"curves": is_alone, "pictures": is_alone and not self.trainer.group.is_sharded}
-        drawn = {
-            key: value if getattr(settings, key) == "auto" else getattr(settings, key)
-            for key, value in defaults.items()
-        }
+        drawn = {key: value for key, value in defaults.items() if getattr(settings, key) == "auto"}
         progress = settings.progress if self.shows_progress else "none"
         trainer_settings = settings.model_copy(update={"progress": progress, **drawn})
         metadata = self._checkpoint_metadata() if folder is not None and settings.checkpoints else {}
