@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ def make_fused_step(optimizer: Optimizer, step: Callable[[], None]) -> Callable[
     """Return a function that does what `step` does, and calls the fused kernel of the CPU directly where it can.
 
     PyTorch collects the tensors of all parameters again in every step, which takes longer than the kernel for a small
-    network. The function keeps them until the optimizer's state is loaded.
+    network. The function keeps them until the optimizer's state is loaded, or its tensors are moved.
 
     Args:
         optimizer: the optimizer.
@@ -35,9 +35,8 @@ def make_fused_step(optimizer: Optimizer, step: Callable[[], None]) -> Callable[
     make_call = _FUSED_CALLS.get(type(optimizer))
     if make_call is None or not all(map(_has_plain_kernel, optimizer.param_groups)):
         return step
-    calls: list[Callable[[list[Tensor]], None]] = []
+    calls: list[_FusedCall] = []
     state: Mapping[Tensor, Any] | None = None  # for which the calls were made; loading a state replaces it
-    has_momentum: list[bool] = []  # in the groups when the calls were made: without it PyTorch keeps no buffers
 
     def fused_step() -> None:
         nonlocal state
@@ -45,11 +44,10 @@ def make_fused_step(optimizer: Optimizer, step: Callable[[], None]) -> Callable[
         if has_step_hooks(optimizer) or any(each is None for group in gradients for each in group):
             step()
             return
-        now = [bool(group.get("momentum")) for group in optimizer.param_groups]
-        if has_momentum != now or optimizer.state is not state:
+        if optimizer.state is not state or any(each.is_outdated() for each in calls):
             step()
-            has_momentum[:], state = now, optimizer.state
-            calls[:] = [make_call(group, optimizer.state) for group in optimizer.param_groups]
+            state = optimizer.state
+            calls[:] = [make_call(group, state) for group in optimizer.param_groups]
             return
         with torch.no_grad():
             for call, group in zip(calls, gradients, strict=True):
@@ -76,40 +74,65 @@ def _has_plain_kernel(group: Mapping[str, Any]) -> bool:
     return bool(is_plain and group.get("fused") and not group.get("amsgrad") and not group.get("differentiable"))
 
 
-def _make_adam_call(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Callable[[list[Tensor]], None]:
-    states = [state[each] for each in group["params"]]
-    means, squares = ([each[name] for each in states] for name in ("exp_avg", "exp_avg_sq"))
-    counts = torch.stack([each["step"] for each in states])  # one addition instead of one for each parameter
-    steps = list(counts.unbind())
-    for each, step in zip(states, steps, strict=True):
-        each["step"] = step
-    kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
+class _FusedCall(Protocol):
+    """A call of the kernel for a group of parameters, whose tensors are kept."""
 
-    def call(gradients: list[Tensor]) -> None:
+    def is_outdated(self) -> bool:
+        """Whether the tensors are no longer those of the optimizer's state."""
+
+    def __call__(self, gradients: list[Tensor]) -> None:
+        """Update the group's parameters."""
+
+
+class _AdamCall:
+    """Calls the kernel of Adam or AdamW."""
+
+    def __init__(self, group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> None:
+        states = [state[each] for each in group["params"]]
+        self._group = group
+        self._means, self._squares = ([each[name] for each in states] for name in ("exp_avg", "exp_avg_sq"))
+        self._counts = torch.stack([each["step"] for each in states])  # one addition instead of one a parameter
+        self._steps = list(self._counts.unbind())
+        for each, step in zip(states, self._steps, strict=True):
+            each["step"] = step
+        self._kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
+
+    def is_outdated(self) -> bool:
+        return self._steps[0].data_ptr() != self._counts.data_ptr()
+
+    def __call__(self, gradients: list[Tensor]) -> None:
+        group = self._group
         beta1, beta2 = group["betas"]
-        counts.add_(1)
-        kernel(
-            group["params"], gradients, means, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
-            weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=group["maximize"],
+        self._counts.add_(1)
+        self._kernel(
+            group["params"], gradients, self._means, self._squares, [], self._steps, lr=group["lr"], beta1=beta1,
+            beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
+            maximize=group["maximize"],
         )  # fmt: skip
 
-    return call
 
+class _SgdCall:
+    """Calls the kernel of SGD."""
 
-def _make_sgd_call(group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> Callable[[list[Tensor]], None]:
-    buffers = [state.get(each, {}).get("momentum_buffer") for each in group["params"]]
+    def __init__(self, group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> None:
+        self._group, self._has_momentum = group, bool(group["momentum"])
+        buffers = [state.get(each, {}).get("momentum_buffer") for each in group["params"]]
+        self._buffers = buffers if self._has_momentum else []
 
-    def call(gradients: list[Tensor]) -> None:
-        has_momentum = group["momentum"] != 0
+    def is_outdated(self) -> bool:
+        return bool(self._group["momentum"]) != self._has_momentum  # without momentum PyTorch keeps no buffers
+
+    def __call__(self, gradients: list[Tensor]) -> None:
+        group = self._group
         torch._fused_sgd_(
-            group["params"], gradients, buffers if has_momentum else [], lr=group["lr"], momentum=group["momentum"],
+            group["params"], gradients, self._buffers, lr=group["lr"], momentum=group["momentum"],
             weight_decay=group["weight_decay"], dampening=group["dampening"], nesterov=group["nesterov"],
             maximize=group["maximize"], is_first_step=False,
         )  # fmt: skip
 
-    return call
 
-
-_FUSED_CALLS: Mapping[
-    type[Optimizer], Callable[[Mapping[str, Any], Mapping[Tensor, Any]], Callable[[list[Tensor]], None]]
-] = {Adam: _make_adam_call, AdamW: _make_adam_call, SGD: _make_sgd_call}
+_FUSED_CALLS: Mapping[type[Optimizer], Callable[[Mapping[str, Any], Mapping[Tensor, Any]], _FusedCall]] = {
+    Adam: _AdamCall,
+    AdamW: _AdamCall,
+    SGD: _SgdCall,
+}

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from dlspec.compat.torch_dynamo import make_step_function
-from dlspec.compat.torch_optim import make_fused_step
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
@@ -324,15 +322,14 @@ class Trainer:
 
     def _make_stacked_training(self, train: BatchLoader) -> Callable[[], None] | None:
         """Make the function that trains an epoch's batches together with those of other runs; None outside a stack."""
-        stack, optimizer = self.stack, self.optimization.optimizer
-        if stack is None or optimizer is None:
+        stack = self.stack
+        if stack is None or self.optimization.optimizer is None:
             return None
         return lambda: stack.train(
             TrainingPass(
                 self.state,
                 self.backend,
                 self.optimization.schedule,
-                lambda: make_fused_step(optimizer, make_step_function(optimizer)),
                 self.scores,
                 train,
                 train.shuffle_samples(self.data.seed, self.state.epoch),

@@ -9,7 +9,7 @@ reached its last step, or when its next loss is not finite.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -29,6 +29,8 @@ from dlspec.training.step.step_functions import detach_output
 MAX_STEPS_BETWEEN_CALLBACKS = 8  # of compiled steps: what follows a step in Python takes longer than a short step
 
 log = logging.getLogger("dlspec")
+
+MemberStep = tuple[Any, Tensor, tuple[Tensor, ...]]  # the output, the loss and the targets of a member's step
 
 
 class StackedPass:
@@ -53,7 +55,6 @@ class StackedPass:
         unused = 0 if compiled is None else max(compiled.places - len(passes), 0)
         self._padded_orders = torch.cat([self._orders, self._orders[:1].expand(unused, -1)])  # (places, samples)
         self._gather = make_gather([each.batches for each in passes])
-        self._updates: Sequence[Callable[[], None]] = ()
         self._compiled, self._is_prepared = compiled, False
         network.find_weights()
 
@@ -68,11 +69,17 @@ class StackedPass:
                 if count:
                     self._run_compiled_steps(state.batch, count)
                 else:
-                    self._step(state.batch)
+                    self._run_single_steps(state.batch, self._count_steps(state.batch) if self._compiled is None else 1)
 
     def find_leaving(self) -> list[int]:
         """Return the indices of the members that have to leave before the next step."""
         return [index for index, each in enumerate(self.passes) if each.must_leave or index in self._failing]
+
+    def _count_steps(self, batch: int) -> int:
+        """Return how many steps follow until callbacks have to be called."""
+        limit = MAX_STEPS_BETWEEN_CALLBACKS if all(each.accepts_several_steps for each in self.passes) else 1
+        rest = len(self._sizes) - batch
+        return min(limit, rest, *(each.max_steps - each.state.step for each in self.passes))
 
     # ---- compiled steps ----------------------------------------------------------------------------------------------
 
@@ -83,11 +90,10 @@ class StackedPass:
         if not self._is_prepared:
             if not self._compiled.prepare(self.passes, self._network):
                 return 0
-            self._is_prepared, self._updates = True, ()
+            self._is_prepared = True
             self._network.find_weights()  # they may have moved
-        limit = MAX_STEPS_BETWEEN_CALLBACKS if all(each.accepts_several_steps for each in self.passes) else 1
-        whole = sum(each == self._compiled.batch_size for each in self._sizes[batch : batch + limit])
-        return min(whole, *(each.max_steps - each.state.step for each in self.passes))
+        end = batch + self._count_steps(batch)
+        return sum(each == self._compiled.batch_size for each in self._sizes[batch:end])
 
     def _run_compiled_steps(self, batch: int, count: int) -> None:
         """Make several compiled steps, then add them to the scores and call the callbacks."""
@@ -115,8 +121,26 @@ class StackedPass:
 
     # ---- other steps -------------------------------------------------------------------------------------------------
 
-    def _step(self, batch: int) -> None:
-        """Train on one batch of each member; members are failing, with nothing changed, if that is impossible."""
+    def _run_single_steps(self, batch: int, count: int) -> None:
+        """Make several steps, then add them to the scores and call the callbacks."""
+        made: list[Sequence[MemberStep]] = []  # of all members, by step
+        for one in range(batch, batch + count):
+            results = self._step(one)
+            if not results:
+                break
+            made.append(results)
+        sizes = self._sizes[batch : batch + len(made)]
+        for index, own in enumerate(zip(*made, strict=True)):
+            steps = [(output, targets) for output, _, targets in own]
+            with torch.no_grad():
+                self.passes[index].scores.add_steps(steps, [loss for _, loss, _ in own], sizes)
+            self._finish_batches(index, sizes)
+
+    def _step(self, batch: int) -> Sequence[MemberStep]:
+        """Train on one batch of each member, and return its results.
+
+        If that is impossible nothing is changed, members are failing, and there are no results.
+        """
         rows = list(self._orders[:, self._starts[batch] : self._starts[batch + 1]].contiguous())
         states = self._generators.get_states() if self._network.draws_numbers else []
         before = states, [each.clone() for each in self._statistics]
@@ -131,12 +155,13 @@ class StackedPass:
             self._failing = range(len(self.passes))
         if self._failing:
             self._restore(*before)
-            return
-        self._updates = self._updates or [each.make_update() for each in self.passes]
-        for index, (output, loss, targets) in enumerate(results):
-            self._finish_step(index, detach_output(output), loss.detach(), targets, self._sizes[batch])
+            return ()
+        with torch.no_grad():
+            for each in self.passes:
+                each.update()
+        return [(detach_output(output), loss.detach(), targets) for output, loss, targets in results]
 
-    def _compute_losses(self, rows: Sequence[Tensor]) -> list[tuple[Any, Tensor, tuple[Tensor, ...]]]:
+    def _compute_losses(self, rows: Sequence[Tensor]) -> list[MemberStep]:
         """Compute output, loss and targets of each member."""
         inputs, targets = self._gather(rows)
         outputs = self._network(inputs)
@@ -144,17 +169,6 @@ class StackedPass:
             (output, each.backend.criterion(output, own), own)
             for each, output, own in zip(self.passes, outputs, targets, strict=True)
         ]
-
-    def _finish_step(self, index: int, output: Any, loss: Tensor, targets: tuple[Tensor, ...], size: int) -> None:
-        """Update a member's weights, and tell its scores and callbacks."""
-        member = self.passes[index]
-        if member.backend.clipping.is_enabled:
-            member.backend.clipping.clip(list(member.network.parameters()))
-        self._updates[index]()
-        member.finish_update(is_averaged=False)
-        with torch.no_grad():
-            member.scores.add(output, loss, targets, size)
-        self._finish_batches(index, [size])
 
     def _finish_batches(self, index: int, sizes: Sequence[int]) -> None:
         try:

@@ -27,7 +27,6 @@ class TrainingPass:
     state: TrainingState
     backend: ComputeBackend
     schedule: Schedule | None
-    make_update: Callable[[], Callable[[], None]]  # makes the function that makes the optimizer's step
     scores: Scores
     batches: BatchLoader
     order: Tensor  # the indices of the samples of the whole epoch
@@ -73,6 +72,13 @@ class TrainingPass:
         """What has to be equal for passes in one loop: the batches, and the next one."""
         shapes = tuple((each.dtype, each.shape[1:]) for each in self.batches.tensors)
         return self.state.batch, tuple(self.batches.sizes), shapes
+
+    def update(self) -> None:
+        """Update the weights by their gradients, and everything that counts updates."""
+        if self.backend.clipping.is_enabled:
+            self.backend.clipping.clip(list(self.network.parameters()))
+        self.backend.find_update(self.optimizer)()
+        self.finish_update(is_averaged=False)
 
     def finish_update(self, *, is_averaged: bool) -> None:
         """Count a step, and update the schedule and the average.

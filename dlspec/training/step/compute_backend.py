@@ -198,10 +198,10 @@ class ComputeBackend:
             self._group.is_true_on_any_part,
         )  # fmt: skip
         return make_training_step(
-            gradients, optimizer, scaled_update or self._find_update(optimizer), after_update, accumulation
+            gradients, optimizer, scaled_update or self.find_update(optimizer), after_update, accumulation
         )
 
-    def _find_update(self, optimizer: Optimizer) -> Callable[[], None]:
+    def find_update(self, optimizer: Optimizer) -> Callable[[], None]:
         """Return the function that makes the optimizer's step. Its schedulers must exist: they wrap `step`."""
         if optimizer not in self._updates:
             step = make_step_function(optimizer)

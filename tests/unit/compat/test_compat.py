@@ -124,7 +124,18 @@ def test_fused_steps_equal_pytorchs_own(optimizer_class: type[torch.optim.Optimi
     assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
 
 
-def test_fused_steps_use_a_state_that_was_loaded() -> None:
+def load_state(optimizer: torch.optim.Optimizer, saved: Any) -> None:
+    optimizer.load_state_dict(copy.deepcopy(saved))
+
+
+def move_state(optimizer: torch.optim.Optimizer, saved: Any) -> None:
+    for state in optimizer.state.values():
+        for each in state.values():
+            each.data = each.data.clone()
+
+
+@pytest.mark.parametrize("change", [load_state, move_state])
+def test_fused_steps_use_a_changed_state(change: Callable[[torch.optim.Optimizer, Any], None]) -> None:
     networks = [nn.Linear(3, 2), nn.Linear(3, 2)]
     networks[1].load_state_dict(networks[0].state_dict())
     optimizers = [torch.optim.Adam(each.parameters(), fused=True) for each in networks]
@@ -137,7 +148,7 @@ def test_fused_steps_use_a_state_that_was_loaded() -> None:
         saved = copy.deepcopy(optimizers[1].state_dict()) if number == 2 else saved
         if number == 4:
             for optimizer in optimizers:
-                optimizer.load_state_dict(copy.deepcopy(saved))
+                change(optimizer, saved)
         fused()
         optimizers[1].step()
         assert all(torch.equal(*pair) for pair in zip(*(each.parameters() for each in networks), strict=True))
