@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ from dlspec.training.health.nan_guard import NanGuard
 from dlspec.training.runtime.interruption import Interrupted, Interruption
 from dlspec.training.state import Phase, TrainingState
 from dlspec.training.step.block_step import BlockStep, RowBlock
+from dlspec.training.step.step_factory import PassSteps
 from dlspec.training.step.step_functions import Step
 
 
@@ -45,10 +46,8 @@ class BatchLoop:
         self,
         phase: Phase,
         batches: BatchLoader,
-        iterate_from: Callable[[int], Iterator[Batch | RowBlock]],
-        step: Step,
+        make_steps: Callable[[], PassSteps],
         callbacks: Sequence[Callback],
-        block_step: BlockStep | None = None,
         train_in_stack: Callable[[], None] | None = None,
     ) -> dict[str, float]:
         """Run one pass over a split.
@@ -56,10 +55,8 @@ class BatchLoop:
         Args:
             phase: "train", "val" or "test".
             batches: the split's batches, for their number and sizes.
-            iterate_from: returns the batches to run, in order, from the one with this index.
-            step: computes a batch's output and loss; in training it also updates the weights.
+            make_steps: makes the steps, which compute a batch's output and loss, and in training update the weights.
             callbacks: their `on_step_end` is called after each batch or block.
-            block_step: makes the steps of a block; needed if there are blocks among the batches.
             train_in_stack: runs the first batches together with those of other runs, and updates the state; None runs
                 all of them here.
 
@@ -79,8 +76,8 @@ class BatchLoop:
         if train_in_stack is not None:
             train_in_stack()
         with nullcontext() if is_training else self.group.disable_gradients():
-            order = iterate_from(self.state.batch)
-            self._run_steps(batches, order, step, callbacks, block_step)
+            if self.state.batch < len(batches):
+                self._run_steps(batches, make_steps(), callbacks)
         results = {f"{phase}/{name}": value for name, value in self.scores.results().items()}
         self.guard.require_finite_epoch_loss(results.get(f"{phase}/loss", 0.0), self.scores, batches)
         return results
@@ -102,27 +99,20 @@ class BatchLoop:
             state.phase_started -= resumed_epoch.seconds
             resumed_epoch.scores = None
 
-    def _run_steps(
-        self,
-        batches: BatchLoader,
-        order: Iterator[Batch | RowBlock],
-        step: Step,
-        callbacks: Sequence[Callback],
-        block_step: BlockStep | None,
-    ) -> None:
+    def _run_steps(self, batches: BatchLoader, steps: PassSteps, callbacks: Sequence[Callback]) -> None:
         state, is_training = self.state, self.state.phase == "train"
         interruption = self.group.share_interruption(self.interruption)
         accumulate = self.settings.accumulate if is_training else 1
         max_steps = (self.settings.max_steps if is_training else None) or sys.maxsize
         listeners = find_step_listeners(callbacks)
         is_evaluated_together = self.group.is_parallel and not self._updates_together(is_training)
-        for each in order:
+        for each in steps.iterate_batches():
             if state.step >= max_steps:
                 break
             if not isinstance(each, RowBlock):
-                self._run_batch(each, batches, step)
-            elif block_step is not None:
-                self._run_block(each, batches, block_step)
+                self._run_batch(each, batches, steps.step)
+            elif steps.block_step is not None:
+                self._run_block(each, batches, steps.block_step)
             if is_evaluated_together:
                 self.group.decide_together()
             if accumulate > 1:

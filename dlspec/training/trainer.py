@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.errors import TrainingFailed
@@ -57,9 +58,9 @@ from dlspec.training.runtime.interruption import Interrupted, Interruption
 from dlspec.training.runtime.randomness import read_random_states, seed_generators
 from dlspec.training.stacking.member_threads import MemberThread
 from dlspec.training.stacking.training_pass import TrainingPass
-from dlspec.training.state import EpochProgress, TrainingState, make_job_result
+from dlspec.training.state import EpochProgress, Phase, TrainingState, make_job_result
 from dlspec.training.step.compute_backend import ComputeBackend
-from dlspec.training.step.step_factory import StepFactory
+from dlspec.training.step.step_factory import PassSteps, StepFactory
 
 log = logging.getLogger("dlspec")
 
@@ -169,10 +170,7 @@ class Trainer:
                 load_best_weights(self.callbacks, self.state)
             self._call_callbacks("on_test_start")
             batches = self.batches.make_evaluation_batches(self.data.dataset.test, is_shared=True)
-            step = self.steps.make_evaluation_step()
-            self.state.test_results = self._batch_loop.run(
-                "test", batches, lambda _: batches.iterate_in_order(), step, self.callbacks
-            )
+            self.state.test_results = self._evaluate("test", batches)
             self._call_callbacks("on_test_end")
             self.state.has_test_pending = False
         return self.state.test_results
@@ -285,10 +283,7 @@ class Trainer:
         timing = state.time_training(epoch)
         results = epoch.results
         if len(validation):
-            step = self.steps.make_evaluation_step()
-            results = results | self._batch_loop.run(
-                "val", validation, lambda _: validation.iterate_in_order(), step, self.callbacks
-            )
+            results = results | self._evaluate("val", validation)
         state.record_epoch(epoch, results, timing)
         if schedule:
             schedule.after_epoch(results[state.monitor.name])
@@ -309,16 +304,20 @@ class Trainer:
     def _train_epoch(self, train: BatchLoader, epoch: EpochProgress) -> dict[str, float]:
         """Train on the training split once, or on the rest of it after resuming."""
         state, policy = self.state, self.guard.policy
-        steps = self.steps.make_training_steps(train, list_step_listeners(self.callbacks))
         if epoch.scores is None:
             policy.start_epoch()
-        results = self._batch_loop.run(
-            "train", train, steps.iterate_batches, policy.wrap_step(steps.step), self.callbacks, steps.block_step,
-            self._make_stacked_training(train),
-        )  # fmt: skip
+
+        def make_steps() -> PassSteps:
+            steps = self.steps.make_training_steps(train, list_step_listeners(self.callbacks))
+            return replace(steps, step=policy.wrap_step(steps.step))
+
+        results = self._batch_loop.run("train", train, make_steps, self.callbacks, self._make_stacked_training(train))
         if not results:
             raise TrainingFailed(f"every batch of epoch {state.epoch} had a non-finite loss or gradient")
         return results | {f"train/{name}": value for name, value in policy.finish_epoch(state).items()}
+
+    def _evaluate(self, phase: Phase, batches: BatchLoader) -> dict[str, float]:
+        return self._batch_loop.run(phase, batches, lambda: self.steps.make_evaluation_steps(batches), self.callbacks)
 
     def _make_stacked_training(self, train: BatchLoader) -> Callable[[], None] | None:
         """Make the function that trains an epoch's batches together with those of other runs; None outside a stack."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -25,21 +25,12 @@ MAX_WEIGHED_SAMPLES = 4096  # at a time: the windows of a text overlap, and a co
 
 
 @dataclass(frozen=True)
-class TrainingSteps:
-    """The training steps of an epoch: on one batch at a time, and if they are compiled also on a block of batches."""
+class PassSteps:
+    """The batches of a pass over a split, in order, and the steps that are made on them."""
 
-    batches: BatchLoader
-    state: TrainingState
-    seed: int
-    step: Step
-    block_step: BlockStep | None
-
-    def iterate_batches(self, start: int = 0) -> Iterator[Batch | RowBlock]:
-        """Yield the batches and blocks of the state's epoch, from the batch `start` on, which `state.batch` must be."""
-        batches, seed, epoch = self.batches, self.seed, self.state.epoch
-        if self.block_step is None:
-            return batches.iterate_shuffled(seed, epoch, start)
-        return iterate_blocks(batches, batches.shuffle_samples(seed, epoch), self.state, self.block_step)
+    iterate_batches: Callable[[], Iterator[Batch | RowBlock]]  # from the batch at which the state stands
+    step: Step  # on one batch
+    block_step: BlockStep | None = None  # on a block of batches, if steps are compiled
 
 
 @dataclass(frozen=True)
@@ -58,8 +49,8 @@ class StepFactory:
     def _block_factory(self) -> BlockFactory:
         return BlockFactory(self.state, self.backend, self.optimization, self.guard)
 
-    def make_training_steps(self, batches: BatchLoader, step_listeners: Sequence[str] = ()) -> TrainingSteps:
-        """Make the steps of the state's epoch.
+    def make_training_steps(self, batches: BatchLoader, step_listeners: Sequence[str] = ()) -> PassSteps:
+        """Make the steps of the rest of the state's epoch.
 
         Args:
             batches: the batches of the training split.
@@ -74,7 +65,13 @@ class StepFactory:
             accumulation,
             compiles=block_step is None and not self._block_factory.runs_eagerly,
         )
-        return TrainingSteps(batches, self.state, self.seed, step, block_step)
+        return PassSteps(partial(self._iterate_batches, batches, block_step), step, block_step)
+
+    def _iterate_batches(self, batches: BatchLoader, block_step: BlockStep | None) -> Iterator[Batch | RowBlock]:
+        state, seed = self.state, self.seed
+        if block_step is None:
+            return batches.iterate_shuffled(seed, state.epoch, state.batch)
+        return iterate_blocks(batches, batches.shuffle_samples(seed, state.epoch), state, block_step)
 
     def _make_accumulation(self, batches: BatchLoader) -> GradientAccumulation | None:
         state, accumulate = self.state, self.settings.accumulate
@@ -100,9 +97,9 @@ class StepFactory:
             found.append(weights)
         return torch.cat(found) if found else None
 
-    def make_evaluation_step(self) -> Step:
-        """Make the step that evaluates one batch, with the network or with averaged weights."""
-        return self.backend.make_evaluation_step(self.state.evaluated_network)
+    def make_evaluation_steps(self, batches: BatchLoader) -> PassSteps:
+        """Make the steps that evaluate a split, with the network or with averaged weights."""
+        return PassSteps(batches.iterate_in_order, self.backend.make_evaluation_step(self.state.evaluated_network))
 
     def finish_update(self) -> None:
         """Count an optimizer step; update the average of the weights, and a schedule that counts steps."""
