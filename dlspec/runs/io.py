@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dlspec.compat.pyyaml import SectionDumper
 from dlspec.errors import UserError
 from dlspec.runs.file_access import open_to_append, open_to_read
 from dlspec.runs.file_names import RUN_SUBFOLDERS
@@ -174,10 +175,15 @@ def encode_json(value: Any, indent: int | None = None) -> bytes:
 
 def write_yaml(path: Path, value: Any) -> None:
     """Write a YAML file completely or not at all; names that are not UTF-8 get U+FFFD, as YAML can't contain them."""
-    import yaml
+    write_text(path, _make_yaml_dumper().dump(_replace_surrogates(value)))
+
+
+@cache
+def _make_yaml_dumper() -> SectionDumper:
+    import yaml  # here: `status` does not import it
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where PyYAML has it: 25 times as fast
-    write_text(path, yaml.dump(_replace_surrogates(value), Dumper=dumper, sort_keys=False, allow_unicode=True))
+    return SectionDumper(lambda value: str(yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True)))
 
 
 def _replace_surrogates(value: Any) -> Any:
