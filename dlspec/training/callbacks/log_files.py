@@ -20,7 +20,7 @@ from typing import Any
 
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.runs.file_names import EVENTS_PATTERN, METRICS_FILE, RESULT_FILE, TIMING_FILE, format_events_name
-from dlspec.runs.io import append_bytes, encode_json, write_bytes, write_json, write_json_unsynced
+from dlspec.runs.io import append_bytes, encode_json, write_bytes_unsynced, write_json, write_json_unsynced
 from dlspec.runs.job_state import JobState
 from dlspec.runs.log_file import CAN_WAIT, flush_log_files
 from dlspec.training.callbacks.callback import Callback
@@ -66,11 +66,12 @@ class _AppendedFile(_RunFile):
         """Replace the file by its content up to the checkpoint from which the run is resumed.
 
         What was written after the checkpoint is computed again. Without content, an existing file is emptied, and a
-        missing one is not created yet.
+        missing one is not created yet. As for appended lines, nothing waits for the disk: the next resume writes all
+        lines up to the checkpoint again.
         """
         self._waiting, self._unwritten = [], b""
         if content or os.path.lexists(self.path):
-            self._write, self._unwritten = write_bytes, content
+            self._write, self._unwritten = write_bytes_unsynced, content
             self._write_lines(state)
 
     def _append(self, state: TrainingState, encode: Callable[[], bytes]) -> None:
