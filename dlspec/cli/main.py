@@ -131,9 +131,9 @@ def _call_command(command: str, rest: list[str]) -> int:
 
     with allow_deep_recursion():
         if command == "train" and {"-m", "--multirun"} & set(rest):
-            from dlspec.sweeps.executors.process_executor import start_fork_server
+            from dlspec.sweeps.executors.process_executor import import_and_start_fork_server
 
-            start_fork_server()
+            import_and_start_fork_server()
         return int(import_module(f"dlspec.cli.commands.{_find_file(command, rest)}").main(rest))
 
 

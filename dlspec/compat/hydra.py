@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -37,6 +37,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import OmegaConfDumper
+
+from dlspec.compat.pyyaml import SectionDumper
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -325,13 +327,19 @@ _Dumper.add_representer(str, OmegaConfDumper.str_representer)
 _PythonDumper.add_representer(str, OmegaConfDumper.str_representer)
 
 
+def _dump(value: Any, dumper: Any = _Dumper) -> str:
+    return str(yaml.dump(value, Dumper=dumper, default_flow_style=False, allow_unicode=True, sort_keys=False))
+
+
+_SECTIONS = SectionDumper(_dump)
+
+
 def format_yaml(value: Any) -> str:
     """Format plain values as `OmegaConf.to_yaml` formats a config, in a tenth of its time."""
-    dump = partial(yaml.dump, value, default_flow_style=False, allow_unicode=True, sort_keys=False)
     try:
-        return str(dump(Dumper=_Dumper))
+        return _SECTIONS.dump(value)
     except UnicodeEncodeError:
-        return str(dump(Dumper=_PythonDumper))
+        return _dump(value, _PythonDumper)
 
 
 def has_callbacks(callbacks: object) -> bool:

@@ -29,7 +29,14 @@ from dlspec.runs.file_names import (
     SPEC_FILE,
     format_rank_log_name,
 )
-from dlspec.runs.io import get_free_disk_bytes, read_json_object, write_bytes, write_json, write_yaml
+from dlspec.runs.io import (
+    get_free_disk_bytes,
+    read_json_object,
+    sync_folders_once,
+    write_bytes,
+    write_json,
+    write_yaml,
+)
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.log_file import add_log_file
@@ -188,9 +195,15 @@ class Job:
     def _write_spec_and_environment(self, folder: Path, snapshot: Snapshot | None) -> None:
         changes = {} if snapshot is None else self._find_all_changes(snapshot, folder)
         (folder / RESULT_FILE).unlink(missing_ok=True)  # the result of a resumed run is outdated
-        write_json(folder / PREPARE_FILE, self.saved_preparation)
-        if snapshot is None and self.prepared.spec.trainer.pictures:
-            self._draw_range_test(folder)
+        with sync_folders_once():
+            write_json(folder / PREPARE_FILE, self.saved_preparation)
+            if snapshot is None and self.prepared.spec.trainer.pictures:
+                self._draw_range_test(folder)
+            self._write_environment(folder, changes)
+        # After the environment, which says that its changes were made on purpose and not by editing it.
+        write_yaml(folder / SPEC_FILE, dict(self.prepared.resolved))
+
+    def _write_environment(self, folder: Path, changes: Changes) -> None:
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
             {"seed": self.prepared.spec.seed, **collect_environment(), **describe_launch(self.trainer.group)},
@@ -200,8 +213,6 @@ class Job:
             folder / ENVIRONMENT_FILE,
             now if before is None else merge_resumed_environment(before, now, self.trainer.state.step, changes),
         )
-        # After the environment, which says that its changes were made on purpose and not by editing it.
-        write_yaml(folder / SPEC_FILE, dict(self.prepared.resolved))
 
     def _draw_range_test(self, folder: Path) -> None:
         """Draw the search for a learning rate, if there was one."""

@@ -11,12 +11,14 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dlspec.compat.pyyaml import SectionDumper
 from dlspec.errors import UserError
 from dlspec.runs.file_access import open_to_append, open_to_read
 from dlspec.runs.file_names import RUN_SUBFOLDERS
@@ -82,7 +84,36 @@ def open_replacement(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(path.parent)
+    if _FOLDERS.unsynced is None:
+        sync_folder(path.parent)
+    else:
+        _FOLDERS.unsynced.add(path.parent)
+
+
+class _Folders(threading.local):
+    unsynced: set[Path] | None = None  # those of the files that this thread writes together
+
+
+_FOLDERS = _Folders()
+
+
+@contextmanager
+def sync_folders_once() -> Iterator[None]:
+    """Sync each folder once for all files that this thread writes in it inside the `with` block, at its end.
+
+    A file is still synced before it replaces another. After a power cut within the block, any of the files may be as it
+    was before, so use it for files that do not depend on each other.
+    """
+    if _FOLDERS.unsynced is not None:  # inside another one
+        yield
+        return
+    folders = _FOLDERS.unsynced = set()
+    try:
+        yield
+    finally:
+        _FOLDERS.unsynced = None
+        for folder in folders:
+            sync_folder(folder)
 
 
 @contextmanager
@@ -145,10 +176,15 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode(errors="replace"))
 
 
+def write_bytes_unsynced(path: Path, content: bytes) -> None:
+    """Write a file as `write_bytes` does, but without waiting for the disk."""
+    with _open_temporary(path) as file:
+        file.write(content)
+
+
 def write_text_unsynced(path: Path, text: str) -> None:
     """Write a text file as `write_text` does, but without waiting for the disk."""
-    with _open_temporary(path) as file:
-        file.write(text.encode(errors="replace"))
+    write_bytes_unsynced(path, text.encode(errors="replace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -158,8 +194,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_json_unsynced(path: Path, value: Any) -> None:
     """Write a JSON file as `write_json` does, but without waiting for the disk: for files that change often."""
-    with _open_temporary(path) as file:
-        file.write(encode_json(value, indent=2) + b"\n")
+    write_bytes_unsynced(path, encode_json(value, indent=2) + b"\n")
 
 
 def encode_json(value: Any, indent: int | None = None) -> bytes:
@@ -174,10 +209,15 @@ def encode_json(value: Any, indent: int | None = None) -> bytes:
 
 def write_yaml(path: Path, value: Any) -> None:
     """Write a YAML file completely or not at all; names that are not UTF-8 get U+FFFD, as YAML can't contain them."""
-    import yaml
+    write_text(path, _make_yaml_dumper().dump(_replace_surrogates(value)))
+
+
+@cache
+def _make_yaml_dumper() -> SectionDumper:
+    import yaml  # here: `status` does not import it
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where PyYAML has it: 25 times as fast
-    write_text(path, yaml.dump(_replace_surrogates(value), Dumper=dumper, sort_keys=False, allow_unicode=True))
+    return SectionDumper(lambda value: str(yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True)))
 
 
 def _replace_surrogates(value: Any) -> Any:

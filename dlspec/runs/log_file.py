@@ -46,9 +46,17 @@ class LogFile(logging.Handler):
         self._warned = False
         self._waiting: list[logging.LogRecord] = []
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        if record.thread != self._thread and record.thread in _JOB_THREADS:  # before the lock: a stack has many files
+            return False
+        return super().handle(record)
+
+    @property
+    def is_of_this_thread(self) -> bool:
+        """Whether the present thread opened the file."""
+        return self._thread == threading.get_ident()
+
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread != self._thread and record.thread in _JOB_THREADS:
-            return
         self._waiting.append(record)
         if not getattr(record, "can_wait", False):
             self.flush()
@@ -72,9 +80,9 @@ class LogFile(logging.Handler):
 
 
 def flush_log_files() -> None:
-    """Write the lines of log files that were logged with `CAN_WAIT`."""
+    """Write the lines that were logged with `CAN_WAIT` to the log files that this thread opened."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, LogFile):
+        if isinstance(handler, LogFile) and handler.is_of_this_thread:
             handler.flush()
 
 

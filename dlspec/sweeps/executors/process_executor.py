@@ -1,8 +1,9 @@
 """Run tasks in several processes, so that a crash or a kill ends only the task of one process.
 
 The processes are forked from a server that has imported PyTorch, has no threads and has not initialized CUDA, whatever
-this process did. Where the system can't fork, each process starts with all imports. The processes block signals: this
-process receives those that a terminal or a batch system sends to all of them, and asks the others to stop.
+this process did. On the command line, it is a copy of this process from before it did anything but imports. Where the
+system can't fork, each process starts with all imports. The processes block signals: this process receives those that a
+terminal or a batch system sends to all of them, and asks the others to stop.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, Protocol, Self, runtime_checkable
 
+from dlspec.compat.forkserver import fork_fork_server, has_one_thread
 from dlspec.compat.torchmetrics import are_plot_imports_skipped
 from dlspec.errors import TrainingFailed
 from dlspec.limits import allow_deep_recursion
@@ -66,10 +69,38 @@ def start_fork_server() -> None:
             forkserver.ensure_running()
 
 
+def import_and_start_fork_server() -> None:
+    """Import what every job needs, and start the fork server as a copy of this process, so that it imports nothing.
+
+    Call it at the start of a program. Where the process can't be copied, the server is started as usual.
+    """
+    with _set_missing_variables(("OPENBLAS_NUM_THREADS",)):  # with more, NumPy starts threads when it is imported
+        import_module(PRELOADED_MODULE)
+    if START_METHOD != "forkserver" or not has_one_thread():
+        start_fork_server()
+        return
+    open_missing_descriptors()
+    with _hide_main_module():
+        fork_fork_server(_limit_torch_to_one_thread)
+
+
+def _limit_torch_to_one_thread() -> None:
+    """Do what `_limit_to_one_thread` does for a server that imports PyTorch."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        import_module("torch").set_num_threads(1)
+
+
 @contextmanager
 def _limit_to_one_thread() -> Iterator[None]:
     """Limit new processes to one thread: libraries read these variables on import. A job may set more threads later."""
-    names = [each for each in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if each not in os.environ]
+    with _set_missing_variables(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")):
+        yield
+
+
+@contextmanager
+def _set_missing_variables(names: Sequence[str]) -> Iterator[None]:
+    """Set environment variables to 1 inside the `with` block, except those that are set."""
+    names = [each for each in names if each not in os.environ]
     os.environ.update(dict.fromkeys(names, "1"))
     try:
         yield

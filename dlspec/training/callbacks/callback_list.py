@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.runs.io import sync_folders_once
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
 from dlspec.training.callbacks.checkpoints import BestWeightsCallback, BestWeightsInMemory
 from dlspec.training.state import TrainingState
@@ -51,11 +52,12 @@ def _select_step_listeners(callbacks: Sequence[Callback]) -> list[Callback]:
 
 def close_callbacks(callbacks: Sequence[Callback], state: TrainingState) -> None:
     """Close every callback. If one fails, log a warning and close the others."""
-    for callback in callbacks:
-        try:
-            callback.close(state)
-        except Exception as error:
-            log.warning("%s.close failed: %s", type(callback).__name__, error)
+    with sync_folders_once():
+        for callback in callbacks:
+            try:
+                callback.close(state)
+            except Exception as error:
+                log.warning("%s.close failed: %s", type(callback).__name__, error)
 
 
 def load_best_weights(callbacks: Sequence[Callback], state: TrainingState) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dlspec.compat.torch_dtensor import is_sharded
 from dlspec.errors import TrainingFailed
 from dlspec.runs.file_names import BEST_FILE, LAST_FILE
+from dlspec.runs.io import sync_folders_once
 from dlspec.runs.job_state import JobState
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, delete_old_checkpoints, write_checkpoint
@@ -203,8 +204,10 @@ class CheckpointSaver(BestWeightsCallback):
         write_best = self._make_best_weights_write()
 
         def write() -> None:
-            write_best()
-            self._write_checkpoint(snapshot)
+            with sync_folders_once():  # a resumed run writes the best weights again, from the checkpoint
+                write_best()
+                self._write_checkpoint(snapshot)
+            self._delete_old_checkpoints()
 
         now = time.monotonic()
         self._last_saved = (state.step, state.is_between_epochs)
@@ -233,6 +236,8 @@ class CheckpointSaver(BestWeightsCallback):
 
     def _write_checkpoint(self, snapshot: Snapshot) -> None:
         write_checkpoint(self.folder, snapshot, self._metadata)
+
+    def _delete_old_checkpoints(self) -> None:
         delete_old_checkpoints(self.folder, self._max_kept)
 
     def _write_weights(self, path: Path, weights: Weights, texts: Mapping[str, str]) -> None:

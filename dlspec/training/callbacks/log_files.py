@@ -1,9 +1,9 @@
 """Callbacks that write a run's log files: results per epoch, timing, TensorBoard events, the final result.
 
 Opening a file takes as long as a step of a small network, so the lines of short epochs are written together, ten times
-a second. A killed run loses the lines of a tenth of a second at most; they are computed again when it is resumed. If a
-file can't be written (a full disk, a deleted folder), a warning is logged once, the run continues, and the data is
-written at the next attempt.
+a second; runs that train as one stack share these ten. A killed run loses the lines since the last time at most; they
+are computed again when it is resumed. If a file can't be written (a full disk, a deleted folder), a warning is logged
+once, the run continues, and the data is written at the next attempt.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.runs.file_names import EVENTS_PATTERN, METRICS_FILE, RESULT_FILE, TIMING_FILE, format_events_name
-from dlspec.runs.io import append_bytes, encode_json, write_bytes, write_json, write_json_unsynced
+from dlspec.runs.io import append_bytes, encode_json, write_bytes_unsynced, write_json, write_json_unsynced
 from dlspec.runs.job_state import JobState
 from dlspec.runs.log_file import CAN_WAIT, flush_log_files
 from dlspec.training.callbacks.callback import Callback
@@ -29,7 +29,12 @@ from dlspec.training.state import TrainingState, make_job_result
 log = logging.getLogger("dlspec")
 
 
-SECONDS_BETWEEN_WRITES = 0.1
+SECONDS_BETWEEN_WRITES = 0.1  # of one run
+
+
+def _find_next_write(state: TrainingState) -> float:
+    """Return when a file of the run is written next, by the monotonic clock."""
+    return time.monotonic() + SECONDS_BETWEEN_WRITES * state.sharing_runs
 
 
 class _RunFile(Callback):
@@ -46,7 +51,7 @@ class _RunFile(Callback):
 
 
 class _AppendedFile(_RunFile):
-    """A file to append to, at most every `SECONDS_BETWEEN_WRITES`."""
+    """A file to append to, at most every `SECONDS_BETWEEN_WRITES` for each of the runs of a stack."""
 
     accepts_several_steps = True
 
@@ -57,26 +62,23 @@ class _AppendedFile(_RunFile):
         self._write = append_bytes
         self._due = -math.inf
 
-    def _restart_file(self, content: bytes) -> None:
+    def _restart_file(self, state: TrainingState, content: bytes) -> None:
         """Replace the file by its content up to the checkpoint from which the run is resumed.
 
         What was written after the checkpoint is computed again. Without content, an existing file is emptied, and a
-        missing one is not created yet.
+        missing one is not created yet. As for appended lines, nothing waits for the disk: the next resume writes all
+        lines up to the checkpoint again.
         """
         self._waiting, self._unwritten = [], b""
         if content or os.path.lexists(self.path):
-            self._write, self._unwritten = write_bytes, content
-            self._write_lines()
+            self._write, self._unwritten = write_bytes_unsynced, content
+            self._write_lines(state)
 
-    def _append(self, encode: Callable[[], bytes]) -> None:
+    def _append(self, state: TrainingState, encode: Callable[[], bytes]) -> None:
         self._waiting.append(encode)
-        self._write_if_due()
+        self.on_step_end(state)
 
-    def _write_if_due(self) -> None:
-        if self._waiting and time.monotonic() >= self._due:
-            self._write_lines()
-
-    def _write_lines(self) -> None:
+    def _write_lines(self, state: TrainingState) -> None:
         self._unwritten += b"".join(encode() for encode in self._waiting)
         self._waiting = []
         try:
@@ -84,17 +86,18 @@ class _AppendedFile(_RunFile):
             self._unwritten, self._write = b"", append_bytes
         except OSError as error:
             self._warn_once(error)
-        self._due = time.monotonic() + SECONDS_BETWEEN_WRITES
+        self._due = _find_next_write(state)
 
     def on_step_end(self, state: TrainingState) -> None:
-        self._write_if_due()
+        if self._waiting and time.monotonic() >= self._due:
+            self._write_lines(state)
 
     def on_train_end(self, state: TrainingState) -> None:
         self.close(state)
 
     def close(self, state: TrainingState) -> None:
         if self._waiting or self._unwritten:
-            self._write_lines()
+            self._write_lines(state)
 
 
 class TextLog(Callback):
@@ -135,7 +138,7 @@ class TextLog(Callback):
     def on_step_end(self, state: TrainingState) -> None:
         if self._has_waiting_lines and time.monotonic() >= self._due:
             flush_log_files()
-            self._has_waiting_lines, self._due = False, time.monotonic() + SECONDS_BETWEEN_WRITES
+            self._has_waiting_lines, self._due = False, _find_next_write(state)
 
     def on_train_end(self, state: TrainingState) -> None:
         log.info(
@@ -166,12 +169,11 @@ class MetricsFile(_AppendedFile):
     def on_train_start(self, state: TrainingState) -> None:
         steps = [row["step"] for row in state.timing]
         rows = enumerate(zip(steps, state.history, strict=True), start=1)
-        self._restart_file(
-            b"".join(encode_json_line({"epoch": epoch, "step": step, **results}) for epoch, (step, results) in rows)
-        )
+        lines = [encode_json_line({"epoch": epoch, "step": step, **results}) for epoch, (step, results) in rows]
+        self._restart_file(state, b"".join(lines))
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        self._append(partial(encode_json_line, {"epoch": state.epoch, "step": state.step, **state.results}))
+        self._append(state, partial(encode_json_line, {"epoch": state.epoch, "step": state.step, **state.results}))
 
 
 class TimingFile(_AppendedFile):
@@ -181,10 +183,10 @@ class TimingFile(_AppendedFile):
         super().__init__(folder / TIMING_FILE)
 
     def on_train_start(self, state: TrainingState) -> None:
-        self._restart_file(b"".join(encode_json_line(row) for row in state.timing))
+        self._restart_file(state, b"".join(encode_json_line(row) for row in state.timing))
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        self._append(partial(encode_json_line, state.timing[-1]))
+        self._append(state, partial(encode_json_line, state.timing[-1]))
 
 
 class ResultFile(_RunFile):
@@ -219,15 +221,15 @@ class TensorBoard(_AppendedFile):
         times = [time.time() - sum(seconds[index:]) for index in range(1, len(seconds) + 1)]
         rows = zip(state.history, state.timing, times, strict=True)
         before = [encode_scalars(results, int(row["step"]), index) for results, row, index in rows]
-        self._restart_file(b"".join([encode_header(time.time()), *before]))
+        self._restart_file(state, b"".join([encode_header(time.time()), *before]))
         for old in (each for each in self.path.parent.glob(EVENTS_PATTERN) if each != self.path):
             old.unlink(missing_ok=True)
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        self._append(partial(encode_scalars, state.results, state.step, time.time()))
+        self._append(state, partial(encode_scalars, state.results, state.step, time.time()))
 
     def on_test_end(self, state: TrainingState) -> None:
-        self._append(partial(encode_scalars, state.test_results, state.step, time.time()))
+        self._append(state, partial(encode_scalars, state.test_results, state.step, time.time()))
 
 
 def encode_json_line(values: Mapping[str, Any]) -> bytes:

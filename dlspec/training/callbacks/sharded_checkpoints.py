@@ -29,6 +29,8 @@ class ShardedCheckpointSaver(CheckpointSaver):
     def _write_checkpoint(self, snapshot: Snapshot) -> None:
         with self._name_failed_rank():
             write_sharded_checkpoint(self.folder, snapshot, self._metadata, self._group)
+
+    def _delete_old_checkpoints(self) -> None:
         if self._group.is_writer:
             delete_old_checkpoints(self.folder, self._max_kept)
             remove_unused_shards(self.folder)

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ from dlspec.runs.io import (
     make_run_folder,
     read_json_lines,
     replace_non_finite,
+    sync_folders_once,
     to_safe_name,
+    write_bytes,
     write_json,
     write_text,
     write_yaml,
@@ -155,3 +158,26 @@ def test_torch_is_not_needed_to_read_a_run() -> None:
     script = "import sys, dlspec.runs.io; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     assert "torch" not in vars(run_folder)
+
+
+def test_the_folder_of_several_files_is_synced_once_after_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, set[str]]] = []  # whether a folder was synced, and the files that had their names by then
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        names = {each.name for each in tmp_path.iterdir() if not each.name.startswith(".")}
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), names))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with pytest.raises(ValueError, match="odd"), sync_folders_once():
+        write_json(tmp_path / "a.json", 1)
+        with sync_folders_once():
+            write_bytes(tmp_path / "b.png", b"2")
+        raise ValueError("odd")
+    assert synced == [(False, set()), (False, {"a.json"}), (True, {"a.json", "b.png"})]
+    synced.clear()
+    write_json(tmp_path / "a.json", 3)
+    assert [is_folder for is_folder, _ in synced] == [False, True]

@@ -203,8 +203,13 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     assert (tmp_path / "interrupted" / CURVES_FILE).exists()
 
 
+@pytest.mark.parametrize(("sharing_runs", "written"), [(1, [0, 1, 1, 1, 1, 4, 4]), (4, [0, 1, 1, 1, 1, 1, 1])])
 def test_lines_of_short_epochs_are_written_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sharing_runs: int,
+    written: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = SimpleNamespace(seconds=0.0, monotonic=lambda: clock.seconds)
     monkeypatch.setattr(log_files, "time", clock)
@@ -225,11 +230,13 @@ def test_lines_of_short_epochs_are_written_together(
     handler = add_log_file(tmp_path)
     try:
         callbacks = [TextLog(), MetricsFile(tmp_path), Look()]
-        make_trainer(settings={"epochs": 7, "test": "none"}, callbacks=callbacks).fit()
+        trainer = make_trainer(settings={"epochs": 7, "test": "none"}, callbacks=callbacks)
+        trainer.state.sharing_runs = sharing_runs
+        trainer.fit()
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
-    assert seen == [0, 1, 1, 1, 1, 4, 4]
+    assert seen == written
     assert [row["epoch"] for row in read_json_lines(tmp_path / METRICS_FILE)] == [1, 2, 3, 4, 5, 6, 7]
     assert (tmp_path / "log.txt").read_text().count("INFO epoch") == 7
 
