@@ -24,15 +24,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# As in the program: torchmetrics without what it imports for its plots alone takes 0.3 s in place of 3.6. It has to be
-# here before a test module imports it.
+# As in the program: torchmetrics without what it imports for its plots alone takes 0.3 s in place of 3.6.
 skip_plot_imports()
-importlib.import_module("dlspec.parts.torch.torch_metrics").metric_registry()
 
-# As in the program, the garbage collector leaves alone what importing made: looking at it takes 0.4 s each time.
-gc.collect()
-gc.freeze()
-gc.set_threshold(50_000, 20, 50)
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import what most tests need, before they are collected; the process that only hands out tests does without."""
+    if session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput"):
+        return
+    importlib.import_module("dlspec.parts.torch.torch_metrics").metric_registry()
+    # As in the program, the garbage collector leaves alone what importing made: looking at it takes 0.4 s each time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
