@@ -53,6 +53,14 @@ def _use_empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _wait_for_no_disk() -> Iterator[None]:
+    """What tests write need not outlive a power failure: a small run would wait a dozen times, some ms each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no file, too
+        yield
+
+
 @pytest.fixture(scope="session")
 def _registries() -> Sequence[Registry[Any]]:
     importlib.import_module("dlspec.jobs.spec_reading")  # registers what is dlspec's own
