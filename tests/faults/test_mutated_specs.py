@@ -129,7 +129,7 @@ def end(number: int, dlspec: Callable[..., CommandResult]) -> str:
 
 # ---- mutated specs -------------------------------------------------------------------------------------------------
 
-A_RUN = 150
+A_RUN = 100
 
 
 @pytest.mark.parametrize("tens", range(A_RUN // 10))
