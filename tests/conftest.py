@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dlspec.compat.torchmetrics import skip_plot_imports
 from dlspec.parts.registry import Registry
@@ -34,6 +35,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput"):
         return
     importlib.import_module("dlspec.parts.torch.torch_metrics").metric_registry()
+    # No test fails for how long it takes: on a busy machine that says nothing.
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
     # As in the program, the garbage collector leaves alone what importing made: looking at it takes 0.4 s each time.
     gc.collect()
     gc.freeze()
