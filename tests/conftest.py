@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dlspec import progress_lines
 from dlspec.compat.torchmetrics import skip_plot_imports
 from dlspec.parts.registry import Registry
-from helpers.command_line import CommandResult, run_in_this_process
+from helpers.command_line import MAX_WAIT_SECONDS, CommandResult, run_in_this_process
 
 # One thread a test process, before PyTorch is imported: two of them on two cores wait for nobody, and a run in this one
 # equals another's to the last bit, which has one thread too.
@@ -62,6 +63,14 @@ def _wait_for_no_disk() -> Iterator[None]:
     """What tests write need not outlive a power failure: a small run would wait a dozen times, some ms each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # which refuses what is no file, too
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _show_no_progress() -> Iterator[None]:
+    """No command says how far it is because the machine is busy: tests compare all that it says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress_lines, "SECONDS_BEFORE_FIRST", MAX_WAIT_SECONDS)
         yield
 
 
