@@ -17,4 +17,4 @@ test:
 	$(PYTHON) -m pytest -n auto -m "not soak"
 
 soak:
-	$(PYTHON) -m pytest -n auto -m soak
+	$(PYTHON) -m pytest -n auto -m soak -o faulthandler_timeout=7200

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from dlspec import progress_lines
 from dlspec.compat.torchmetrics import skip_plot_imports
-from helpers.command_line import CommandResult, run_in_this_process
+from dlspec.parts.registry import Registry
+from helpers.command_line import MAX_WAIT_SECONDS, CommandResult, run_in_this_process
 
 # One thread a test process, before PyTorch is imported: two of them on two cores wait for nobody, and a run in this one
 # equals another's to the last bit, which has one thread too.
@@ -24,15 +27,22 @@ os.environ["OMP_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# As in the program: torchmetrics without what it imports for its plots alone takes 0.3 s in place of 3.6. It has to be
-# here before a test module imports it.
+# As in the program: torchmetrics without what it imports for its plots alone takes 0.3 s in place of 3.6.
 skip_plot_imports()
-importlib.import_module("dlspec.parts.torch.torch_metrics").metric_registry()
 
-# As in the program, the garbage collector leaves alone what importing made: looking at it takes 0.4 s each time.
-gc.collect()
-gc.freeze()
-gc.set_threshold(50_000, 20, 50)
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import what most tests need, before they are collected; the process that only hands out tests does without."""
+    if session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput"):
+        return
+    importlib.import_module("dlspec.parts.torch.torch_metrics").metric_registry()
+    # No test fails for how long it takes: on a busy machine that says nothing.
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
+    # As in the program, the garbage collector leaves alone what importing made: looking at it takes 0.4 s each time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,16 +58,44 @@ def _use_empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
-@pytest.fixture(autouse=True)
-def _restore_registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it, or errors of later tests would count it among the choices."""
+@pytest.fixture(scope="session", autouse=True)
+def _wait_for_no_disk() -> Iterator[None]:
+    """What tests write need not outlive a power failure: a small run would wait a dozen times, some ms each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no file, too
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _show_no_progress() -> Iterator[None]:
+    """No command says how far it is because the machine is busy: tests compare all that it says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress_lines, "SECONDS_BEFORE_FIRST", MAX_WAIT_SECONDS)
+        yield
+
+
+@pytest.fixture(scope="session")
+def _registries() -> Sequence[Registry[Any]]:
     importlib.import_module("dlspec.jobs.spec_reading")  # registers what is dlspec's own
     from dlspec.data.sources.source import SOURCES
     from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
-    for registry in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS, SOURCES):
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-        monkeypatch.setattr(registry, "_described", dict(registry._described))
+    return LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS, SOURCES
+
+
+@pytest.fixture(autouse=True)
+def _restore_registries(_registries: Sequence[Registry[Any]]) -> Iterator[None]:
+    """What a test registers is gone after it, or errors of later tests would count it among the choices.
+
+    The schemas of all other parts stay: making one takes 0.3 ms.
+    """
+    before = [dict(each._classes) for each in _registries]
+    yield
+    for registry, classes in zip(_registries, before, strict=True):
+        if registry._classes != classes:
+            changed = {name for name, each in registry._classes.items() if classes.get(name) is not each}
+            registry._classes = classes
+            registry._described = {name: each for name, each in registry._described.items() if name not in changed}
 
 
 @pytest.fixture

@@ -91,6 +91,8 @@ class DlspecConfigLoader(HookedLoader):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._cache: dict[Hashable, ConfigCopier[DictConfig]] = {}
+        self._merged: Sequence[ResultDefault] = ()  # the files of the config that was composed last
+        self._defaults: dict[tuple[str, ...], Sequence[ResultDefault]] = {}  # by choices, the files they lead to
         self._shared: dict[tuple[str, ...], _SharedConfig | None] = {}  # by the choices of an earlier job
         self._files: dict[str, list[str]] = {}
         self._group_keys: dict[str, bool] = {}
@@ -100,7 +102,8 @@ class DlspecConfigLoader(HookedLoader):
 
         It needs the loader only to find where a wrong key is written.
         """
-        return {**super().__getstate__(), "_cache": {}, "_shared": {}, "_files": {}, "_group_keys": {}}
+        caches = ("_cache", "_defaults", "_shared", "_files", "_group_keys")
+        return {**super().__getstate__(), **{name: {} for name in caches}}
 
     def register_sources(self) -> None:
         """Register the sources of the search path with Hydra."""
@@ -211,6 +214,7 @@ class DlspecConfigLoader(HookedLoader):
             return self._cache[key].make()
         config = super().load_configuration(config_name, lines, run_mode, from_shell, validates)
         self._cache[key] = ConfigCopier(config)
+        self._defaults[tuple(lines)] = self._merged
         return config
 
     def check_search_path(self, overrides: Sequence[Override]) -> None:
@@ -237,6 +241,7 @@ class DlspecConfigLoader(HookedLoader):
         Raises:
             SpecError: if two files can't be merged, or only one of them would count.
         """
+        self._merged = defaults
         surplus = find_surplus_choice(defaults)
         if surplus is not None:
             names = list_config_files(self._conf_sources())
@@ -303,9 +308,7 @@ class DlspecConfigLoader(HookedLoader):
         choices, values = self.split_overrides(overrides)
         usable = [each for each in choices if not each.is_sweep_override() and not self._check_choice(each)]
         locations = LocationCollector()
-        for default in self.compute_defaults_list(
-            CONFIG_NAME, [str(each.input_line) for each in usable], RunMode.RUN
-        ).defaults:
+        for default in self._list_defaults([str(each.input_line) for each in usable]):
             path = self._find_file(default.config_path)
             if path is not None:
                 locations.add_file(path, default.package)
@@ -320,6 +323,11 @@ class DlspecConfigLoader(HookedLoader):
         for override in values:
             locations.add_value(override)
         return locations.find_locations()
+
+    def _list_defaults(self, lines: list[str]) -> Sequence[ResultDefault]:
+        """List the files that choices lead to; known already where a config was composed of the same choices."""
+        known = self._defaults.get(tuple(lines))
+        return self.compute_defaults_list(CONFIG_NAME, lines, RunMode.RUN).defaults if known is None else known
 
     def files(self, group: str) -> list[str]:
         """List the files that a group offers: dlspec's, the user's and those of --config-dir.

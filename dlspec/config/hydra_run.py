@@ -23,12 +23,14 @@ from dlspec.compat.hydra import (
     get_return_value,
     has_callbacks,
     has_failed,
+    make_completed_return,
+    make_failed_return,
     set_config_writer,
 )
 from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, ComposedConfig
 from dlspec.config.conf_files import find_packaged_conf
 from dlspec.config.hydra_node import set_hydra_value
-from dlspec.config.job_config import JobConfig
+from dlspec.config.job_config import JobConfig, pickle_config
 from dlspec.errors import Code, Problem, SpecError, UserError, format_value
 from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.runs.file_access import refuse_links
@@ -127,6 +129,14 @@ def unwrap_job_return(returned: JobReturn) -> Any:
     return value
 
 
+def _catch_error(task: Callable[[], Any]) -> JobReturn:
+    """Return how a task ended, as Hydra's `run_job` does."""
+    try:
+        return make_completed_return(task())
+    except Exception as error:
+        return make_failed_return(error)
+
+
 class SingleRun:
     """A single run, outside of a sweep.
 
@@ -139,10 +149,13 @@ class SingleRun:
         set_hydra_value(self._config, "mode", RunMode.RUN)
         self._callbacks = RunCallbacks(self._config)
         self._context = HydraContext(config_loader=hydra.config_loader, callbacks=self._callbacks)
+        self._configured_folder: Path | None = None
 
     def start_callbacks(self) -> None:
-        """Call `on_run_start` of Hydra's callbacks."""
-        self._callbacks.on_run_start(config=self._config, config_name=CONFIG_NAME)
+        """Call `on_run_start` of Hydra's callbacks, which may change the config."""
+        if has_callbacks(self._callbacks):
+            self._callbacks.on_run_start(config=self._config, config_name=CONFIG_NAME)
+            self._configured_folder = None
 
     @property
     def is_folder_named(self) -> bool:
@@ -151,12 +164,20 @@ class SingleRun:
 
     def configured_folder(self) -> Path:
         """Return the folder that `hydra.run.dir` names."""
-        HydraConfig.instance().set_config(self._config)
-        return Path(_read_folder_name(self._config, "hydra.run.dir"))
+        if self._configured_folder is None:
+            if has_callbacks(self._callbacks):
+                HydraConfig.instance().set_config(self._config)
+            else:
+                ActiveHydraConfig().exchange(_KeptNode(self._config.hydra))
+            self._configured_folder = Path(_read_folder_name(self._config, "hydra.run.dir"))
+        return self._configured_folder
 
     def run(self, folder: Path, task: Callable[[], Any]) -> JobReturn:
         """Run the task in a folder; `unwrap_job_return` gives its result or raises its error."""
         set_hydra_value(self._config, "run.dir", str(folder))
+        job = HydraJob(JobConfig(pickle_config(self._config), ()))
+        if not has_callbacks(self._callbacks) and job.is_plain:
+            return _run_plain(job.config, folder.absolute(), lambda: _catch_error(task))
         with _name_folder_in_errors(folder):
             returned = run_job(
                 hydra_context=self._context,
@@ -231,6 +252,13 @@ def _run_plain(config: JobConfig, folder: Path, task: Callable[[], T]) -> T:
         return task()
     finally:
         active.exchange(before)
+
+
+@dataclass(frozen=True)
+class _KeptNode:
+    """Stands for a config in Hydra's global state, where its `hydra` node is read; Hydra itself keeps a copy."""
+
+    hydra: Any
 
 
 class _LateConfig:

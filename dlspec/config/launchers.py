@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import reduce
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER, get_plain_value
@@ -40,8 +40,9 @@ def register_plugin_names() -> None:
 
 def _store_plugin_choice(group: str, name: str, node: Mapping[str, Any]) -> None:
     """Store a choice, unless it is already stored: storing it again would make Hydra's configs merge again."""
-    store, path = ConfigStore.instance(), f"{group}/{name}.yaml"
-    if store.get_type(path) != ObjectType.CONFIG or store.load(path).node != node:
+    store = ConfigStore.instance()
+    stored = reduce(lambda choices, key: choices.get(key, {}), group.split("/"), store.repo).get(f"{name}.yaml")
+    if stored is None or stored.node != node:  # `store.load` would copy it, which takes a millisecond
         store.store(group=group, name=name, node=node)
 
 

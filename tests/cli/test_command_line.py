@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,15 @@ import yaml
 from dlspec.cli.command_names import PLANNED_COMMANDS
 from dlspec.formatting import COMMANDS
 from dlspec.jobs import spec_keys
-from helpers.command_line import IN_BACKGROUND, QUICK, make_environment
+from helpers.command_line import (
+    IN_BACKGROUND,
+    MAX_WAIT_SECONDS,
+    QUICK,
+    make_environment,
+    run_in_this_process,
+    wait_until,
+)
+from helpers.sweep_crashes import fork_group, wait_for_group
 
 MLP = ["model=mlp", "hydra.run.dir=made", *QUICK]
 ENTRY = [sys.executable, "-m", "dlspec"]
@@ -189,9 +196,9 @@ def test_hydras_settings(dlspec, work: Path, setting: str) -> None:
 
 
 def test_only_one_of_two_runs_gets_the_folder_that_both_name(work: Path) -> None:
-    words = [*ENTRY, "model=mlp", "hydra.run.dir=runs/same", *QUICK]
-    both = [subprocess.Popen(words, env=make_environment(), stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert sorted(each.wait() for each in both) == [0, 2]
+    words = ["model=mlp", "hydra.run.dir=runs/same", *QUICK]
+    both = [fork_group(lambda: run_in_this_process(*words).code) for _ in range(2)]
+    assert sorted(wait_for_group(each) for each in both) == [0, 2]
     assert [path.name for path in (work / "runs").iterdir()] == ["same"]
 
 
@@ -201,17 +208,20 @@ def test_ctrl_c(work: Path, start: Sequence[str]) -> None:
     process = subprocess.Popen(
         words, env=make_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
-    while not (work / "made/timing.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until((work / "made/timing.jsonl").exists, process)
     process.send_signal(signal.SIGINT)
-    assert process.communicate()[1] == "interrupted by SIGINT; to resume: python -m dlspec resume run=made\n"
+    _, said = process.communicate(timeout=MAX_WAIT_SECONDS)
+    assert said == "interrupted by SIGINT; to resume: python -m dlspec resume run=made\n"
     assert process.returncode == 130
     assert json.loads((work / "made/result.json").read_text())["status"] == "interrupted"
 
 
 @pytest.mark.parametrize(
-    "words, first", [("--cfg job", "seed: 0"), ("--help", ""), ("train --help", ""), ("status", "")]
+    "words, first",
+    [
+        ("--cfg job", "seed: 0"),
+        *(pytest.param(each, "", marks=pytest.mark.soak) for each in ("--help", "train --help", "status")),
+    ],
 )
 def test_a_reader_that_goes_away(work: Path, words: str, first: str) -> None:
     reader = "head -1" if first else "true"  # who reads nothing at all is gone when the text comes
@@ -226,24 +236,22 @@ SLOW_IMPORTS = """
 torch._dynamo torch._inductor sympy scipy.signal scipy.sparse scipy.stats matplotlib pandas sklearn
 tensorboard tensorflow google.protobuf transformers torchvision IPython cloudpickle requests
 """.split()
-COMMAND = """
+MORE_IMPORTS = [*SLOW_IMPORTS, "torch", "numpy", "hydra", "omegaconf", "pydantic", "rich"]
+COMMANDS_IN_TURN = """
 import sys
 from dlspec.cli.main import main
-names, sys.argv = sys.argv[1].split(","), ["dlspec", *sys.argv[2:]]
-print(main(), [name for name in names if name in sys.modules])
+names, commands = sys.argv[1].split(","), sys.argv[2:]
+for command in commands:
+    sys.argv = ["dlspec", command]
+    print(f"{command}: {main()}", [name for name in names if name in sys.modules])
 """
 
 
 @pytest.mark.parametrize(
-    ("command", "names"),
-    [
-        ("trainer.max_steps=1", SLOW_IMPORTS),
-        ("validate", SLOW_IMPORTS),
-        ("--help", [*SLOW_IMPORTS, "torch", "numpy", "hydra", "omegaconf", "pydantic", "rich"]),
-    ],
+    ("names", "commands"), [(MORE_IMPORTS, ["--help"]), (SLOW_IMPORTS, ["validate", "trainer.max_steps=1"])]
 )
-def test_a_short_command_imports_nothing_slow(work: Path, command: str, names: list[str]) -> None:
+def test_a_short_command_imports_nothing_slow(work: Path, names: list[str], commands: list[str]) -> None:
     """Each of these took up to 0.9 s, and what comes later needs them, or nothing does."""
-    words = [sys.executable, "-c", COMMAND, ",".join(names), command]
+    words = [sys.executable, "-c", COMMANDS_IN_TURN, ",".join(names), *commands]
     done = subprocess.run(words, cwd=work, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+    assert {f"{each}: 0 []" for each in commands} <= set(done.stdout.splitlines()), done.stdout + done.stderr

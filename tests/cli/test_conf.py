@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from zoo import ROOT, command
 
-from helpers.command_line import QUICK
+from helpers.command_line import QUICK, CommandResult
+from helpers.predicted_runs import SMALL_MODELS
 
 FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").glob("*/*.yaml"))
 
@@ -83,12 +85,27 @@ def small_files(work: Path) -> None:
         Image.new("L", (8, 8), number).save(image)
 
 
+# The models that take long at their own size; what is in SMALL_MODELS makes them small.
+LARGE_MODELS = "bert_base gpt2 gpt_small llama resnet18 resnet50 text_transformer unet vgg11 vit wavenet".split()
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_validates_and_runs_two_steps(dlspec, small_files: None, name: str) -> None:
+    small = SMALL_MODELS[model] if (model := name.removeprefix("model/")) in LARGE_MODELS else []
+    check_file(dlspec, name, small)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", LARGE_MODELS)
+def test_a_large_model_runs_two_steps(dlspec, small_files: None, name: str) -> None:
+    check_file(dlspec, f"model/{name}", [])
+
+
+def check_file(dlspec: Callable[..., CommandResult], name: str, smaller: Sequence[str]) -> None:
     choice = words_of(name)
     said = dlspec("validate", *choice)
     assert (said.code, said.err) == (0, "")
-    said = dlspec(*choice, *QUICK)
+    said = dlspec(*choice, *smaller, *QUICK)
     is_inferred = name in INFERRED or "finetune" in name  # these say what they took the columns for
     assert (said.code, is_inferred or said.err) == (0, is_inferred or "")
 

@@ -79,11 +79,11 @@ def _words(case: Case) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, float]]:
-    """The server, and the MiB that a right spec takes in it."""
-    command = [sys.executable, fork_server.__file__]
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, float]]:
+    """The server, and the MiB that a right spec takes in it; its limits are a tenth of the default ones."""
+    command, limits = [sys.executable, fork_server.__file__], getattr(request, "param", {LAYERS: "1000"})
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=make_environment()
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**make_environment(), **limits}
     ) as process:
         server = Server(process)
         assert server.ask(tmp_path_factory.mktemp("warm"), Case(RIGHT), is_forked=False).code == 0
@@ -151,11 +151,11 @@ REPEATED = {
     "copies of copies": Case(
         _behind("Sequential: [{Sequential: [{Linear: 2, repeat: 1000}], repeat: 1000}]\n    repeat: 1000"), LAYERS
     ),
-    "copies of nothing": Case(_behind("Sequential: [{Sequential: [], repeat: 9000}]\n    repeat: 9000"), LAYERS),
-    "rows of rows": Case(_params("$([0] * 9000)", "$a{}", 0, ROWS_IN_ROWS), LAYERS),
+    "copies of nothing": Case(_behind("Sequential: [{Sequential: [], repeat: 900}]\n    repeat: 900"), LAYERS),
+    "rows of rows": Case(_params("$([0] * 900)", "$a{}", 0, ROWS_IN_ROWS), LAYERS),
     "a list of a million": Case(_behind("Linear: $([0] * 1000000)"), SIZE),
     "a text of a million": Case(_behind("Linear: $('a' * 1000000)"), SIZE),
-    "a chain of blocks": Case(_chain(500, "b{0}", "ReLU"), "blocks are nested more than 60 levels deep"),
+    "a chain of blocks": Case(_chain(100, "b{0}", "ReLU"), "blocks are nested more than 60 levels deep"),
     "doubled by blocks": Case(_chain(50, "b{0}, b{0}", "ReLU"), LAYERS),
     "nothing doubled by blocks": Case(_chain(50, "b{0}, b{0}", ""), LAYERS),
     "doubled by share": Case(_list("Flatten", "{Linear: 64, name: a0}", *SHARED), LAYERS),
@@ -163,7 +163,6 @@ REPEATED = {
     "doubled by formulas": Case(_doubled("$([a{0}, a{0}])"), SIZE),
     "a block in itself": Case(_blocks({"b0": "[b0]"}), "contains itself (b0 -> b0)"),
     "a block round three": Case(_blocks({"b0": "[b1]", "b1": "[b2]", "b2": "[b0]"}), "(b0 -> b1 -> b2 -> b0)"),
-    "thousands of unused blocks": Case(_blocks({f"b{n}": "[ReLU]" for n in range(1500)}), "is never used"),
     "concatenated for ever": Case(_then("Concat: {from: [_, _]}\n    repeat: 40")),
 }
 
@@ -220,7 +219,7 @@ LARGE = {
         f"Linear: {HUGE}", "Linear: 1" + "0" * 350, f"Conv2d: {{out_channels: {HUGE}, kernel_size: 3}}",
         f"Upsample: {{scale_factor: {BIG}}}", "Upsample: {scale_factor: 3000}", "ZeroPad2d: 1000000",
         f"AdaptiveAvgPool2d: {BIG}", "Unflatten: {dim: 1, unflattened_size: [1000000, 1000000]}", f"Reshape: [{HUGE}]",
-        f"Parameter: {{shape: [{HUGE}], name: p}}", "Parallel: [{Identity: , repeat: 100}]\n    repeat: 50",
+        f"Parameter: {{shape: [{HUGE}], name: p}}", "Parallel: [{Identity: , repeat: 100}]\n    repeat: 9",
     )
 } | {
     "much to train": Case(_then("Conv2d: {out_channels: 10000000, kernel_size: 1}"), command="train"),
@@ -245,14 +244,24 @@ FILES = {
     "no UTF-8": Case(b"layers: [\xff\xfe]", "not UTF-8 (byte 9)"),
     "UTF-16": Case(RIGHT.encode("utf-16"), "not UTF-8"),
     "a hundred thousand keys": Case("params:\n" + "".join(f"  k{n}: 1\n" for n in range(80_000)), VALUES),
-    "many keys": Case("params:\n" + "".join(f"  k{n}: 1\n" for n in range(4_000)) + RIGHT, "is never used"),
     "a long key": Case("? " + "k" * 990_000 + "\n: 1\n" + RIGHT, "unknown key"),
     "a long number": Case(f"layers: [Flatten, {{Linear: {'9' * 990_000}}}]", "out_features"),
-    "many mistakes of form": Case(_list(*["Linera: 2"] * 2_000), "did you mean 'Linear'?"),
-    "many mistakes of settings": Case(_list("Flatten", *["Linear: {out_featurs: 2}"] * 1_500), "'out_features'"),
-    "many mistakes of shapes": Case(_list("Flatten", *["Linear: {out_features: 2, in_features: 3}"] * 1_000)),
-    "many names": Case(_list("Flatten", *[f"Linear: {{out_features: 2, name: n{n}, from: m{n}}}" for n in range(999)])),
 }  # fmt: skip
+
+
+def _many(count: int) -> dict[str, Case]:
+    """So many mistakes of one kind."""
+    named = [f"Linear: {{out_features: 2, name: n{n}, from: m{n}}}" for n in range(count)]
+    keys = "".join(f"  k{n}: 1\n" for n in range(count))
+    return {
+        "unused blocks": Case(_blocks({f"b{n}": "[ReLU]" for n in range(count)}), "is never used"),
+        "keys": Case(f"params:\n{keys}{RIGHT}", "is never used"),
+        "mistakes of form": Case(_list(*["Linera: 2"] * count), "did you mean 'Linear'?"),
+        "mistakes of settings": Case(_list("Flatten", *["Linear: {out_featurs: 2}"] * count), "'out_features'"),
+        "mistakes of shapes": Case(_list("Flatten", *["Linear: {out_features: 2, in_features: 3}"] * count)),
+        "names": Case(_list("Flatten", *named)),
+    }
+
 
 PLACES = {
     "name": 'Linear: {out_features: 2, name: "N"}', "from": 'Linear: {out_features: 2, from: "N"}',
@@ -271,10 +280,13 @@ ALL = {
     f"{group}: {name[:70]}": case
     for group, cases in (
         ("repeated", REPEATED), ("nested", NESTED), ("looked up", LOOKED_UP), ("computed", COMPUTED), ("large", LARGE),
-        ("files", FILES), ("names", NAMES),
+        ("files", FILES), ("many", _many(250)), ("names", NAMES),
     )
     for name, case in cases.items()
 }  # fmt: skip
+
+
+BY_DEFAULT = ALL | {f"thousands: {name}": case for name, case in _many(1500).items()}
 
 
 # ---- what is tested ------------------------------------------------------------------------------------------------
@@ -284,8 +296,18 @@ _RAW = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 
 @pytest.mark.parametrize("name", ALL)
 def test_refused(server: tuple[Server, float], tmp_path: Path, name: str) -> None:
+    check_refused(server, tmp_path, ALL[name])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("server", [{}], indirect=True, ids=["default limits"])
+@pytest.mark.parametrize("name", BY_DEFAULT)
+def test_refused_by_the_default_limits(server: tuple[Server, float], tmp_path: Path, name: str) -> None:
+    check_refused(server, tmp_path, BY_DEFAULT[name])
+
+
+def check_refused(server: tuple[Server, float], tmp_path: Path, case: Case) -> None:
     asked, start = server
-    case = ALL[name]
     ended = asked.ask(tmp_path, case)
     print(f"{ended.seconds:.1f} s, {ended.mebibytes - start:+.0f} MiB")
     check(case, ended, tmp_path)
@@ -302,13 +324,10 @@ def check(case: Case, ended: Ended, folder: Path) -> None:
     assert [str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()] == [MODEL]
 
 
-FROM_THE_START = (
-    "nested: an alias bomb",
-    *(pytest.param(each, marks=pytest.mark.soak) for each in ("repeated: copies of copies", f"large: Linear: {HUGE}")),
-    pytest.param("files: a tag", marks=pytest.mark.soak),
-)
+FROM_THE_START = ("nested: an alias bomb", "repeated: copies of copies", f"large: Linear: {HUGE}", "files: a tag")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", FROM_THE_START)
 def test_refused_from_the_start(tmp_path: Path, name: str) -> None:
     """As a user runs it; the server's start, a right spec, has the same imports."""

@@ -34,7 +34,7 @@ from dlspec.training.checkpoint.checkpoint_files import (
     write_checkpoint,
 )
 from dlspec.training.state import TrainingState
-from helpers.command_line import IN_BACKGROUND, QUIET, CommandResult, make_environment
+from helpers.command_line import IN_BACKGROUND, MAX_WAIT_SECONDS, QUIET, CommandResult, make_environment, wait_until
 from helpers.interrupted_runs import SHORT_RUN, CallAfterBatches, make_signal_sender, read_run_files
 from helpers.toy_training import make_network, make_trainer
 
@@ -368,18 +368,20 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, -signal.SIGTERM, marks=pytest.mark.soak)],
+)
 def test_a_second_signal_ends_at_once(work: Path, number: int, code: int) -> None:
     words = ["model=linear", "trainer.epochs=100000", "hydra.run.dir=run", *QUIET]
     command = [*IN_BACKGROUND, sys.executable, "-c", SLOW, *words]
     process = subprocess.Popen(command, stdout=-3, stderr=-1, text=True, env=make_environment())
-    while not (work / "writes").exists() and process.poll() is None:
-        time.sleep(0.01)
+    wait_until((work / "writes").exists, process)
     process.send_signal(number)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)  # it waits for the checkpoint
     process.send_signal(number)
-    said = process.communicate(timeout=20)[1]
+    said = process.communicate(timeout=MAX_WAIT_SECONDS)[1]
     assert process.returncode == code, said
     assert "Traceback" not in said
 

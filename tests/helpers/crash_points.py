@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers.command_line import CommandResult, run_in_this_process
+from helpers.command_line import MAX_WAIT_SECONDS, CommandResult, run_in_this_process
 
 KILLED, BROKEN = 77, 99
 CHANGING_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.link", "os.symlink"}
@@ -56,9 +57,13 @@ def tear(path: str, flags: int) -> None:
 
 
 def call_in_child(action: Callable[[], int]) -> int:
-    """Fork, call `action` in the child, and return its exit code, which `action` returns."""
+    """Fork, call `action` in the child, and return its exit code, which `action` returns.
+
+    A child that hangs, as one that was forked while another thread held a lock may do, is ended by SIGALRM.
+    """
     child = os.fork()
     if child == 0:
+        signal.alarm(MAX_WAIT_SECONDS)
         code = BROKEN
         try:
             code = action()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -39,6 +40,7 @@ class ValidModel:
         return self.data.keys() <= STATED_FACTS
 
 
+@cache
 def load_valid_models() -> list[ValidModel]:
     """The models of docs/ and some of conf/."""
     docs = [ValidModel(str(each), each.text, each.notes["data"]) for each in MODELS]

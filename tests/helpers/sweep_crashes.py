@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import pytest
 
-from helpers.command_line import CommandResult, run_in_this_process
+from helpers.command_line import MAX_WAIT_SECONDS, CommandResult, run_in_this_process
 
 Victims = Literal["all", "sweep", "job"]
 """Which processes are killed: all at once, the sweep's own (those of its jobs notice, save and end), or a job's."""
@@ -25,7 +25,6 @@ Victims = Literal["all", "sweep", "job"]
 # Without os.chmod: dlspec calls it only for a temporary file, just before it renames that.
 CHANGING_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-MAX_SECONDS = 120
 BROKEN = 99
 
 
@@ -79,6 +78,7 @@ def fork_group(action: Callable[[], int]) -> int:
     """Fork a child, the first of a new process group, that calls `action` and ends with its result; return its id."""
     child = os.fork()
     if child == 0:
+        signal.alarm(MAX_WAIT_SECONDS)
         code = BROKEN
         try:
             os.setpgid(0, 0)
@@ -95,7 +95,7 @@ def fork_group(action: Callable[[], int]) -> int:
 def wait_for_group(child: int) -> int:
     """Wait until the whole group has ended, maybe later than its first process; return that one's exit code."""
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    end = time.monotonic() + MAX_SECONDS
+    end = time.monotonic() + MAX_WAIT_SECONDS
     with suppress(ProcessLookupError):
         while time.monotonic() < end:
             os.killpg(child, 0)
@@ -144,7 +144,7 @@ def kill_after(seconds: float, has_started: Callable[[], bool], *words: str) -> 
         return run_in_this_process(*words).code
 
     child = fork_group(run)
-    end = time.monotonic() + MAX_SECONDS
+    end = time.monotonic() + MAX_WAIT_SECONDS
     while not has_started() and time.monotonic() < end:
         time.sleep(0.005)
     time.sleep(seconds)

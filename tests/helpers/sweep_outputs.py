@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dlspec.config.launchers import EXTRAS_BY_CHOICE
+from helpers.command_line import wait_until
 
 
 def read_sweep_json(work: Path, name: str = "sweep") -> dict[str, Any]:
@@ -17,10 +18,10 @@ def read_sweep_json(work: Path, name: str = "sweep") -> dict[str, Any]:
     return found
 
 
-def wait_for(path: Path) -> None:
-    until = time.monotonic() + 30
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.01)
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has written a file."""
+    wait_until(path.exists, process)
+    assert path.exists(), process.communicate()
 
 
 def parse_table_rows(out: str) -> list[list[str]]:

@@ -6,15 +6,17 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from helpers import source_trees
 from helpers.paths import ROOT
+from helpers.source_trees import PACKAGE, parse_package
 
-PACKAGE = ROOT / "dlspec"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 # The rooms from above to below, as CONTRIBUTING's table has them.
 ROOMS = re.findall(r"^\| `(\w+)` \| ", CONTRIBUTING, flags=re.M)
@@ -28,12 +30,12 @@ def module_name(path: Path) -> str:
     return ".".join(("dlspec", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
 
 
-FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+FILES = {module_name(path): path for path in source_trees.FILES}
 
 
 def list_imports(path: Path) -> Iterator[str]:
     """Every module that a file imports: at its top, in functions, and for type checkers alone."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse_package()[path]):
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -43,11 +45,13 @@ def list_imports(path: Path) -> Iterator[str]:
                 yield submodule if submodule in FILES else str(node.module)
 
 
-IMPORTS: Mapping[str, frozenset[str]] = {name: frozenset(list_imports(path)) for name, path in FILES.items()}
+@cache
+def find_imports(name: str) -> frozenset[str]:
+    return frozenset(list_imports(FILES[name]))
 
 
 def list_inner_imports(name: str) -> list[str]:
-    return sorted(each for each in IMPORTS[name] if each.split(".")[0] == "dlspec")
+    return sorted(each for each in find_imports(name) if each.split(".")[0] == "dlspec")
 
 
 def room_of(module: str) -> str:
@@ -136,7 +140,7 @@ HYDRA_ROOMS = ("dlspec.config.", "dlspec.sweeps.hydra.", "dlspec.compat.hydra")
 
 def test_hydra_is_imported_in_its_rooms_alone() -> None:
     users = [
-        name for name in FILES if {each.split(".")[0] for each in IMPORTS[name]} & {"hydra", "omegaconf", "antlr4"}
+        name for name in FILES if {each.split(".")[0] for each in find_imports(name)} & {"hydra", "omegaconf", "antlr4"}
     ]
     assert [name for name in users if not name.startswith(HYDRA_ROOMS)] == []
     assert users

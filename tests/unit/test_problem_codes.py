@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +22,8 @@ from dlspec.language.yaml.yaml_files import load_yaml_text
 from dlspec.layouts import Lengths, TensorInfo
 from dlspec.parts.layers.formula_layer import Formula
 from helpers.layer_table import build_layers, channels_first, features, sequence, tokens
+from helpers.source_trees import PACKAGE, parse_package
 
-PACKAGE = Path(__file__).parents[2] / "dlspec"
 CONFIG: dict[str, Any] = {
     "model": {"layers": ["Flatten", {"Linear": 10}]},
     "data": {"type": "digits"},
@@ -182,13 +181,11 @@ def test_codes_are_words_that_say_what_their_names_say() -> None:
 
 # ---- the package's own code ----------------------------------------------------------------------------------------
 
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
-
 
 def test_every_code_is_used() -> None:
     used = {
         node.attr
-        for tree in TREES.values()
+        for tree in parse_package().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Code"
     }
@@ -268,7 +265,7 @@ def _askers(tree: ast.AST, function: str = "") -> Iterator[tuple[str, int]]:
 def test_no_behaviour_hangs_on_the_text_of_a_message() -> None:
     found = {
         f"{path.relative_to(PACKAGE)}:{line} {name}"
-        for path, tree in TREES.items()
+        for path, tree in parse_package().items()
         for name, line in _askers(tree)
         if name not in OTHERS_TEXTS | SHOWING
     }
@@ -299,5 +296,6 @@ def test_the_check_lets_the_rest_pass(text: str) -> None:
 
 
 def test_the_exceptions_are_there() -> None:
-    names = {node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    nodes = (node for tree in parse_package().values() for node in ast.walk(tree))
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     assert names >= OTHERS_TEXTS | SHOWING

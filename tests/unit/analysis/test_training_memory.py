@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import distributed, nn, optim
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from dlspec.analysis.costs import LayerCost
 from dlspec.analysis.training_memory import TrainingStep
@@ -59,12 +56,17 @@ def test_what_is_frozen_has_no_gradients() -> None:
 @pytest.fixture
 def eight_processes() -> Iterator[None]:
     """This process is the first of eight; the others are not there."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
     distributed.init_process_group("fake", rank=0, world_size=8, store=FakeStore())
     yield
     distributed.destroy_process_group()
 
 
 def test_fsdp_divides_weights_as_pytorch_does(eight_processes: None) -> None:
+    from torch.distributed.device_mesh import init_device_mesh  # importing it takes a second
+    from torch.distributed.fsdp import fully_shard
+
     parts = make_step(make_network()).estimate_memory("fsdp", 8).parts
     network = make_network()
     for block in network.get_submodule("blocks"):

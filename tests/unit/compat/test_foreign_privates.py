@@ -5,17 +5,18 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-PACKAGE = ROOT / "dlspec"
+from helpers import source_trees
+from helpers.paths import ROOT
+from helpers.source_trees import PACKAGE, parse_package
+
 COMPAT = PACKAGE / "compat"
-FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if not path.is_relative_to(COMPAT)]
+FILES = [path for path in source_trees.FILES if not path.is_relative_to(COMPAT)]
 
 PUBLIC_BY_CONVENTION = {
     "_asdict", "_fields", "_replace",  # named tuples have no other names for these
@@ -50,12 +51,7 @@ def defined_names(tree: ast.AST) -> set[str]:
 
 
 def _is_own(node: ast.expr) -> bool:
-    return ast.unparse(node) in OWN_OBJECTS
-
-
-PARSED = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
-DEFINED = {path: defined_names(tree) for path, tree in PARSED.items()}
-DEFINED_ANYWHERE = set[str]().union(*DEFINED.values())
+    return ast.unparse(node) in OWN_OBJECTS if isinstance(node, ast.Name | ast.Call) else False
 
 
 def reaches(tree: ast.AST, here: set[str], anywhere: set[str]) -> Iterator[str]:
@@ -114,9 +110,20 @@ def _fakes_module(node: ast.Subscript) -> bool:
     return not is_read and ast.unparse(node.slice) != "'__main__'"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_compat_reaches_into_private_parts(path: Path) -> None:
-    assert list(reaches(PARSED[path], DEFINED[path], DEFINED_ANYWHERE)) == []
+@pytest.fixture(scope="module")
+def defined() -> Mapping[Path, set[str]]:
+    """The names that each file defines."""
+    return {path: defined_names(parse_package()[path]) for path in FILES}
+
+
+def test_only_compat_reaches_into_private_parts(defined: Mapping[Path, set[str]]) -> None:
+    anywhere = set[str]().union(*defined.values())
+    found = [
+        f"{path.relative_to(PACKAGE)}: {each}"
+        for path in FILES
+        for each in reaches(parse_package()[path], defined[path], anywhere)
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize(
@@ -163,20 +170,20 @@ def test_what_is_no_reach_is_not_found(code: str) -> None:
     assert list(reaches(tree, names, names)) == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_class_overrides_private_methods_of_another_library(path: Path) -> None:
-    module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+def test_no_class_overrides_private_methods_of_another_library(defined: Mapping[Path, set[str]]) -> None:
     overridden = [
-        f"{each.__name__}.{name}"
-        for each in _own_classes(module)
-        for name in vars(each).keys() & DEFINED[path]
+        f"{each.__module__}.{each.__name__}.{name}"
+        for path in FILES
+        for each in _own_classes(path)
+        for name in vars(each).keys() & defined[path]
         for base in each.__mro__[1:]
         if is_private(name) and name in vars(base) and not base.__module__.startswith("dlspec")
     ]
     assert overridden == []
 
 
-def _own_classes(module: ModuleType) -> list[type]:
+def _own_classes(path: Path) -> list[type]:
+    module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
     return [each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == module.__name__]
 
 

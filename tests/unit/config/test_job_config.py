@@ -1,4 +1,4 @@
-"""The config of a sweep's job, composed as what it changes in the config that the jobs share."""
+"""The config of a sweep's job, composed as what it changes in the config that the jobs share; the files of a run's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dlspec.compat.hydra import RunCallbacks, format_yaml
-from dlspec.config.composition import DlspecConfigLoader, start_hydra
-from dlspec.config.hydra_run import HydraJob, prepare_hydra_process
+from dlspec.config.composition import DlspecConfigLoader, compose, start_hydra
+from dlspec.config.hydra_run import HydraJob, SingleRun, prepare_hydra_process, unwrap_job_return
 from dlspec.config.job_config import JobConfig
 from dlspec.errors import SpecError
 
@@ -83,3 +84,19 @@ def test_hydra_files_and_hydra_config_of_a_job(tmp_path: Path) -> None:
         assert files["hydra.yaml"] == OmegaConf.to_yaml(OmegaConf.create({"hydra": seen[-1]}))
     assert [each.job.num for each in seen] == [0, 1]
     assert seen[1].runtime.output_dir == str(tmp_path / "1")
+
+
+def test_a_single_run_leaves_what_hydra_itself_would_leave(tmp_path: Path) -> None:
+    hydra, folder, seen = start_hydra(), tmp_path / "run", []
+    composed = compose(["model=mlp", "seed=3", f"hydra.run.dir={folder}", "hydra.job.name=named"], hydra)
+    run = SingleRun(hydra, composed)
+    assert run.configured_folder() == folder
+    assert unwrap_job_return(run.run(folder, lambda: seen.append(HydraConfig.get()))) is None
+    found = {each.name: each.read_text() for each in (folder / ".hydra").iterdir()}
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=RunCallbacks(composed.config))
+    run_job(lambda _: seen.append(HydraConfig.get()), composed.config, "hydra.run.dir", None, context, False)
+    assert found == {each.name: each.read_text() for each in (folder / ".hydra").iterdir()} and len(found) == 3
+    assert OmegaConf.to_yaml(seen[0]) == OmegaConf.to_yaml(seen[1])
+    assert seen[0].job.override_dirname == seen[1].job.override_dirname == "model=mlp,seed=3"
+    with pytest.raises(ZeroDivisionError):
+        unwrap_job_return(run.run(folder, lambda: 1 / 0))

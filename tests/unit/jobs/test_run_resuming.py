@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from dlspec.training.checkpoint.checkpoint_files import (
     read_newest_checkpoint,
 )
 from dlspec.training.checkpoint.nested_state import EpochResults, flatten_state, unflatten_state
-from helpers.command_line import QUIET, CommandResult
+from helpers.command_line import MAX_WAIT_SECONDS, QUIET, CommandResult, wait_until
 from helpers.interrupted_runs import MODELS, SHORT_RUN, StopAfterBatches, read_run_files, start_dlspec
 
 RUNS: dict[str, tuple[str, ...]] = {
@@ -295,9 +296,7 @@ def killed_and_resumed(
     for seconds in kills:
         process = start_dlspec(work, *command)
         status = work / "killed/status.json"
-        before = status.stat().st_mtime_ns if status.exists() else 0
-        while process.poll() is None and (not status.exists() or status.stat().st_mtime_ns == before):
-            time.sleep(0.005)
+        _wait_for_change(status, process)
         time.sleep(seconds)
         process.kill()
         process.communicate()
@@ -305,8 +304,14 @@ def killed_and_resumed(
         log(f"killed {seconds:.3f} s after it began: newest checkpoint at step {newest.step if newest else 'none'}")
         command = ("resume", "run=killed")
     process = start_dlspec(work, *command)
-    said = process.communicate(timeout=120)
+    said = process.communicate(timeout=MAX_WAIT_SECONDS)
     assert process.returncode == 0, said
+
+
+def _wait_for_change(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has written a file, or written it anew."""
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    wait_until(lambda: path.exists() and path.stat().st_mtime_ns != before, process)
 
 
 KILLED = (*QUIET, "model=cnn", "trainer.epochs=8", "trainer.checkpoint_steps=3", "trainer.limit_batches=25")

@@ -409,7 +409,7 @@ def is_spec_or_refused(changes: dict[str, Any]) -> None:
             assert isinstance(spec, Spec)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=75, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(wrong_models())
 @example({"layers": [float("nan")]})
 def test_a_mutated_model_is_a_spec_or_refused(model: Any) -> None:

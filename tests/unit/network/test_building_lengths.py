@@ -318,28 +318,23 @@ def test_which_layers_let_padding_mix_with_steps() -> None:
     assert sorted(mixing) == MIXING
 
 
-@pytest.mark.parametrize("name", sorted(each for each in LAYER_ROWS if each in LAYERS))
-@pytest.mark.parametrize("given", [None, SERIES, SIGNAL, TEXT], ids=["row", "sequence", "channels-first", "tokens"])
-@pytest.mark.parametrize("dim", [None, 1, 2])
-def test_a_layer_that_keeps_lengths_gives_a_sample_what_it_gives_it_alone(
-    name: str, given: TensorInfo | None, dim: int | None
-) -> None:
-    """The rules promise it, the layer itself is asked."""
+# The rows of these are none of a sample's, or its steps' distances.
+ROWS_OF_NO_SAMPLE = ("FoldTime", "FoldTimeLike", "UnfoldTime", "RelativePositionBias")
+
+
+@pytest.mark.parametrize("name", sorted((LAYER_ROWS.keys() & set(LAYERS)) - {*ROWS_OF_NO_SAMPLE}))
+def test_a_layer_that_keeps_lengths_gives_a_sample_what_it_gives_it_alone(name: str) -> None:
+    """The rules promise it, the layer itself is asked: for its row of the table, and for other inputs that it takes."""
     row = LAYER_ROWS[name]
-    if name in ("FoldTime", "FoldTimeLike", "UnfoldTime", "RelativePositionBias") or (
-        dim and "dim" not in LAYERS[name].settings
-    ):
-        return  # their rows are none of a sample's, or its steps' distances
-    settings = row.settings | ({} if dim is None else {"dim": dim})
-    inputs = tuple(with_lengths(each if each.time_dim is None else six_steps(each)) for each in row.inputs)
-    if given is not None:
-        inputs = (given,) * len(inputs)
-    try:
-        layer = build_layer(name, settings, *inputs)
-    except (AssertionError, RuntimeError, ValueError, IndexError):
-        return  # it takes no such input
-    if inputs[0].lengths and rule_says(layer, inputs)[0]:
-        assert_rows_are_themselves_alone(layer, inputs)
+    own = tuple(with_lengths(each if each.time_dim is None else six_steps(each)) for each in row.inputs)
+    dims = ({}, {"dim": 1}, {"dim": 2}) if "dim" in LAYERS[name].settings else ({},)
+    for inputs, dim in product([own, *((each,) * len(own) for each in (SERIES, SIGNAL, TEXT))], dims):
+        try:
+            layer = build_layer(name, row.settings | dim, *inputs)
+        except (AssertionError, RuntimeError, ValueError, IndexError):
+            continue  # it takes no such input
+        if inputs[0].lengths and rule_says(layer, inputs)[0]:
+            assert_rows_are_themselves_alone(layer, inputs)
 
 
 def six_steps(value: TensorInfo) -> TensorInfo:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,57 +22,6 @@ CLASSES = {
     if isinstance(each := getattr(torch.optim, name), type) and issubclass(each, Optimizer) and each is not Optimizer
 }
 SETTINGS: dict[str, dict[str, Any]] = {"SGD": {"lr": 0.1, "momentum": 0.9}, "RMSprop": {"lr": 0.01, "momentum": 0.5}}
-
-# Prints the names of the optimizers of which torch._dynamo was imported after making, stepping and saving them. Run in
-# a process of its own: in this one some other test may have imported it.
-SCRIPT = """
-import sys, torch
-from torch.optim.lr_scheduler import StepLR
-from dlspec.compat.torch_dynamo import make_step_function, without_dynamo
-from dlspec.optim.optimizer import make_optimizer
-for name in sys.argv[1:]:
-    net = torch.nn.Linear(3, 2, bias=False)
-    optimizer = make_optimizer(getattr(torch.optim, name), net.parameters(), {})
-    schedule = StepLR(optimizer, 1)
-    step = make_step_function(optimizer)
-    for _ in range(2):
-        net(torch.ones(4, 3)).sum().backward()
-        step()
-        schedule.step()
-    with without_dynamo():
-        state = optimizer.state_dict()
-        optimizer.load_state_dict(state)
-    if "torch._dynamo" in sys.modules:
-        print(name)
-        break
-"""
-
-
-def test_the_compiler_is_not_imported() -> None:
-    names = [name for name in CLASSES if name not in ("LBFGS", "SparseAdam")]
-    command = [sys.executable, "-W", "error", "-c", SCRIPT, *names]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("", "")
-
-
-WHOLE_RUN = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from helpers.toy_training import TrainerSpec, make_trainer
-from dlspec.training.callbacks.default_callbacks import make_default_callbacks
-settings = {"epochs": 2, "progress": "lines", "patience": 9, "clip_grad_norm": 1.0, "deterministic": True}
-settings |= {"accumulate": 2, "average": {"decay": 0.9}}
-make_trainer(settings=settings, callbacks=make_default_callbacks(TrainerSpec(**settings), Path(sys.argv[1]))).run()
-print([name for name in ("torch._dynamo", "tensorflow", "matplotlib.pyplot", "torchmetrics") if name in sys.modules])
-"""
-
-
-def test_a_whole_run_with_its_files_does_without_slow_imports(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-c", WHOLE_RUN, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def _train(optimizer: Optimizer, net: nn.Module, step: Any) -> list[Tensor]:

@@ -33,7 +33,7 @@ from dlspec.training.callbacks.default_callbacks import make_default_callbacks
 from dlspec.training.callbacks.log_files import ResultFile
 from dlspec.training.callbacks.status_file import StatusFile
 from dlspec.training.state import TrainingState
-from helpers.command_line import QUICK, QUIET, make_environment
+from helpers.command_line import QUICK, QUIET, make_environment, wait_until
 from helpers.toy_training import make_dataset, make_trainer
 
 MLP = ["model=mlp", *QUICK, "trainer.checkpoints=false"]
@@ -45,9 +45,7 @@ def training(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     words = ["model=linear", "trainer.epochs=1000000", "trainer.progress=none", f"hydra.run.dir={folder}", *QUIET]
     process = subprocess.Popen([sys.executable, "-m", "dlspec", *words], env=make_environment())
     try:
-        deadline = time.monotonic() + 60
-        while not (folder / STATUS_FILE).exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until((folder / STATUS_FILE).exists, process)
         yield process
     finally:
         process.kill()

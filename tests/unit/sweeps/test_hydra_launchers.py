@@ -107,7 +107,7 @@ def test_jobs_of_slurm(work: Path, dlspec, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_job_elsewhere_that_is_killed_costs_no_other(work: Path) -> None:
     words = ["model=mlp", "trainer.limit_batches=9", *QUIET, "trainer.epochs=9000,1", "seed=0"]
     process = begun(work, *choose_launcher("joblib"), *words)
-    wait_for(work / "sweep/0/metrics.jsonl")
+    wait_for(work / "sweep/0/metrics.jsonl", process)
     os.kill(int((work / "sweep/0/lock").read_text().split()[1]), signal.SIGKILL)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -119,7 +119,7 @@ def test_a_job_elsewhere_that_is_killed_costs_no_other(work: Path) -> None:
 def test_a_signal_saves_all_jobs_wherever_they_are(work: Path) -> None:
     process = begun(work, *choose_launcher("joblib"), "model=mlp", "trainer.epochs=9000", *QUIET, "seed=0,1,2")
     for name in ("0", "1"):
-        wait_for(work / "sweep" / name / "metrics.jsonl")
+        wait_for(work / "sweep" / name / "metrics.jsonl", process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (143, "interrupted by SIGTERM; to go on: python -m dlspec resume sweep=sweep\n")

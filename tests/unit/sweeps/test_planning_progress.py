@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dlspec import progress_lines
 from dlspec.sweeps import planning_progress
 from dlspec.sweeps.planning_progress import PlanningProgress
 
@@ -12,6 +13,7 @@ from dlspec.sweeps.planning_progress import PlanningProgress
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
     monkeypatch.setattr(planning_progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress_lines, "SECONDS_BEFORE_FIRST", 2.0)
     return now
 
 

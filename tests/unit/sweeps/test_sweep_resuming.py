@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ import pytest
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.job_hash import compute_data_checksum, compute_job_hash
 from dlspec.sweeps.records.sweep_record import read_sweep_record
-from helpers.command_line import QUICK, QUIET, CommandResult, make_environment, run_in_this_process
+from helpers.command_line import (
+    QUICK,
+    QUIET,
+    CommandResult,
+    make_environment,
+    run_in_this_process,
+    wait_until,
+)
 from helpers.sweep_outputs import read_sweep_json
 
 HERE = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=mlp", "trainer.progress=none", *QUICK]
@@ -257,8 +265,7 @@ def kill_and_resume(work: Path, epochs: int, seconds: Sequence[float], dlspec: C
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         began = time.time()
-        while process.poll() is None and not _trains_since(work, began):
-            time.sleep(0.01)
+        wait_until(partial(_trains_since, work, began), process)
         time.sleep(each)
         if process.poll() is not None:  # a fast machine was done before
             break
