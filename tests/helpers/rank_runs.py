@@ -1,4 +1,7 @@
-"""Runs of several processes that torchrun starts: `torchrun rank_runs.py FILE` trains every run that a file lists."""
+"""Runs of several processes: `torchrun rank_runs.py FILE` trains every run that a file lists.
+
+`python rank_runs.py FILE N` does the same without torchrun: one process imports everything, and forks the others.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,18 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from dlspec.cli.commands.resume import resume_run
+from dlspec.compat.torchmetrics import import_torchmetrics, skip_plot_imports
 from dlspec.config.composition import start_hydra
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.job import Job
@@ -75,7 +81,12 @@ def kill_when_saved(
 
 
 def train_together(
-    work: Path, world_size: int, runs: Mapping[str, Sequence[str]], stops: Mapping[str, int] | None = None
+    work: Path,
+    world_size: int,
+    runs: Mapping[str, Sequence[str]],
+    stops: Mapping[str, int] | None = None,
+    *,
+    by_torchrun: bool = False,
 ) -> None:
     """Train runs one after the other in the same processes, each in the folder of its name.
 
@@ -84,11 +95,29 @@ def train_together(
     entries = {name: [list(words), (stops or {}).get(name, 0)] for name, words in runs.items()}
     (work / "runs.json").write_text(json.dumps(entries))
     environment = {**make_environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    script = [__file__, "runs.json"]
+    start = [*TORCHRUN, str(world_size), *script] if by_torchrun else [sys.executable, *script, str(world_size)]
     done = subprocess.run(
-        [*TORCHRUN, str(world_size), __file__, "runs.json"],
-        cwd=work, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        start, cwd=work, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def _fork_ranks(world_size: int) -> None:
+    """Fork a process for each rank, and return only there. The first process ends when all of them have ended."""
+    import_torchmetrics()
+    for name in ("dlspec.jobs.sharded_setup", "dlspec.training.callbacks.sharded_checkpoints"):
+        import_module(name)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    shared = {"WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for rank in range(world_size):
+        if not os.fork():
+            os.environ.update({name: str(each) for name, each in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()})
+            return
+    codes = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(world_size)]
+    sys.exit(f"the processes ended with {codes}" if any(codes) else 0)
 
 
 def _train_all(file: str) -> None:
@@ -123,4 +152,7 @@ def _stop_after(job: Job, batches: int) -> None:
 
 
 if __name__ == "__main__":
+    skip_plot_imports()
+    if len(sys.argv) > 2:
+        _fork_ranks(int(sys.argv[2]))
     _train_all(sys.argv[1])
