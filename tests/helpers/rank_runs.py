@@ -8,17 +8,20 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from dlspec.cli.commands.resume import resume_run
 from dlspec.compat.torchmetrics import import_torchmetrics, skip_plot_imports
@@ -46,6 +49,29 @@ def run_ranks(
         [*TORCHRUN, str(world_size), *flags, "-m", "dlspec", *words],
         cwd=work, env={**make_environment(), **variables}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+
+
+def list_rank_lines(text: str) -> list[str]:
+    """The lines that name a process."""
+    return [each for each in text.splitlines() if re.match(r"rank \d", each)]
+
+
+@contextmanager
+def mount_small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """Mount a disk in memory, inside the `with` block, and return a function that gives it another size."""
+    folder.mkdir()
+
+    def mount(*options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+
+    mount(f"size={size}")
+    try:
+        yield lambda size: mount("remount", f"size={size}")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def kill_when_saved(

@@ -31,7 +31,7 @@ from dlspec.runs.io import find_default_mode, sync_folder
 from dlspec.training.checkpoint.checkpoint_files import SHARDS, Snapshot, write_checkpoint
 from dlspec.training.checkpoint.shard_files import compute_file_checksum, read_shard_headers
 from dlspec.training.checkpoint.tensor_file import sort_names, write_tensors
-from dlspec.training.distributed import ProcessGroup
+from dlspec.training.distributed import FailedElsewhere, ProcessGroup
 
 T = TypeVar("T")
 
@@ -48,13 +48,14 @@ def write_sharded_checkpoint(
         group: the processes.
 
     Raises:
-        TrainingFailed: a process could not write its file. Earlier checkpoints are complete.
+        TrainingFailed: this process could not write its file. Earlier checkpoints are complete.
+        FailedElsewhere: another process could not.
     """
     parts = _copy_tied({name: each for name, each in snapshot.tensors.items() if is_sharded(each)})
     whole = {name: each for name, each in snapshot.tensors.items() if name not in parts}
     path = folder / format_shards_name(snapshot.step)
     temporary = _call_on_first(group, lambda: Path(tempfile.mkdtemp(dir=folder, prefix=f".{path.name}.")))
-    _save(parts, temporary)
+    _save(parts, temporary, group.rank)
     own = [each for number, each in enumerate(sorted(temporary.iterdir())) if number % group.world_size == group.rank]
     checksums = {each.name: compute_file_checksum(each) for each in own}
     merged = {name: each for one in group.gather(checksums) for name, each in one.items()}
@@ -81,14 +82,14 @@ def _copy_tied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _save(parts: Mapping[str, Tensor], folder: Path) -> None:
+def _save(parts: Mapping[str, Tensor], folder: Path, own_rank: int) -> None:
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
         save(dict(parts), storage_writer=writer)
     except CheckpointException as error:
-        rank, (reason, _) = next(iter(error.failures.items()))
-        found = f"rank {rank} can't write the checkpoint: {first_line(reason) or type(reason).__name__}"
-        raise TrainingFailed(f"{found}; earlier checkpoints are complete") from None
+        rank = min(error.failures)
+        reason = error.failures[rank][0]
+        raise _make_failure(first_line(reason) or type(reason).__name__, rank, own_rank) from None
 
 
 def _call_on_first(group: ProcessGroup, action: Callable[[], T]) -> T:
@@ -98,16 +99,22 @@ def _call_on_first(group: ProcessGroup, action: Callable[[], T]) -> T:
         try:
             result = (action(), "")
         except OSError as error:
-            result = (None, f"{error.filename}: {error.strerror or error}; earlier checkpoints are complete")
+            result = (None, f"{error.filename}: {error.strerror or error}")
     value, failure = group.broadcast(result)
     if failure:
-        raise TrainingFailed(f"can't write the checkpoint {failure}")
+        raise _make_failure(failure, 0, group.rank)
     found: T = value
     return found
 
 
+def _make_failure(reason: str, rank: int, own_rank: int) -> TrainingFailed:
+    """Make the error of this process for a checkpoint that one of the processes can't write."""
+    found = f"can't write the checkpoint: {reason}; earlier checkpoints are complete"
+    return TrainingFailed(found) if rank == own_rank else FailedElsewhere(f"rank {rank}: {found}")
+
+
 def remove_unused_shards(folder: Path) -> None:
-    """Delete folders of parts whose checkpoint file does not exist: it was deleted, or a process was killed."""
+    """Delete folders of parts whose checkpoint file does not exist: it was deleted, or could not be written."""
     for path in folder.iterdir() if folder.is_dir() else ():
         match = SHARDS_PATTERN.fullmatch(path.name)
         if match and not path.is_symlink() and not (folder / format_checkpoint_name(int(match[1]))).exists():
