@@ -111,14 +111,16 @@ def train_together(
     world_size: int,
     runs: Mapping[str, Sequence[str]],
     stops: Mapping[str, int] | None = None,
+    changes: Mapping[str, Sequence[str]] | None = None,
     *,
     by_torchrun: bool = False,
 ) -> None:
     """Train runs one after the other in the same processes, each in the folder of its name.
 
-    Those in `stops` get a signal after so many batches, are copied to `NAME_stopped`, and resumed.
+    Those in `stops` get a signal after so many batches, are copied to `NAME_stopped`, and resumed, some with changes.
     """
-    entries = {name: [list(words), (stops or {}).get(name, 0)] for name, words in runs.items()}
+    stops, changes = stops or {}, changes or {}
+    entries = {name: [list(words), stops.get(name, 0), list(changes.get(name, ()))] for name, words in runs.items()}
     (work / "runs.json").write_text(json.dumps(entries))
     environment = {**make_environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     script = [__file__, "runs.json"]
@@ -149,7 +151,7 @@ def _fork_ranks(world_size: int) -> None:
 def _train_all(file: str) -> None:
     register()
     with join_ranks():
-        for name, (words, stop) in json.loads(Path(file).read_text()).items():
+        for name, (words, stop, changes) in json.loads(Path(file).read_text()).items():
             job = make_job(make_preparation(compose_or_raise(words, start_hydra(None))))
             group: Any = job.trainer.group
             before = group.calls, group.bytes_sent
@@ -161,7 +163,7 @@ def _train_all(file: str) -> None:
             if stop:
                 if group.is_writer:
                     shutil.copytree(name, f"{name}_stopped")
-                resume_run([f"run={name}"], None, find_process_group())
+                resume_run([f"run={name}", *changes], None, find_process_group())
 
 
 def _train(job: Job, folder: Path) -> None:

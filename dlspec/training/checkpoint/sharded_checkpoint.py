@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,8 @@ from dlspec.training.checkpoint.tensor_file import sort_names, write_tensors
 from dlspec.training.distributed import FailedElsewhere, ProcessGroup
 
 T = TypeVar("T")
+
+PARAMETER_PARTS = ("network", "average", "callback")  # parts of a checkpoint that have a tensor for each parameter
 
 
 def write_sharded_checkpoint(
@@ -121,30 +123,45 @@ def remove_unused_shards(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def load_parts(snapshot: Snapshot, mesh: DeviceMesh | None) -> Snapshot:
-    """Read this process's parts of a snapshot's tensors.
+def load_parts(snapshot: Snapshot, mesh: DeviceMesh | None, parameters: Collection[str]) -> Snapshot:
+    """Give this process its parts of a snapshot's tensors, whether or not they were divided when it was written.
 
     Args:
-        snapshot: a snapshot whose divided tensors have no values yet.
+        snapshot: a snapshot. If its tensors are in a folder of parts, they have no values yet.
         mesh: the processes that divide the tensors; None reads whole tensors.
+        parameters: the names of the network's parameters.
 
     Returns:
         The snapshot with values.
     """
-    if snapshot.shards is None:
-        return snapshot
-    found = read_shard_headers(*snapshot.shards)
     tensors = dict(snapshot.tensors)
-    for name, tensor in found.items():
-        if mesh is None:
-            tensors[name] = tensor.read(name, 0, tensor.rows)
-            continue
-        own = tensor.read(name, *find_own_rows(tensor.rows, mesh.get_local_rank(), mesh.size()))
-        stride = torch.empty(tensor.shape, device="meta").stride()
-        tensors[name] = DTensor.from_local(
-            own.to(mesh.device_type), mesh, [Shard(0)], run_check=False, shape=torch.Size(tensor.shape), stride=stride
-        )
+    if snapshot.shards is not None:
+        for name, tensor in read_shard_headers(*snapshot.shards).items():
+            rows = (0, tensor.rows) if mesh is None else find_own_rows(tensor.rows, mesh.get_local_rank(), mesh.size())
+            own = tensor.read(name, *rows)
+            tensors[name] = own if mesh is None else _make_divided(own, tensor.shape, mesh)
+    elif mesh is not None:
+        for name, each in tensors.items():
+            if _is_divided(name, each, parameters) and not is_sharded(each):
+                start, stop = find_own_rows(each.shape[0], mesh.get_local_rank(), mesh.size())
+                tensors[name] = _make_divided(each[start:stop].clone(), each.shape, mesh)
     return replace(snapshot, tensors=tensors, shards=None)
+
+
+def _is_divided(name: str, tensor: Tensor, parameters: Collection[str]) -> bool:
+    """Whether processes divide a tensor of a checkpoint: a parameter, its average or the optimizer's state of it."""
+    part, _, rest = name.partition(".")
+    if part == "optimizer":
+        return tensor.dim() > 0  # else it counts steps
+    return part in PARAMETER_PARTS and any(f".{rest}".endswith(f".{each}") for each in parameters)
+
+
+def _make_divided(own: Tensor, shape: Sequence[int], mesh: DeviceMesh) -> DTensor:
+    """Make a tensor of a shape of which this process has some rows."""
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(
+        own.to(mesh.device_type), mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride
+    )
 
 
 def write_gathered_tensors(

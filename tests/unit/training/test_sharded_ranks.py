@@ -61,6 +61,24 @@ def test_more_runs_equal_accumulated_batches(tmp_path: Path, monkeypatch: pytest
         check_one_process(each, [*list_words(each, 2), EXACT], is_exact=each != "mlp")
 
 
+@pytest.mark.soak
+def test_a_run_goes_on_with_parameters_that_are_divided_or_no_longer(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    words = list_saved_words("gpt_small", 1)
+    train_together(
+        tmp_path,
+        2,
+        {"straight": words, "divided": words, "whole": [*words, FSDP]},
+        stops={"divided": 6, "whole": 6},
+        changes={"divided": [FSDP], "whole": ["trainer.parallel=ddp"]},
+    )
+    assert list((tmp_path / "divided/checkpoints").glob("*.shards"))
+    straight = load_last(tmp_path / "straight")
+    for each in ("divided", "whole"):
+        check_equal(load_last(tmp_path / each), straight)
+        assert (tmp_path / each / "metrics.jsonl").read_text() == (tmp_path / "straight/metrics.jsonl").read_text()
+
+
 def check_one_process(name: str, words: Sequence[str], *, is_exact: bool = True) -> None:
     """Train a run of two processes in one, with accumulated batches, and compare."""
     done = run_in_this_process(*words, f"hydra.run.dir={name}_alone")
@@ -71,11 +89,15 @@ def check_one_process(name: str, words: Sequence[str], *, is_exact: bool = True)
     if not is_exact:
         torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6)
         return
-    assert [key for key, each in two.items() if not each.equal(one[key])] == []
+    check_equal(two, one)
     rows, others = (read_json_lines(each / "metrics.jsonl") for each in folders)
     assert all(row == pytest.approx(other, rel=1e-6) for row, other in zip(rows, others, strict=True))
     results = [json.loads((each / "result.json").read_text())["test"] for each in folders]
     assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+def check_equal(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert [key for key, each in weights.items() if not each.equal(expected[key])] == []
 
 
 def load_last(folder: Path) -> dict[str, torch.Tensor]:
@@ -84,7 +106,7 @@ def load_last(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_a_stopped_run_goes_on_to_the_same_bits(name: str, folder: Path) -> None:
     stopped, straight = (load_last(folder / each) for each in ("stopped", name))
-    assert [key for key, each in stopped.items() if not each.equal(straight[key])] == []
+    check_equal(stopped, straight)
     assert (folder / "stopped/metrics.jsonl").read_text() == (folder / name / "metrics.jsonl").read_text()
     parts = sorted(each.name for each in (folder / "stopped_stopped/checkpoints/step-000000007.shards").iterdir())
     assert parts == [f"shard-0000{number}-model-00001-of-00001.safetensors" for number in (1, 2)]
