@@ -20,7 +20,8 @@ MIN_PROBABILITY = torch.finfo(torch.float32).tiny
 class _TokenLikelihood(Metric):
     """Base of the token metrics: accumulates the sum of -log p of the true classes and the number of tokens.
 
-    Tokens of the class `ignore_index` are left out.
+    Tokens of the class `ignore_index` are left out. The sum is in float64 and the result in float32, so that the result
+    does not depend on how the tokens were divided into batches, or among processes.
     """
 
     higher_is_better = False
@@ -48,7 +49,8 @@ class _TokenLikelihood(Metric):
         is_counted = torch.ones_like(target) if self.ignore_index is None else (target != self.ignore_index).long()
         true_probabilities = preds.gather(1, (target * is_counted)[:, None]).squeeze(1)
         counts = is_counted if weights is None else is_counted * weights
-        self.total -= (true_probabilities.clamp(min=MIN_PROBABILITY).log() * counts).sum()
+        logs = true_probabilities.clamp(min=MIN_PROBABILITY).log() * counts
+        self.total = self.total - logs.sum(dtype=torch.float32 if logs.device.type == "mps" else torch.float64)
         self.count = self.count + counts.sum()
 
     def mean(self) -> Tensor:
@@ -63,11 +65,11 @@ class Perplexity(_TokenLikelihood):
     """Perplexity: exp of the mean cross-entropy per token. A uniform guess among k tokens has perplexity k."""
 
     def compute(self) -> Tensor:
-        return self.mean().exp()
+        return self.mean().exp().float()
 
 
 class BitsPerCharacter(_TokenLikelihood):
     """Mean cross-entropy per token in bits. Per character only if the tokens are characters."""
 
     def compute(self) -> Tensor:
-        return self.mean() / math.log(2)
+        return (self.mean() / math.log(2)).float()

@@ -6,6 +6,7 @@ which gradients there are, the gradients and running statistics.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import socket
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from dlspec.compat.torch_foreach import copy_tensors
+from dlspec.compat.torch_gloo import wait_for_gloo_threads
 from dlspec.compat.torch_layers import can_have_running_statistics
 from dlspec.errors import TrainingFailed
 from dlspec.formatting import first_line
@@ -252,6 +254,7 @@ def start_rank_group() -> RankGroup:
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise TrainingFailed(f"can't connect the processes of torchrun: {first_line(error)}") from None
+    atexit.register(wait_for_gloo_threads)  # a script can still use the network, and so the connection, until it ends
     store.set(f"process/{rank}", f"{socket.gethostname()} {os.getpid()}")
     return RankGroup(rank, world_size, JointDecisions(), store=store)
 

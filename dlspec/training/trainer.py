@@ -203,10 +203,11 @@ class Trainer:
         Raises:
             TrainingFailed: if the snapshot belongs to a run with another network, optimizer or data.
         """
-        if snapshot.shards is not None:
+        if snapshot.shards is not None or self.group.is_sharded:
             from dlspec.training.checkpoint.sharded_checkpoint import load_parts  # imports torch.distributed
 
-            snapshot = load_parts(snapshot, self.group.mesh)
+            names = {name for name, _ in self.state.network.named_parameters(remove_duplicate=False)}
+            snapshot = load_parts(snapshot, self.group.mesh, names)
         parts = self._checkpoint_parts(changes)
         load_snapshot(snapshot, {name: parts[name] for name in LOADING_ORDER}, optional=OPTIONAL_PARTS)
         self.optimization.freezing.set_epoch(max(self.state.epoch, 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 
 from dlspec.runs.io import read_json_lines
 from helpers.command_line import QUIET, make_environment
-from helpers.rank_runs import TORCHRUN, kill_when_saved, run_ranks
+from helpers.rank_runs import TORCHRUN, kill_when_saved, list_rank_lines, mount_small_disk, run_ranks
 
 pytestmark = pytest.mark.soak
 RUN = (*QUIET, "data=digits", "model=failing", "trainer.progress=none", "trainer.batch_size=32", "trainer.test=last",
@@ -98,10 +97,6 @@ def train(work: Path, folder: str, fail: str = "", *words: str, flags: Sequence[
 def resume(work: Path, folder: str, world_size: int) -> None:
     done = run_ranks(work, world_size, "resume", f"run={folder}", "imports=[failing_layer]")
     assert done.returncode == 0, done.stderr
-
-
-def list_rank_lines(text: str) -> list[str]:
-    return [each for each in text.splitlines() if re.match(r"rank \d", each)]
 
 
 def equals(work: Path, folder: str, other: str) -> bool:
@@ -191,22 +186,15 @@ def test_the_machine_of_the_first_process_is_lost(work: Path, name: str) -> None
 def test_a_full_disk_of_the_first_process(work: Path, name: str) -> None:
     """The disk is too small for the second checkpoint; with more space the run goes on."""
     disk = work / f"{name}_disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o"]
-    done = subprocess.run([*mount, "size=400k", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-    try:
+    with mount_small_disk(disk, "400k") as enlarge:
         done = run_ranks(work, 2, *RUN, "trainer.keep_checkpoints=9", f"hydra.run.dir={disk / 'run'}")
         assert done.returncode, done.stderr
         assert [each[:8] for each in list_rank_lines(done.stderr)] == ["rank 0: "], done.stderr
         assert "No space left on device" in done.stderr or "not enough disk space" in done.stderr
         assert not [each.name for each in disk.rglob("*") if ".tmp" in each.name or "writing" in each.name]
-        subprocess.run([*mount, "remount,size=16m", "tmpfs", str(disk)], check=True)
+        enlarge("16m")
         resume(work, f"{disk.name}/run", 2)
         assert equals(work, f"{disk.name}/run", "straight")
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_another_spec_is_refused(work: Path, name: str) -> None:

@@ -27,12 +27,20 @@ class ShardedCheckpointSaver(CheckpointSaver):
         self._writer.run_and_wait(write)
 
     def _write_checkpoint(self, snapshot: Snapshot) -> None:
-        with self._name_failed_rank():
-            write_sharded_checkpoint(self.folder, snapshot, self._metadata, self._group)
+        try:
+            with self._name_failed_rank():
+                write_sharded_checkpoint(self.folder, snapshot, self._metadata, self._group)
+        except BaseException:
+            self._remove_unused_shards()
+            raise
 
     def _delete_old_checkpoints(self) -> None:
         if self._group.is_writer:
             delete_old_checkpoints(self.folder, self._max_kept)
+        self._remove_unused_shards()
+
+    def _remove_unused_shards(self) -> None:
+        if self._group.is_writer:
             remove_unused_shards(self.folder)
 
     def _write_weights(self, path: Path, weights: Weights, texts: Mapping[str, str]) -> None:

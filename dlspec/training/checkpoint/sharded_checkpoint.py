@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,9 +31,11 @@ from dlspec.runs.io import find_default_mode, sync_folder
 from dlspec.training.checkpoint.checkpoint_files import SHARDS, Snapshot, write_checkpoint
 from dlspec.training.checkpoint.shard_files import compute_file_checksum, read_shard_headers
 from dlspec.training.checkpoint.tensor_file import sort_names, write_tensors
-from dlspec.training.distributed import ProcessGroup
+from dlspec.training.distributed import FailedElsewhere, ProcessGroup
 
 T = TypeVar("T")
+
+PARAMETER_PARTS = ("network", "average", "callback")  # parts of a checkpoint that have a tensor for each parameter
 
 
 def write_sharded_checkpoint(
@@ -48,13 +50,14 @@ def write_sharded_checkpoint(
         group: the processes.
 
     Raises:
-        TrainingFailed: a process could not write its file. Earlier checkpoints are complete.
+        TrainingFailed: this process could not write its file. Earlier checkpoints are complete.
+        FailedElsewhere: another process could not.
     """
     parts = _copy_tied({name: each for name, each in snapshot.tensors.items() if is_sharded(each)})
     whole = {name: each for name, each in snapshot.tensors.items() if name not in parts}
     path = folder / format_shards_name(snapshot.step)
     temporary = _call_on_first(group, lambda: Path(tempfile.mkdtemp(dir=folder, prefix=f".{path.name}.")))
-    _save(parts, temporary)
+    _save(parts, temporary, group.rank)
     own = [each for number, each in enumerate(sorted(temporary.iterdir())) if number % group.world_size == group.rank]
     checksums = {each.name: compute_file_checksum(each) for each in own}
     merged = {name: each for one in group.gather(checksums) for name, each in one.items()}
@@ -81,14 +84,14 @@ def _copy_tied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _save(parts: Mapping[str, Tensor], folder: Path) -> None:
+def _save(parts: Mapping[str, Tensor], folder: Path, own_rank: int) -> None:
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
         save(dict(parts), storage_writer=writer)
     except CheckpointException as error:
-        rank, (reason, _) = next(iter(error.failures.items()))
-        found = f"rank {rank} can't write the checkpoint: {first_line(reason) or type(reason).__name__}"
-        raise TrainingFailed(f"{found}; earlier checkpoints are complete") from None
+        rank = min(error.failures)
+        reason = error.failures[rank][0]
+        raise _make_failure(first_line(reason) or type(reason).__name__, rank, own_rank) from None
 
 
 def _call_on_first(group: ProcessGroup, action: Callable[[], T]) -> T:
@@ -98,46 +101,67 @@ def _call_on_first(group: ProcessGroup, action: Callable[[], T]) -> T:
         try:
             result = (action(), "")
         except OSError as error:
-            result = (None, f"{error.filename}: {error.strerror or error}; earlier checkpoints are complete")
+            result = (None, f"{error.filename}: {error.strerror or error}")
     value, failure = group.broadcast(result)
     if failure:
-        raise TrainingFailed(f"can't write the checkpoint {failure}")
+        raise _make_failure(failure, 0, group.rank)
     found: T = value
     return found
 
 
+def _make_failure(reason: str, rank: int, own_rank: int) -> TrainingFailed:
+    """Make the error of this process for a checkpoint that one of the processes can't write."""
+    found = f"can't write the checkpoint: {reason}; earlier checkpoints are complete"
+    return TrainingFailed(found) if rank == own_rank else FailedElsewhere(f"rank {rank}: {found}")
+
+
 def remove_unused_shards(folder: Path) -> None:
-    """Delete folders of parts whose checkpoint file does not exist: it was deleted, or a process was killed."""
+    """Delete folders of parts whose checkpoint file does not exist: it was deleted, or could not be written."""
     for path in folder.iterdir() if folder.is_dir() else ():
         match = SHARDS_PATTERN.fullmatch(path.name)
         if match and not path.is_symlink() and not (folder / format_checkpoint_name(int(match[1]))).exists():
             shutil.rmtree(path, ignore_errors=True)
 
 
-def load_parts(snapshot: Snapshot, mesh: DeviceMesh | None) -> Snapshot:
-    """Read this process's parts of a snapshot's tensors.
+def load_parts(snapshot: Snapshot, mesh: DeviceMesh | None, parameters: Collection[str]) -> Snapshot:
+    """Give this process its parts of a snapshot's tensors, whether or not they were divided when it was written.
 
     Args:
-        snapshot: a snapshot whose divided tensors have no values yet.
+        snapshot: a snapshot. If its tensors are in a folder of parts, they have no values yet.
         mesh: the processes that divide the tensors; None reads whole tensors.
+        parameters: the names of the network's parameters.
 
     Returns:
         The snapshot with values.
     """
-    if snapshot.shards is None:
-        return snapshot
-    found = read_shard_headers(*snapshot.shards)
     tensors = dict(snapshot.tensors)
-    for name, tensor in found.items():
-        if mesh is None:
-            tensors[name] = tensor.read(name, 0, tensor.rows)
-            continue
-        own = tensor.read(name, *find_own_rows(tensor.rows, mesh.get_local_rank(), mesh.size()))
-        stride = torch.empty(tensor.shape, device="meta").stride()
-        tensors[name] = DTensor.from_local(
-            own.to(mesh.device_type), mesh, [Shard(0)], run_check=False, shape=torch.Size(tensor.shape), stride=stride
-        )
+    if snapshot.shards is not None:
+        for name, tensor in read_shard_headers(*snapshot.shards).items():
+            rows = (0, tensor.rows) if mesh is None else find_own_rows(tensor.rows, mesh.get_local_rank(), mesh.size())
+            own = tensor.read(name, *rows)
+            tensors[name] = own if mesh is None else _make_divided(own, tensor.shape, mesh)
+    elif mesh is not None:
+        for name, each in tensors.items():
+            if _is_divided(name, each, parameters) and not is_sharded(each):
+                start, stop = find_own_rows(each.shape[0], mesh.get_local_rank(), mesh.size())
+                tensors[name] = _make_divided(each[start:stop].clone(), each.shape, mesh)
     return replace(snapshot, tensors=tensors, shards=None)
+
+
+def _is_divided(name: str, tensor: Tensor, parameters: Collection[str]) -> bool:
+    """Whether processes divide a tensor of a checkpoint: a parameter, its average or the optimizer's state of it."""
+    part, _, rest = name.partition(".")
+    if part == "optimizer":
+        return tensor.dim() > 0  # else it counts steps
+    return part in PARAMETER_PARTS and any(f".{rest}".endswith(f".{each}") for each in parameters)
+
+
+def _make_divided(own: Tensor, shape: Sequence[int], mesh: DeviceMesh) -> DTensor:
+    """Make a tensor of a shape of which this process has some rows."""
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(
+        own.to(mesh.device_type), mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride
+    )
 
 
 def write_gathered_tensors(

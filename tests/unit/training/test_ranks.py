@@ -19,7 +19,8 @@ LONG = ("cnn", "gpt_small")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("ranks")
     write_data(work)
-    train_together(work, 2, {name: list_words(name, 1) for name in RUNS if name not in LONG})
+    runs = {name: list_words(name, 1) for name in RUNS if name not in LONG}
+    train_together(work, 2, runs, by_torchrun=True)
     return work
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,77 +16,108 @@ from helpers.command_line import run_in_this_process
 from helpers.divided_runs import RUNS, list_words, write_data
 from helpers.rank_runs import train_together
 
-pytestmark = pytest.mark.soak  # three starts of torchrun
 FSDP = "trainer.parallel=fsdp"
 # PyTorch's fused kernel rounds the last numbers of a tensor in another way, and each process has other last ones.
 EXACT = "optimizer.fused=false"
-# The run that is also stopped and resumed, with blocks and tied weights.
-RESUMED = "gpt_small"
-FURTHER_WORDS = {RESUMED: ("trainer.average=EMA", "trainer.checkpoint_steps=4")}
+# Two runs are also stopped and resumed. The norm for clipping is added up in another order; the second one has blocks
+# and tied weights.
+SAVED = {
+    "mlp": ("trainer.clip_grad_norm=null", "trainer.checkpoint_steps=4"),
+    "gpt_small": ("trainer.average=EMA", "trainer.checkpoint_steps=4"),
+}
 
 
-def list_exact_words(name: str, parts: int) -> list[str]:
-    return [*list_words(name, parts), *FURTHER_WORDS.get(name, ()), EXACT]
+def list_saved_words(name: str, parts: int) -> list[str]:
+    return [*list_words(name, parts), *SAVED[name], EXACT]
+
+
+@pytest.fixture(scope="module", params=["mlp", pytest.param("gpt_small", marks=pytest.mark.soak)])
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("sharded")
+def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp(f"sharded_{name}")
     write_data(work)
-    words = [*list_exact_words(RESUMED, 1), FSDP]
-    train_together(work, 2, {RESUMED: words, "stopped": words}, stops={"stopped": 6})
+    words = [*list_saved_words(name, 1), FSDP]
+    train_together(work, 2, {name: words, "stopped": words}, stops={"stopped": 6})
     return work
 
 
-def test_two_ranks_equal_accumulated_batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ranks_equal_accumulated_batches(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    check_one_process(RESUMED)
+    check_one_process(name, list_saved_words(name, 2))
 
 
+@pytest.mark.soak
 def test_more_runs_equal_accumulated_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
-    others = [each for each in RUNS if each != RESUMED]
-    train_together(tmp_path, 2, {name: [*list_exact_words(name, 1), FSDP] for name in others})
-    for name in others:
-        check_one_process(name)
+    others = [each for each in RUNS if each != "gpt_small"]
+    train_together(tmp_path, 2, {each: [*list_words(each, 1), EXACT, FSDP] for each in others})
+    for each in others:
+        check_one_process(each, [*list_words(each, 2), EXACT], is_exact=each != "mlp")
 
 
-def check_one_process(name: str) -> None:
+@pytest.mark.soak
+def test_a_run_goes_on_with_parameters_that_are_divided_or_no_longer(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    words = list_saved_words("gpt_small", 1)
+    train_together(
+        tmp_path,
+        2,
+        {"straight": words, "divided": words, "whole": [*words, FSDP]},
+        stops={"divided": 6, "whole": 6},
+        changes={"divided": [FSDP], "whole": ["trainer.parallel=ddp"]},
+    )
+    assert list((tmp_path / "divided/checkpoints").glob("*.shards"))
+    straight = load_last(tmp_path / "straight")
+    for each in ("divided", "whole"):
+        check_equal(load_last(tmp_path / each), straight)
+        assert (tmp_path / each / "metrics.jsonl").read_text() == (tmp_path / "straight/metrics.jsonl").read_text()
+
+
+def check_one_process(name: str, words: Sequence[str], *, is_exact: bool = True) -> None:
     """Train a run of two processes in one, with accumulated batches, and compare."""
-    done = run_in_this_process(*list_exact_words(name, 2), f"hydra.run.dir={name}_alone")
+    done = run_in_this_process(*words, f"hydra.run.dir={name}_alone")
     assert done.code == 0, done.err
     folders = Path(name), Path(f"{name}_alone")
     two, one = (load_last(each) for each in folders)
     assert two.keys() == one.keys()
-    if name == "mlp":  # the norm of all gradients is added up in another order
+    if not is_exact:
         torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6)
         return
-    assert [key for key, each in two.items() if not each.equal(one[key])] == []
+    check_equal(two, one)
     rows, others = (read_json_lines(each / "metrics.jsonl") for each in folders)
     assert all(row == pytest.approx(other, rel=1e-6) for row, other in zip(rows, others, strict=True))
     results = [json.loads((each / "result.json").read_text())["test"] for each in folders]
     assert results[0] == pytest.approx(results[1], rel=1e-6)
 
 
+def check_equal(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert [key for key, each in weights.items() if not each.equal(expected[key])] == []
+
+
 def load_last(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "checkpoints/last.safetensors")
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path) -> None:
-    stopped, straight = (load_last(folder / each) for each in ("stopped", RESUMED))
-    assert [key for key, each in stopped.items() if not each.equal(straight[key])] == []
-    assert (folder / "stopped/metrics.jsonl").read_text() == (folder / RESUMED / "metrics.jsonl").read_text()
+def test_a_stopped_run_goes_on_to_the_same_bits(name: str, folder: Path) -> None:
+    stopped, straight = (load_last(folder / each) for each in ("stopped", name))
+    check_equal(stopped, straight)
+    assert (folder / "stopped/metrics.jsonl").read_text() == (folder / name / "metrics.jsonl").read_text()
     parts = sorted(each.name for each in (folder / "stopped_stopped/checkpoints/step-000000007.shards").iterdir())
     assert parts == [f"shard-0000{number}-model-00001-of-00001.safetensors" for number in (1, 2)]
 
 
-def test_one_process_resumes_a_divided_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_resumes_a_divided_run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     shutil.copytree("stopped_stopped", "alone")
     done = run_in_this_process("resume", "run=alone", "trainer.parallel=none")
     assert done.code == 0, done.err
-    straight = load_last(folder / RESUMED)
+    straight = load_last(folder / name)
     for key, each in load_last(folder / "alone").items():
         torch.testing.assert_close(each, straight[key], rtol=1e-6, atol=1e-6)
 
