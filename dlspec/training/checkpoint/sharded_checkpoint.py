@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,9 @@ from dlspec.training.checkpoint.tensor_file import sort_names, write_tensors
 from dlspec.training.distributed import ProcessGroup
 
 T = TypeVar("T")
+
+MIN_FILE_BYTES = 2**26  # of a process's parts: no file is begun before the one before has so many
+MAX_FILES = 16  # of a process
 
 
 def write_sharded_checkpoint(
@@ -82,13 +86,23 @@ def _copy_tied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _save(parts: Mapping[str, Tensor], folder: Path) -> None:
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer = HuggingFaceStorageWriter(str(folder), _assign_files(parts), save_distributed=True)
     try:
         save(dict(parts), storage_writer=writer)
     except CheckpointException as error:
         rank, (reason, _) = next(iter(error.failures.items()))
         found = f"rank {rank} can't write the checkpoint: {first_line(reason) or type(reason).__name__}"
         raise TrainingFailed(f"{found}; earlier checkpoints are complete") from None
+
+
+def _assign_files(parts: Mapping[str, Tensor]) -> dict[str, int]:
+    """Number the files of each process, and return the number of each tensor's file: of neighbours, the same one.
+
+    PyTorch copies the contents of a file twice before it writes them.
+    """
+    sizes = [get_local_part(each).nbytes for each in parts.values()]
+    limit = max(MIN_FILE_BYTES, -(-sum(sizes) // MAX_FILES))
+    return {name: 1 + start // limit for name, start in zip(parts, accumulate(sizes, initial=0), strict=False)}
 
 
 def _call_on_first(group: ProcessGroup, action: Callable[[], T]) -> T:
