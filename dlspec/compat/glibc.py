@@ -46,5 +46,7 @@ def return_freed_tensors() -> None:
     those that are freed between others.
     """
     library = find_glibc()
-    for parameter, value in _FIRST_SETTINGS if library else ():
+    if library is None:
+        return
+    for parameter, value in _FIRST_SETTINGS:
         library.mallopt(parameter, value)

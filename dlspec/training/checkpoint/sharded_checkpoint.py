@@ -36,7 +36,7 @@ from dlspec.training.distributed import ProcessGroup
 
 T = TypeVar("T")
 
-MIN_FILE_BYTES = 2**26  # of a process's parts: no file is begun before the one before has so many
+MIN_FILE_BYTES = 2**26  # of a process's parts: small tensors share a file
 MAX_FILES = 16  # of a process
 
 
