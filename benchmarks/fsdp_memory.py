@@ -2,15 +2,20 @@
 
     torchrun --nproc-per-node 2 benchmarks/fsdp_memory.py [WIDTH DEPTH]
 
-By default a GPT of 1 GB. Each process prints its peak beyond what it had after its imports, the part of the parameters
-that it keeps, and the largest block: building should need at most 1.2 times the part and one block.
+By default a GPT of 1 GB, trained without momentum and a single sample a process. Each process prints the part of the
+parameters that it keeps, and the largest block, which is gathered at a time. Then its peaks in MB, beyond what it had
+after its imports: building should need at most 1.2 times the part and a block; training two parts (weights and
+gradients) and three blocks (gathered weights, gradients, and those that are sent). Saving is counted beyond training.
 """
 
 from __future__ import annotations
 
 import gc
+import json
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +28,9 @@ from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.ranks import join_ranks
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.sweeps.hydra.plugins import register
+from dlspec.training.checkpoint.sharded_checkpoint import write_sharded_checkpoint
+from dlspec.training.distributed import ProcessGroup
+from dlspec.training.trainer import Trainer
 
 MB = 2**20
 
@@ -56,19 +64,40 @@ def main(width: int, depth: int) -> None:
         make_job(make_preparation_of_gpt(16, 2), shows_progress=False).trainer.run()  # imports everything
         preparation = make_preparation_of_gpt(width, depth)
         gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+        reset_peak()
         before = read_status("VmRSS")
         job = make_job(preparation, shows_progress=False)
-        built, network = read_status("VmHWM") - before, job.prepared.network.module
+        network = job.prepared.network.module
         share = count_megabytes(get_local_part(each) for each in network.parameters())
         block = count_megabytes(network.get_submodule("blocks.0").parameters())
+        peaks = {"building": reset_peak() - before}
         job.trainer.run()
-        trained, allowed = read_status("VmHWM") - before, 1.2 * share + block
-        line = (
-            f"rank {group.rank}: {count_megabytes(network.parameters()):.0f} MB of parameters, its part {share:.0f}, "
-        )
-        line += f"a block {block:.0f}; building took {built:.0f} ({built / allowed:.2f} of 1.2 parts and a block), "
-        print(line + f"two steps {trained:.0f}\n", end="", flush=True)
+        peaks["training"] = reset_peak() - before
+        seconds = save(job.trainer, group)
+        peaks["saving"] = reset_peak() - read_status("VmRSS")
+        sizes = {"rank": group.rank, "all": count_megabytes(network.parameters()), "part": share, "block": block}
+        figures = {name: round(each) for name, each in {**sizes, **peaks}.items()}
+        print(json.dumps({**figures, "seconds to save": round(seconds, 1)}) + "\n", end="", flush=True)
+
+
+def reset_peak() -> float:
+    """Return the peak of this process's memory in MB, and let it start again from the present."""
+    peak = read_status("VmHWM")
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak
+
+
+def save(trainer: Trainer, group: ProcessGroup) -> float:
+    """Write a sharded checkpoint, delete it, and return how many seconds it took."""
+    folder = Path(tempfile.gettempdir(), "fsdp_memory")
+    folder.mkdir(exist_ok=True)
+    started, snapshot = time.perf_counter(), trainer.snapshot()
+    assert snapshot is not None
+    write_sharded_checkpoint(folder, snapshot, {}, group)
+    seconds = time.perf_counter() - started
+    if group.is_writer:
+        shutil.rmtree(folder)
+    return seconds
 
 
 if __name__ == "__main__":

@@ -39,14 +39,15 @@ class TrainingStep:
     cost: LayerCost  # of all layers and the loss
     batch_size: int  # of all processes together
     keeps_average: bool  # whether averaged weights are kept
+    keeps_best: bool = False  # whether the weights of the best epoch are kept
     blocks: Sequence[str] = ()  # with fsdp, the start of the parameters' names of each block that is sharded by itself
 
     def estimate_memory(self, parallel: Parallel = "none", world_size: int = 1) -> TrainingMemory:
         """Estimate what one of `world_size` processes holds, the one that has the most.
 
         With ddp, a process holds everything but a part of the batch, and a copy of all gradients while they are added
-        up, when activations are already freed. With fsdp it holds a part of everything, and while it computes a block,
-        all of the block's weights, its gradients, and the copy of the gradients that is sent.
+        up, when activations are already freed. With fsdp it holds a part of everything, also of the best weights, and
+        while it computes a block, all of the block's weights, its gradients, and the copy of gradients that is sent.
         """
         is_sharded = parallel == "fsdp" and world_size > 1
         count: Callable[[Tensor], int] = (
@@ -60,6 +61,8 @@ class TrainingStep:
             parts[f"{type(self.optimizer).__name__}'s state"] = estimate_state_bytes(self.optimizer, count)
         if self.keeps_average:
             parts["averaged weights"] = weights
+        if self.keeps_best and is_sharded:  # otherwise they are copied to the CPU
+            parts["best weights"] = weights
         sent = gradients if parallel == "ddp" and world_size > 1 else 0
         parts |= self._count_activations(-(-self.batch_size // world_size), sent)
         if is_sharded:

@@ -11,9 +11,10 @@ import platform
 import sys
 from functools import cache
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # malloc.h
 _KEEP_SETTINGS = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
 _DEFAULT_SETTINGS = ((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 128 * 1024))
+_FIRST_SETTINGS = ((_MMAP_THRESHOLD, 128 * 1024), (_TRIM_THRESHOLD, 128 * 1024))  # which glibc starts with
 
 
 @cache
@@ -38,11 +39,14 @@ def release_freed_memory(library: ctypes.CDLL) -> None:
     library.malloc_trim(0)
 
 
-def return_freed_memory(freed: int) -> None:
-    """Return freed memory to the operating system if at least 1 MiB (`freed`, in bytes) was freed since the last call.
+def return_freed_tensors() -> None:
+    """Make the allocator return the memory of each tensor of at least 128 KiB when it is freed, from here on.
 
-    Otherwise the allocator may keep the memory of large tensors that were freed between others that are kept.
+    glibc starts like this, but then allocates tensors of up to 32 MiB one after the other, and keeps the memory of
+    those that are freed between others.
     """
-    library = find_glibc() if freed >= 2**20 else None
-    if library is not None:
-        library.malloc_trim(0)
+    library = find_glibc()
+    if library is None:
+        return
+    for parameter, value in _FIRST_SETTINGS:
+        library.mallopt(parameter, value)

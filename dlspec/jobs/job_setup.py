@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dlspec.compat.glibc import return_freed_tensors
 from dlspec.jobs.environment import get_nested_value
 from dlspec.jobs.job import Job
 from dlspec.jobs.parallel_checks import check_parallel_network, check_parallel_settings, check_ranks_agree
@@ -74,7 +75,7 @@ def _prepare_with_found_settings(preparation: Preparation, print_status: Callabl
         opened, tuning_note = _tune_settings(preparation, opened, print_status, group)
         notes.append(tuning_note)
         free_unused_memory()
-    values = DividedValues(group.rank, group.world_size) if group.is_sharded else None
+    values = _begin_dividing(group, opened.spec)
     prepared = preparation.prepare(RUN_MODE if values is None else make_divided_mode(values), opened)
     notes += check_parallel_network(prepared, group)
     check_ranks_agree(prepared, group)
@@ -83,6 +84,15 @@ def _prepare_with_found_settings(preparation: Preparation, print_status: Callabl
 
         prepared = shard_run(prepared, preparation.trained, group.mesh, values)
     return replace(prepared, notes=(*prepared.notes, *notes), found_rate=found_rate)
+
+
+def _begin_dividing(group: ProcessGroup, spec: Spec) -> DividedValues | None:
+    """Prepare this process to build its part of the network; None if it has the whole network."""
+    if not group.is_sharded:
+        return None
+    if spec.trainer.allocator == "auto":
+        return_freed_tensors()
+    return DividedValues(group.rank, group.world_size)
 
 
 def _choose_process_group(spec: Spec) -> ProcessGroup:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from dlspec.compat.glibc import return_freed_memory
-
 
 def find_own_rows(rows: int, rank: int, world_size: int) -> tuple[int, int]:
     """Find the rows of a process's part of a tensor, as `fully_shard` divides it.
@@ -49,9 +47,7 @@ class DividedValues:
         """Keep the values of a new module, and move it to the meta device."""
         parts = {name: self._copy_part(each) for name, each in module.named_parameters()}
         parts |= {name: each.clone() for name, each in module.named_buffers()}
-        freed = sum(each.nbytes for each in module.parameters())
         module.to("meta")
-        return_freed_memory(freed)
         own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         self.tensors |= {own[name]: each for name, each in parts.items()}
 
@@ -66,9 +62,6 @@ class DividedValues:
         whole = torch.empty(parameter.shape, dtype=parameter.dtype, device="cpu")
         initialize(whole)
         self.set(parameter, whole)
-        freed = whole.nbytes
-        del whole
-        return_freed_memory(freed)
 
     def zero_row(self, parameter: Tensor, row: int) -> None:
         """Set a row of a parameter to zero, in the process that has it."""

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from dlspec.compat.glibc import return_freed_memory
 from dlspec.compat.torch_dtensor import get_local_part
 from dlspec.training.distributed import ProcessGroup
 from dlspec.training.rank_group import RankGroup
@@ -92,6 +91,10 @@ def shard_network(network: nn.Module, blocks: Sequence[str], mesh: DeviceMesh, *
         if isinstance(module, FSDPModule):  # each process has weighed its loss: gradients are added up, not averaged
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+            if (
+                mesh.device_type == "cpu"
+            ):  # nothing is computed while Gloo gathers, so gathering early only costs memory
+                module.set_modules_to_backward_prefetch([module])
 
 
 @torch.no_grad()
@@ -109,7 +112,4 @@ def fill_network(network: nn.Module, parts: dict[str, Tensor], device: torch.dev
             value = parts.pop(f"{path}.{name}" if path else name, None)
             if value is not None:
                 get_local_part(each).copy_(value)
-                freed = value.nbytes
-                del value
-                return_freed_memory(freed)
     network.to(device)  # makes `fully_shard` look at the new parameters

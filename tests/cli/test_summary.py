@@ -201,10 +201,10 @@ def test_what_each_of_several_processes_holds(dlspec, wide: list[str]) -> None:
         "  weights 36.72 MiB, gradients 36.72 MiB, Adam's state 73.43 MiB, "
         "activations, then gradients to send 36.72 MiB",
         "with ddp, no number of processes of 60 MB is enough",
-        "each of 8 processes with fsdp: about 22.79 MiB, fits into 60 MB",
-        "  weights 4.59 MiB, gradients 4.59 MiB, Adam's state 9.18 MiB, activations 0.74 MiB, "
+        "each of 8 processes with fsdp: about 27.38 MiB, fits into 60 MB",
+        "  weights 4.59 MiB, gradients 4.59 MiB, Adam's state 9.18 MiB, best weights 4.59 MiB, activations 0.74 MiB, "
         "gathered weights and gradients 3.68 MiB",
-        "with fsdp, 3 processes of 60 MB are enough",
+        "with fsdp, 4 processes of 60 MB are enough",
     ]
     assert (
         dlspec(*wide, "world=8", "memory=60MB", "trainer.parallel=fsdp").out.splitlines()[-3:]

@@ -65,6 +65,7 @@ def format_training_memory(prepared: PreparedRun, cost: LayerCost, target: Targe
         cost,
         spec.trainer.initial_batch_size,
         spec.trainer.average is not None,
+        spec.trainer.checkpoints or spec.trainer.test == "best",
         find_repeated_blocks(spec.graph.container_types),
     )
     memory = step.estimate_memory()

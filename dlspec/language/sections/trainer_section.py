@@ -71,7 +71,7 @@ class TrainerSpec(BaseModel):
     threads: int | None = Field(None, ge=1, le=10_000, description="CPU threads for PyTorch; null: PyTorch's default")
     allocator: Literal["auto", "default", "keep"] = Field(
         "auto",
-        description="keep: freed memory is reused in the next step (glibc); auto: keep if a tensor is over 1 MiB",
+        description="keep: reuse freed memory in the next step; auto: keep if a tensor is over 1 MiB, not in fsdp",
     )
     tune: bool | Literal["precision", "lr"] = Field(
         False,

@@ -225,10 +225,8 @@ class CheckpointSaver(BestWeightsCallback):
         return lambda: self._write_weights(self.folder / BEST_FILE, best, position)
 
     def _write_last_weights(self, state: TrainingState) -> None:
-        weights, position = (
-            copy_weights(state.evaluated_network),
-            {"format": "pt", **self._metadata, **_describe_position(state)},
-        )
+        weights = _collect_weights(state.evaluated_network)
+        position = {"format": "pt", **self._metadata, **_describe_position(state)}
         self._writer.run_and_wait(lambda: self._write_weights(self.folder / LAST_FILE, weights, position))
 
     def _start_writing(self, write: Callable[[], None]) -> None:
@@ -343,12 +341,18 @@ def copy_weights(network: nn.Module) -> Weights:
     Tied weights become separate copies, as safetensors files need.
     """
     return {
-        name: value.detach().clone()
-        if is_sharded(value)
-        else value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, value in network.state_dict().items()
-        if isinstance(value, Tensor)
+        name: value.clone() if is_sharded(value) else value.to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in _list_weights(network)
     }
+
+
+def _collect_weights(network: nn.Module) -> Weights:
+    """Return the state dict on the CPU, or this process's part of it. What is there already is not copied."""
+    return {name: value if is_sharded(value) else value.cpu() for name, value in _list_weights(network)}
+
+
+def _list_weights(network: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, value.detach()) for name, value in network.state_dict().items() if isinstance(value, Tensor)]
 
 
 def _describe_position(state: TrainingState) -> dict[str, str]:

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,8 @@ from dlspec.training.distributed import FailedElsewhere, ProcessGroup
 T = TypeVar("T")
 
 PARAMETER_PARTS = ("network", "average", "callback")  # parts of a checkpoint that have a tensor for each parameter
+MIN_FILE_BYTES = 2**26  # of a process's parts: small tensors share a file
+MAX_FILES = 16  # of a process
 
 
 def write_sharded_checkpoint(
@@ -85,13 +88,23 @@ def _copy_tied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _save(parts: Mapping[str, Tensor], folder: Path, own_rank: int) -> None:
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer = HuggingFaceStorageWriter(str(folder), _assign_files(parts), save_distributed=True)
     try:
         save(dict(parts), storage_writer=writer)
     except CheckpointException as error:
         rank = min(error.failures)
         reason = error.failures[rank][0]
         raise _make_failure(first_line(reason) or type(reason).__name__, rank, own_rank) from None
+
+
+def _assign_files(parts: Mapping[str, Tensor]) -> dict[str, int]:
+    """Number the files of each process, and return the number of each tensor's file: of neighbours, the same one.
+
+    PyTorch copies the contents of a file twice before it writes them.
+    """
+    sizes = [get_local_part(each).nbytes for each in parts.values()]
+    limit = max(MIN_FILE_BYTES, -(-sum(sizes) // MAX_FILES))
+    return {name: 1 + start // limit for name, start in zip(parts, accumulate(sizes, initial=0), strict=False)}
 
 
 def _call_on_first(group: ProcessGroup, action: Callable[[], T]) -> T:

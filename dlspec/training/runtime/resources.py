@@ -34,7 +34,9 @@ def use_threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def use_allocator(mode: Allocator, device: torch.device, largest_bytes: int) -> Iterator[None]:
+def use_allocator(
+    mode: Allocator, device: torch.device, largest_bytes: int, *, is_sharded: bool = False
+) -> Iterator[None]:
     """Keep freed memory in the process inside the context, if glibc manages it.
 
     Otherwise glibc maps and clears the memory of large tensors again at every step: always from 32 MiB
@@ -45,9 +47,10 @@ def use_allocator(mode: Allocator, device: torch.device, largest_bytes: int) -> 
         mode: `keep`, `default` (do nothing), or `auto`: keep if the largest tensor is large.
         device: nothing is done unless it is the CPU.
         largest_bytes: the size of the largest tensor in a step.
+        is_sharded: whether each process has a part of the parameters, to need less memory: `auto` does not keep any.
     """
     library = find_glibc() if device.type == "cpu" and mode != "default" else None
-    if library is None or (mode == "auto" and not is_large_tensor(largest_bytes)):
+    if library is None or (mode == "auto" and (is_sharded or not is_large_tensor(largest_bytes))):
         yield
         return
     log.info("keeping freed memory for the next step: the largest tensor has %d MiB", largest_bytes // 2**20)

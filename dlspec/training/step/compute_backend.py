@@ -165,7 +165,12 @@ class ComputeBackend:
             deterministic_algorithms(settings.deterministic),
             self.precision.apply_settings(),
             use_threads(settings.threads),
-            use_allocator(settings.allocator, self.device, self.largest_tensor_bytes(batch_size)),
+            use_allocator(
+                settings.allocator,
+                self.device,
+                self.largest_tensor_bytes(batch_size),
+                is_sharded=self._group.is_sharded,
+            ),
         ):
             yield
 

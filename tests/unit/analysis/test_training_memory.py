@@ -67,13 +67,14 @@ def test_fsdp_divides_weights_as_pytorch_does(eight_processes: None) -> None:
     from torch.distributed.device_mesh import init_device_mesh  # importing it takes a second
     from torch.distributed.fsdp import fully_shard
 
-    parts = make_step(make_network()).estimate_memory("fsdp", 8).parts
+    parts = make_step(make_network(), keeps_best=True).estimate_memory("fsdp", 8).parts
     network = make_network()
     for block in network.get_submodule("blocks"):
         fully_shard(block, mesh=init_device_mesh("cpu", (8,)))
     fully_shard(network, mesh=init_device_mesh("cpu", (8,)))
     local = sum(each.to_local().numel() * 4 for each in network.parameters())
-    assert (parts["weights"], parts["gradients"], parts["Adam's state"]) == (local, local, 2 * local)
+    names = ("weights", "gradients", "Adam's state", "best weights")
+    assert [parts[each] for each in names] == [local, local, 2 * local, local]
     assert parts["gathered weights and gradients"] == 2 * REST + 3 * BLOCK
 
 

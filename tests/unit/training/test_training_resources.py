@@ -14,6 +14,7 @@ from dlspec.compat.glibc import find_glibc
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.evaluation.tensor_arena import ALIGNMENT_BYTES, TensorArena
 from dlspec.training.runtime import resources
+from dlspec.training.runtime.resources import Allocator
 from dlspec.training.state import TrainingState
 from helpers.toy_training import make_network, make_trainer
 
@@ -33,10 +34,13 @@ def test_threads_are_a_runs_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "largest", "calls"),
-    [("auto", 2**20 + 1, 4), ("auto", 2**20, 0), ("keep", 1, 4), ("default", 2**40, 0)],
-)
-def test_when_memory_is_kept(wanted: str, largest: int, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ("wanted", "largest", "is_sharded", "calls"),
+    [("auto", 2**20 + 1, False, 4), ("auto", 2**20, False, 0), ("keep", 1, False, 4), ("default", 2**40, False, 0),
+     ("auto", 2**40, True, 0), ("keep", 1, True, 4)],
+)  # fmt: skip
+def test_when_memory_is_kept(
+    wanted: Allocator, largest: int, is_sharded: bool, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[tuple[int, int]] = []
 
     class Library:
@@ -48,10 +52,10 @@ def test_when_memory_is_kept(wanted: str, largest: int, calls: int, monkeypatch:
             return 1
 
     monkeypatch.setattr(resources, "find_glibc", lambda: Library())
-    with resources.use_allocator(wanted, torch.device("cpu"), largest):  # type: ignore[arg-type]
+    with resources.use_allocator(wanted, torch.device("cpu"), largest, is_sharded=is_sharded):
         assert len(told) == calls / 2
     assert len(told) == calls
-    with resources.use_allocator(wanted, torch.device("meta"), largest):  # type: ignore[arg-type]
+    with resources.use_allocator(wanted, torch.device("meta"), largest):
         assert len(told) == calls
 
 
