@@ -136,10 +136,10 @@ class StackedPass:
                 self.passes[index].scores.add_steps(steps, [loss for _, loss, _ in own], sizes)
             self._finish_batches(index, sizes)
 
-    def _step(self, batch: int) -> Sequence[MemberStep]:
+    def _step(self, batch: int) -> list[MemberStep]:
         """Train on one batch of each member, and return its results.
 
-        If that is impossible nothing is changed, members are failing, and there are no results.
+        If that is impossible, nothing is changed, some members are failing, and the list is empty.
         """
         rows = list(self._orders[:, self._starts[batch] : self._starts[batch + 1]].contiguous())
         states = self._generators.get_states() if self._network.draws_numbers else []
@@ -155,7 +155,7 @@ class StackedPass:
             self._failing = range(len(self.passes))
         if self._failing:
             self._restore(*before)
-            return ()
+            return []
         with torch.no_grad():
             for each in self.passes:
                 each.update()
