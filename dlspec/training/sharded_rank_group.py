@@ -91,9 +91,7 @@ def shard_network(network: nn.Module, blocks: Sequence[str], mesh: DeviceMesh, *
         if isinstance(module, FSDPModule):  # each process has weighed its loss: gradients are added up, not averaged
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-            if (
-                mesh.device_type == "cpu"
-            ):  # nothing is computed while Gloo gathers, so gathering early only costs memory
+            if mesh.device_type == "cpu":  # Gloo gathers while nothing is computed: earlier, it only costs memory
                 module.set_modules_to_backward_prefetch([module])
 
 

@@ -122,6 +122,7 @@ def test_one_process_resumes_a_divided_run(name: str, folder: Path, monkeypatch:
         torch.testing.assert_close(each, straight[key], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.soak
 def test_any_number_of_processes_resumes_a_vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64: the gradient of the keys' bias is 0 but for rounding, which Adam would magnify to whole steps."""
     monkeypatch.chdir(tmp_path)
