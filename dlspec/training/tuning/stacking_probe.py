@@ -25,7 +25,8 @@ from dlspec.training.trainer import Trainer
 
 MIN_GAIN = 1.7  # of stacked steps over single ones: members take turns at the end of each epoch, which costs the rest
 MAX_PROBED_MEMBERS = 8  # more give the same answer
-PROBED_STEPS, WARMUP_STEPS = 5, 2
+WARMUP_STEPS = 2
+MIN_PROBED_STEPS, MIN_PROBED_SECONDS = 5, 0.05  # both: a few short steps say little on a busy machine
 KNOWN_MODULES = ("torch.", "dlspec.")
 
 
@@ -117,8 +118,8 @@ def _copy_trained_parts(trainer: Trainer) -> tuple[nn.Module, Optimizer]:
 def _measure_seconds(step: Callable[[], None]) -> float:
     for _ in range(WARMUP_STEPS):
         step()
-    seconds = []
-    for _ in range(PROBED_STEPS):
+    seconds: list[float] = []
+    while len(seconds) < MIN_PROBED_STEPS or sum(seconds) < MIN_PROBED_SECONDS:
         started = time.thread_time()
         step()
         seconds.append(time.thread_time() - started)
