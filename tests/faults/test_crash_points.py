@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dlspec.runs.run_discovery import find_runs
+from dlspec.training.callbacks import log_files, status_file
 from helpers.command_line import QUIET, run_in_this_process
 from helpers.crash_points import KILLED, list_operations, run_to_end, run_until
 from helpers.interrupted_runs import read_run_files
@@ -116,9 +117,12 @@ def list_points(operations: list[str]) -> list[tuple[int, bool]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run in, where what a run writes does not depend on how long it takes."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
+    monkeypatch.setattr(log_files, "SECONDS_BETWEEN_WRITES", 0)
+    monkeypatch.setattr(status_file, "SECONDS_BETWEEN_STATUS_WRITES", 1_000_000)
     return work
 
 
