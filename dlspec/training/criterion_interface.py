@@ -89,3 +89,8 @@ MetricGroups = Sequence[Mapping[str, MetricProtocol]]
 def total_loss(loss: Tensor) -> Tensor:
     """Select the loss to minimize: the sum of all terms, which comes first if there are multiple terms."""
     return loss[0] if loss.dim() else loss
+
+
+def total_losses(losses: Tensor) -> Tensor:
+    """Select the total loss of each step, (steps,), from (steps,) or (steps, 1 + terms)."""
+    return losses[:, 0] if losses.dim() > 1 else losses

@@ -26,7 +26,7 @@ from dlspec.compat.torchmetrics import (
 )
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.formatting import first_line
-from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets
+from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets, total_losses
 from dlspec.training.distributed import ProcessGroup
 from dlspec.training.evaluation.buffered_steps import BufferedStep, concatenate_steps, pack_steps, unpack_steps
 from dlspec.training.evaluation.tensor_arena import TensorArena
@@ -237,9 +237,9 @@ class Scores:
     def running_loss(self) -> float:
         """Compute the mean loss of the last steps; nan before the first step. This waits for the device."""
         if self._losses:
-            return float(_select_total(torch.stack(self._losses[-RUNNING_LOSS_STEPS:])).mean())
+            return float(total_losses(torch.stack(self._losses[-RUNNING_LOSS_STEPS:])).mean())
         return (
-            float(_select_total(self._loss_chunks[-1][-RUNNING_LOSS_STEPS:]).mean()) if self._loss_chunks else math.nan
+            float(total_losses(self._loss_chunks[-1][-RUNNING_LOSS_STEPS:]).mean()) if self._loss_chunks else math.nan
         )
 
     @torch.inference_mode()
@@ -296,7 +296,7 @@ class Scores:
     def find_non_finite_step(self) -> int | None:
         """Find the first step of the pass, counted from 0, whose loss is not finite; None if all are finite."""
         self._flush()
-        losses = _select_total(torch.cat(self._loss_chunks)).tolist() if self._loss_chunks else []
+        losses = total_losses(torch.cat(self._loss_chunks)).tolist() if self._loss_chunks else []
         return next((step for step, loss in enumerate(losses) if not math.isfinite(loss)), None)
 
     @torch.inference_mode()
@@ -342,8 +342,3 @@ def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
     return (
         math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / total if total else math.nan
     )
-
-
-def _select_total(losses: Tensor) -> Tensor:
-    """Select the total loss of each step: with multiple loss terms their sum, which is in the first column."""
-    return losses[:, 0] if losses.dim() > 1 else losses

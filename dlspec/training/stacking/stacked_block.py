@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlspec.training.criterion_interface import total_losses
 from dlspec.training.stacking.dropout_masks import use_masks
 from dlspec.training.step.block_function import BlockFunction, BlockResult
 from dlspec.training.step.functional_step import StepTensors, TensorsByName
@@ -47,8 +48,7 @@ class StackedBlock:
     def _make_steps(self, tensors: StepTensors, *others: Any) -> tuple[StepTensors, BlockResult]:
         """Make the steps of a member."""
         new, result = self.block(tensors, *others)
-        losses = result[1]
-        is_finite = (losses[:, 0] if losses.dim() > 1 else losses).isfinite().all()
+        is_finite = total_losses(result[1]).isfinite().all()
         return StepTensors(*(_choose(is_finite, *pair) for pair in zip(new, tensors, strict=True))), result
 
 

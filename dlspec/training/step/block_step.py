@@ -13,6 +13,7 @@ from torch import Tensor
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.data.batches.prefetching import Batch
 from dlspec.optim.schedule import Schedule
+from dlspec.training.criterion_interface import total_losses
 from dlspec.training.state import TrainingState
 from dlspec.training.step.block_function import BlockResult
 from dlspec.training.step.compiled_blocks import CompiledBlocks, StepNumbers
@@ -56,7 +57,7 @@ class BlockStep:
         """Make the steps of a block. `can_run` must have returned True."""
         result = self.blocks(block.rows, self._step_schedule())
         losses = result[1]
-        self.check_loss((losses[:, 0] if losses.dim() > 1 else losses).sum())
+        self.check_loss(total_losses(losses).sum())
         self.state.step += self.blocks.size.steps
         return result
 
