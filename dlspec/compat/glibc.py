@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from collections.abc import Iterable
 from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # malloc.h
@@ -28,14 +29,12 @@ def find_glibc() -> ctypes.CDLL | None:
 
 def keep_freed_memory(library: ctypes.CDLL) -> None:
     """Make the allocator keep freed memory for the process."""
-    for parameter, value in _KEEP_SETTINGS:
-        library.mallopt(parameter, value)
+    _set(library, _KEEP_SETTINGS)
 
 
 def release_freed_memory(library: ctypes.CDLL) -> None:
     """Undo `keep_freed_memory`, and return the kept memory to the operating system."""
-    for parameter, value in _DEFAULT_SETTINGS:
-        library.mallopt(parameter, value)
+    _set(library, _DEFAULT_SETTINGS)
     library.malloc_trim(0)
 
 
@@ -46,7 +45,10 @@ def return_freed_tensors() -> None:
     those that are freed between others.
     """
     library = find_glibc()
-    if library is None:
-        return
-    for parameter, value in _FIRST_SETTINGS:
+    if library is not None:
+        _set(library, _FIRST_SETTINGS)
+
+
+def _set(library: ctypes.CDLL, settings: Iterable[tuple[int, int]]) -> None:
+    for parameter, value in settings:
         library.mallopt(parameter, value)
