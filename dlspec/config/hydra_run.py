@@ -168,7 +168,7 @@ class SingleRun:
             if has_callbacks(self._callbacks):
                 HydraConfig.instance().set_config(self._config)
             else:
-                ActiveHydraConfig().exchange(_KeptNode(self._config.hydra))
+                ActiveHydraConfig().exchange(self._config)  # `set_config` would keep a copy
             self._configured_folder = Path(_read_folder_name(self._config, "hydra.run.dir"))
         return self._configured_folder
 
@@ -252,13 +252,6 @@ def _run_plain(config: JobConfig, folder: Path, task: Callable[[], T]) -> T:
         return task()
     finally:
         active.exchange(before)
-
-
-@dataclass(frozen=True)
-class _KeptNode:
-    """Stands for a config in Hydra's global state, where its `hydra` node is read; Hydra itself keeps a copy."""
-
-    hydra: Any
 
 
 class _LateConfig:
