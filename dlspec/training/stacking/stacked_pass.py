@@ -26,7 +26,7 @@ from dlspec.training.stacking.training_pass import TrainingPass, make_gather
 from dlspec.training.step.block_function import BlockResult
 from dlspec.training.step.step_functions import detach_output
 
-MAX_STEPS_BETWEEN_CALLBACKS = 8  # of compiled steps: what follows a step in Python takes longer than a short step
+MAX_STEPS_BETWEEN_CALLBACKS = 8  # what follows a step in Python takes longer than a short step
 
 log = logging.getLogger("dlspec")
 
