@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -23,38 +24,70 @@ def mark_optimizer_stepped(optimizer: Optimizer) -> None:
 
 
 def make_fused_step(optimizer: Optimizer, step: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that does what `step` does, and calls the fused kernel of the CPU directly where it can.
-
-    PyTorch collects the tensors of all parameters again in every step, which takes longer than the kernel for a small
-    network. The function keeps them until the optimizer's state is loaded, or its tensors are moved.
+    """Return a `FusedStep` where the fused kernels of the CPU can make the optimizer's step, else `step` itself.
 
     Args:
         optimizer: the optimizer.
-        step: makes its step; called for the first step, and whenever a parameter has no gradient.
+        step: makes its step.
     """
     make_call = _FUSED_CALLS.get(type(optimizer))
     if make_call is None or not all(map(_has_plain_kernel, optimizer.param_groups)):
         return step
-    calls: list[_FusedCall] = []
-    state: Mapping[Tensor, Any] | None = None  # for which the calls were made; loading a state replaces it
+    return FusedStep(optimizer, step, make_call)
 
-    def fused_step() -> None:
-        nonlocal state
+
+class FusedStep:
+    """Does what the optimizer's step does, and calls the fused kernel directly where it can.
+
+    PyTorch collects the tensors of all parameters again in every step, which takes longer than the kernel for a small
+    network. Here they are kept until the optimizer's state is loaded, or its tensors are moved.
+
+    Args:
+        optimizer: the optimizer.
+        step: makes its step; called for the first step, and whenever a parameter has no gradient.
+        make_call: makes the call of the kernel for a group of parameters.
+    """
+
+    def __init__(self, optimizer: Optimizer, step: Callable[[], None], make_call: _MakeCall) -> None:
+        self._optimizer, self._step, self._make_call = optimizer, step, make_call
+        self._calls: list[_FusedCall] = []
+        self._state: Mapping[Tensor, Any] | None = None  # for which they were made; loading a state replaces it
+
+    def __call__(self) -> None:
+        make_steps([self])
+
+    def prepare_calls(self) -> list[_PreparedCall]:
+        """Return the calls that make the step; none if PyTorch has made it just now."""
+        optimizer = self._optimizer
         gradients = [[each.grad for each in group["params"]] for group in optimizer.param_groups]
         if has_step_hooks(optimizer) or any(each is None for group in gradients for each in group):
-            step()
-            return
-        if optimizer.state is not state or any(each.is_outdated() for each in calls):
-            step()
-            state = optimizer.state
-            calls[:] = [make_call(group, state) for group in optimizer.param_groups]
-            return
-        with torch.no_grad():
-            for call, group in zip(calls, gradients, strict=True):
-                call(group)
+            self._step()
+            return []
+        if optimizer.state is not self._state or any(each.is_outdated() for each in self._calls):
+            self._step()
+            self._state = optimizer.state
+            self._calls = [self._make_call(group, self._state) for group in optimizer.param_groups]
+            return []
         mark_optimizer_stepped(optimizer)
+        return list(zip(self._calls, gradients, strict=True))
 
-    return fused_step
+
+def make_steps(steps: Iterable[Callable[[], None]]) -> None:
+    """Make the steps of several optimizers: those of fused kernels with equal numbers in one call.
+
+    Args:
+        steps: the step of each, as `make_fused_step` returned it.
+    """
+    groups: defaultdict[Any, list[_PreparedCall]] = defaultdict(list)
+    for step in steps:
+        if not isinstance(step, FusedStep):
+            step()
+            continue
+        for prepared in step.prepare_calls():
+            groups[prepared[0].read_numbers()].append(prepared)
+    with torch.no_grad():
+        for equal in groups.values():
+            equal[0][0].run([call for call, _ in equal], [each for _, gradients in equal for each in gradients])
 
 
 def has_step_hooks(optimizer: Optimizer) -> bool:
@@ -80,8 +113,15 @@ class _FusedCall(Protocol):
     def is_outdated(self) -> bool:
         """Whether the tensors are no longer those of the optimizer's state."""
 
-    def __call__(self, gradients: list[Tensor]) -> None:
-        """Update the group's parameters."""
+    def read_numbers(self) -> Hashable:
+        """Read the numbers of the update; groups of equal ones can be updated in one call."""
+
+    def run(self, calls: Sequence[Any], gradients: list[Tensor]) -> None:
+        """Update the parameters of calls with the same numbers as this one, which is among them."""
+
+
+_MakeCall = Callable[[Mapping[str, Any], Mapping[Tensor, Any]], _FusedCall]
+_PreparedCall = tuple[_FusedCall, list[Tensor]]  # with the gradients
 
 
 class _AdamCall:
@@ -89,24 +129,31 @@ class _AdamCall:
 
     def __init__(self, group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> None:
         states = [state[each] for each in group["params"]]
-        self._group = group
-        self._means, self._squares = ([each[name] for each in states] for name in ("exp_avg", "exp_avg_sq"))
-        self._counts = torch.stack([each["step"] for each in states])  # one addition instead of one a parameter
-        self._steps = list(self._counts.unbind())
-        for each, step in zip(states, self._steps, strict=True):
+        self._group, self.parameters = group, group["params"]
+        self.means, self.squares = ([each[name] for each in states] for name in ("exp_avg", "exp_avg_sq"))
+        self.counts = torch.stack([each["step"] for each in states])  # one addition instead of one a parameter
+        self.steps = list(self.counts.unbind())
+        for each, step in zip(states, self.steps, strict=True):
             each["step"] = step
         self._kernel = torch._fused_adamw_ if group.get("decoupled_weight_decay") else torch._fused_adam_
 
     def is_outdated(self) -> bool:
-        return self._steps[0].data_ptr() != self._counts.data_ptr()
+        return self.steps[0].data_ptr() != self.counts.data_ptr()
 
-    def __call__(self, gradients: list[Tensor]) -> None:
+    def read_numbers(self) -> Hashable:
+        group = self._group
+        names = ("lr", "weight_decay", "eps", "maximize")
+        return self._kernel, self.parameters[0].dtype, *group["betas"], *(group[each] for each in names)
+
+    def run(self, calls: Sequence[_AdamCall], gradients: list[Tensor]) -> None:
         group = self._group
         beta1, beta2 = group["betas"]
-        self._counts.add_(1)
+        for each in calls:
+            each.counts.add_(1)
         self._kernel(
-            group["params"], gradients, self._means, self._squares, [], self._steps, lr=group["lr"], beta1=beta1,
-            beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
+            _join(each.parameters for each in calls), gradients, _join(each.means for each in calls),
+            _join(each.squares for each in calls), [], _join(each.steps for each in calls), lr=group["lr"],
+            beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False,
             maximize=group["maximize"],
         )  # fmt: skip
 
@@ -115,24 +162,29 @@ class _SgdCall:
     """Calls the kernel of SGD."""
 
     def __init__(self, group: Mapping[str, Any], state: Mapping[Tensor, Any]) -> None:
-        self._group, self._has_momentum = group, bool(group["momentum"])
+        self._group, self.parameters, self._has_momentum = group, group["params"], bool(group["momentum"])
         buffers = [state.get(each, {}).get("momentum_buffer") for each in group["params"]]
-        self._buffers = buffers if self._has_momentum else []
+        self.buffers = buffers if self._has_momentum else []
 
     def is_outdated(self) -> bool:
         return bool(self._group["momentum"]) != self._has_momentum  # without momentum PyTorch keeps no buffers
 
-    def __call__(self, gradients: list[Tensor]) -> None:
+    def read_numbers(self) -> Hashable:
+        group = self._group
+        names = ("lr", "momentum", "weight_decay", "dampening", "nesterov", "maximize")
+        return torch._fused_sgd_, self.parameters[0].dtype, *(group[each] for each in names)
+
+    def run(self, calls: Sequence[_SgdCall], gradients: list[Tensor]) -> None:
         group = self._group
         torch._fused_sgd_(
-            group["params"], gradients, self._buffers, lr=group["lr"], momentum=group["momentum"],
-            weight_decay=group["weight_decay"], dampening=group["dampening"], nesterov=group["nesterov"],
-            maximize=group["maximize"], is_first_step=False,
+            _join(each.parameters for each in calls), gradients, _join(each.buffers for each in calls),
+            lr=group["lr"], momentum=group["momentum"], weight_decay=group["weight_decay"],
+            dampening=group["dampening"], nesterov=group["nesterov"], maximize=group["maximize"], is_first_step=False,
         )  # fmt: skip
 
 
-_FUSED_CALLS: Mapping[type[Optimizer], Callable[[Mapping[str, Any], Mapping[Tensor, Any]], _FusedCall]] = {
-    Adam: _AdamCall,
-    AdamW: _AdamCall,
-    SGD: _SgdCall,
-}
+def _join(lists: Iterable[list[Tensor]]) -> list[Tensor]:
+    return [tensor for each in lists for tensor in each]
+
+
+_FUSED_CALLS: Mapping[type[Optimizer], _MakeCall] = {Adam: _AdamCall, AdamW: _AdamCall, SGD: _SgdCall}

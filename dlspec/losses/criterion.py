@@ -36,6 +36,7 @@ class CriterionTerm(nn.Module):
         call, self.weigh = _make_call_and_weights(setup)
         self.loss, self.compare = call.loss, call.compare
         self.add_up = call.add_up if self.weigh is not None else None
+        self.takes_tensors_as_they_are = call.takes_tensors_as_they_are
         predict = self.match.rule.predict
         predict = None if predict is None else getattr(self.loss, "predict", predict)
         self.prediction = make_prediction(self.match, predict, setup.index, setup.padding, setup.weights_index)
@@ -91,6 +92,12 @@ class Criterion(nn.Module):
         values = [each.compare(output, targets) for each in self.terms]
         total = torch.stack([factor * value for factor, value in zip(self.factors, values, strict=True)]).sum()
         return torch.stack([total, *(each.detach() for each in values)]) if self.term_names else total
+
+    @property
+    def only_loss(self) -> nn.Module | None:
+        """The loss if the criterion is nothing else than `only_loss(output, targets[0])`; None for all others."""
+        first = self.terms[0]
+        return first.loss if self._single_compare is not None and first.takes_tensors_as_they_are else None
 
     def weigh(self, targets: TargetTensors) -> Tensor | None:
         """Compute how much each sample counts in the mean of each term.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlspec.data.batches.sequence_lengths import change_lengths, masked_mean, masked_sum
 from dlspec.losses.loss_matching import LossMatch
+from dlspec.losses.loss_rules import identity
 from dlspec.losses.loss_shapes import PaddingMaskBuilder, ShapeConverters, TargetTensors
 
 OutputSelector = Callable[[Any], Tensor]
@@ -28,6 +29,8 @@ class LossCall:
     # Computes the mean times the batch's weight, which is 0 and not nan for a batch without weight. None for a loss
     # whose batches weigh as much as they have samples.
     add_up: CompareFunction | None = None
+    # Whether `compare` is nothing else than `loss(output, targets[0])`, for classes as integers.
+    takes_tensors_as_they_are: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,12 @@ def make_loss_call(setup: LossSetup) -> LossCall:
 
 def _make_call_without_padding(setup: LossSetup) -> LossCall:
     loss = setup.make_loss()
-    add_up = (
-        _make_compare_without_padding(setup, _copy_with_sum_reduction(loss))
-        if setup.match.rule.is_cross_entropy
-        else None
-    )
-    return LossCall(loss, _make_compare_without_padding(setup, loss), add_up)
+    compare = _make_compare_without_padding(setup, loss)
+    if not setup.match.rule.is_cross_entropy:
+        return LossCall(loss, compare)
+    is_direct = setup.select_output is identity and setup.shapes.output is identity and setup.index == 0
+    summed = _copy_with_sum_reduction(loss)
+    return LossCall(loss, compare, _make_compare_without_padding(setup, summed), is_direct)
 
 
 def _make_compare_without_padding(setup: LossSetup, loss: nn.Module) -> CompareFunction:

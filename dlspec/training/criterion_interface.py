@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlspec.data.batches.sequence_lengths import PaddingTrim
 from dlspec.data.dataset import Target
@@ -35,6 +35,10 @@ class CriterionProtocol(Protocol):
     @property
     def factors(self) -> Sequence[float]:
         """What each loss term is multiplied by in the sum."""
+
+    @property
+    def only_loss(self) -> nn.Module | None:
+        """The loss if the criterion is nothing else than `only_loss(output, targets[0])`; None for all others."""
 
     def weigh(self, targets: Targets) -> Tensor | None:
         """Compute how much each sample counts in the mean of each term, (N, terms); None if all count equally."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 
 from dlspec.data.batches.batch_loader import BatchLoader
@@ -188,8 +188,9 @@ class Trainer:
             for name in ("generators", "left"):  # contain a part of each process
                 self._checkpoint_parts()[name].state_dict()
             return None
-        with self.stack.use_random_states() if self.stack else nullcontext():
-            snapshot = take_snapshot(self.state.step, self._checkpoint_parts())
+        if self.stack:
+            self.stack.activate_generators()
+        snapshot = take_snapshot(self.state.step, self._checkpoint_parts())
         self.guard.store_snapshot(snapshot)
         return snapshot
 

@@ -27,6 +27,7 @@ from dlspec.training.state import TrainingState
 
 MIN_SECONDS_BETWEEN_WRITES = 5.0
 MAX_TIME_FRACTION = 0.01  # of the run's time, spent on checkpoints after epochs: large checkpoints are saved less often
+SECONDS_OF_SMALL_WRITE = 0.005  # assumed for the first checkpoint of each run of a stack: they are saved together
 
 Weights = dict[str, Tensor]
 
@@ -109,7 +110,8 @@ class CheckpointSaver(BestWeightsCallback):
         self._seconds_between_saves, self._min_seconds_after_epoch = (minutes or math.inf) * 60, seconds
         self._writer = BackgroundWriter()
         self._next_save_time = -math.inf
-        self._next_save_time_after_epoch = -math.inf if saves_first_epoch else time.monotonic() + seconds
+        self._next_save_time_after_epoch = -math.inf
+        self._saves_first_epoch = saves_first_epoch
         self._last_step = 0  # at the last call of on_step_end
         self._last_saved = (-1, False)  # step of the newest checkpoint, and whether it is at the end of an epoch
         self._best: Weights | None = None
@@ -140,7 +142,11 @@ class CheckpointSaver(BestWeightsCallback):
                 pass
         except OSError as error:
             raise TrainingFailed(f"can't write in {self.folder}: {error.strerror or error}") from None
-        self._next_save_time = time.monotonic() + self._seconds_between_saves
+        now = time.monotonic()
+        self._next_save_time = now + self._seconds_between_saves
+        if not self._saves_first_epoch:
+            cost = SECONDS_OF_SMALL_WRITE * (state.sharing_runs - 1)
+            self._next_save_time_after_epoch = now + max(self._min_seconds_after_epoch, cost / MAX_TIME_FRACTION)
         self._group.wants_to_save = lambda: self._wants_to_save(state)
 
     def on_step_end(self, state: TrainingState) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.runs.file_names import EVENTS_PATTERN, METRICS_FILE, RESULT_FILE, TIMING_FILE, format_events_name
-from dlspec.runs.io import append_bytes, encode_json, write_bytes_unsynced, write_json, write_json_unsynced
+from dlspec.runs.io import append_bytes, encode_json, write_bytes_unsynced, write_json
 from dlspec.runs.job_state import JobState
 from dlspec.runs.log_file import CAN_WAIT, flush_log_files
 from dlspec.training.callbacks.callback import Callback
@@ -197,10 +197,10 @@ class ResultFile(_RunFile):
 
     def close(self, state: TrainingState) -> None:
         result = make_job_result(state)
-        # Before the test, the file only shows the results so far: it is written again soon.
-        write = write_json_unsynced if result.status is JobState.RUNNING else write_json
+        if result.status is JobState.RUNNING:  # the test follows
+            return
         try:
-            write(self.path, result.as_dict())
+            write_json(self.path, result.as_dict())
         except OSError as error:
             self._warn_once(error)
 

@@ -23,6 +23,7 @@ from dlspec.training.state import TrainingState
 log = logging.getLogger("dlspec")
 
 SECONDS_BETWEEN_STATUS_WRITES = 2.0
+SECONDS_BEFORE_TEST_IS_SHOWN = 0.2  # most tests are shorter, and write the final status then
 MAX_TIME_FRACTION = 0.005  # of the time may be spent on writing: less frequent on a slow disk
 
 
@@ -48,10 +49,10 @@ class StatusFile(Callback):
             self._write_status(state, JobState.RUNNING, write_json_unsynced)
 
     def on_test_start(self, state: TrainingState) -> None:
-        self._write_status(state, JobState.RUNNING, write_json_unsynced)
+        self._due = min(self._due, time.monotonic() + SECONDS_BEFORE_TEST_IS_SHOWN)
 
     def close(self, state: TrainingState) -> None:
-        if state.reported_status is not JobState.RUNNING:  # else the test writes it when it starts
+        if state.reported_status is not JobState.RUNNING:  # else the test follows
             self._write_status(state, state.reported_status, write_json)
 
     def _write_status(self, state: TrainingState, status: JobState, write: Callable[[Path, Any], None]) -> None:

@@ -66,14 +66,11 @@ def read_random_states(device: torch.device) -> RandomStates:
     return RandomStates(states.pop("torch"), random.getstate(), np.random.get_state(), states)
 
 
-def exchange_random_states(states: RandomStates | None) -> RandomStates:
-    """Set the states of all generators on the CPU, or leave them unchanged (None), and return those before."""
-    before = read_random_states(CPU)
-    if states is not None:
-        torch.set_rng_state(states.torch)
-        random.setstate(states.python)
-        np.random.set_state(states.numpy)
-    return before
+def write_random_states(states: RandomStates) -> None:
+    """Set the states of all generators on the CPU."""
+    torch.set_rng_state(states.torch)
+    random.setstate(states.python)
+    np.random.set_state(states.numpy)
 
 
 def get_random_state(device: torch.device) -> dict[str, Any]:

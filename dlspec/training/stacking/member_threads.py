@@ -8,15 +8,15 @@ such as the state of random generators, is exchanged when another one continues.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dlspec.training.runtime.randomness import RandomStates, exchange_random_states
+from dlspec.network.random_state import CPU
+from dlspec.training.runtime.randomness import read_random_states, write_random_states
 from dlspec.training.stacking.training_pass import TrainingPass
 
 
@@ -39,7 +39,7 @@ class MemberThread:
     def __init__(self, name: str, task: Callable[[MemberThread], Any], states: Sequence[ProcessState] = ()) -> None:
         self._task, self._states = task, states
         self._may_run, self._waits = threading.Semaphore(0), threading.Semaphore(0)
-        self._random_states: RandomStates | None = None
+        self._random_states = read_random_states(CPU)
         self._kept: list[Any] = [None] * len(states)
         self._error: BaseException | None = None
         self.training_pass: TrainingPass | None = None  # that the run waits for
@@ -52,20 +52,19 @@ class MemberThread:
     # ---- called by the stack ---------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Let the run continue until it waits again, or has ended."""
-        outside = exchange_random_states(self._random_states)
+        """Let the run continue until it waits again, or has ended. The generators are left in its state."""
+        write_random_states(self._random_states)
         before = [each.exchange(kept) for each, kept in zip(self._states, self._kept, strict=True)]
         self._may_run.release()
         self._waits.acquire()
         self._kept = [each.exchange(kept) for each, kept in zip(self._states, before, strict=True)]
-        self._random_states = exchange_random_states(outside)
+        self._random_states = read_random_states(CPU)
         if self.is_done:
             self._thread.join()
 
     @property
     def generator_state(self) -> Tensor:
         """The state of PyTorch's generator for the run."""
-        assert self._random_states is not None  # it waits, so it has run before
         return self._random_states.torch
 
     def end_pass(self, generator_state: Tensor, error: BaseException | None = None) -> None:
@@ -75,20 +74,12 @@ class MemberThread:
 
     def keep_generator_state(self, generator_state: Tensor) -> None:
         """Keep the state of PyTorch's generator after a part of the pass; the run keeps waiting."""
-        assert self._random_states is not None  # it waits, so it has run before
         self._random_states = replace(self._random_states, torch=generator_state)
 
-    @contextmanager
-    def use_random_states(self) -> Iterator[None]:
-        """Let all generators have the states of this run inside the context, for a checkpoint within the pass."""
-        if self.generator is None or self._random_states is None:  # the run itself continues: they have them
-            yield
-            return
-        outside = exchange_random_states(replace(self._random_states, torch=self.generator.get_state()))
-        try:
-            yield
-        finally:
-            exchange_random_states(outside)
+    def activate_generators(self) -> None:
+        """Give all generators the states of this run, for a checkpoint within the pass."""
+        if self.generator is not None:  # else the run itself continues: they have them
+            write_random_states(replace(self._random_states, torch=self.generator.get_state()))
 
     # ---- called in the thread --------------------------------------------------------------------------------------
 

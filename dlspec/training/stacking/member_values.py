@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlspec.training.step.step_functions import detach_output
+
 
 class MemberValues:
     """One value of each member. A stacked tensor is split, or a list is stacked, only where a layer needs it.
@@ -34,6 +36,12 @@ class MemberValues:
             self._each = self._stacked.unbind()
         return self._each
 
+    def detach(self) -> MemberValues:
+        """Return the same values without gradients."""
+        if self._stacked is not None:
+            return MemberValues(self._stacked.detach())
+        return MemberValues(each=[detach_output(each) for each in self.split()])
+
     def count_dimensions(self) -> int:
         """Return the number of dimensions of each member's tensor."""
         return self._stacked.dim() - 1 if self._stacked is not None else int(self.split()[0].dim())
@@ -47,3 +55,8 @@ class MemberValues:
             return True
         first, *_ = values = self.split()
         return all(isinstance(each, Tensor) and each.is_contiguous() and each.shape == first.shape for each in values)
+
+
+def split_members(values: Sequence[MemberValues], members: int) -> list[tuple[Any, ...]]:
+    """Return a tuple with its part of each value for every member; empty ones if there are no values."""
+    return list(zip(*(each.split() for each in values), strict=True)) or [()] * members

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from dlspec.training.runtime.randomness import preserve_generators
 from dlspec.training.stacking.compilation import (
     COMPILE_SECONDS,
     describe_step,
@@ -47,15 +48,16 @@ class Stack:
     def run(self) -> Iterator[tuple[int, Any]]:
         """Run all members; yield the index and the result of each when it has ended."""
         waiting = list(range(len(self._members)))
-        while waiting:
-            for index in list(waiting):
-                self._members[index].resume()
-                if self._members[index].is_done:
-                    waiting.remove(index)
-                    self._forget(index)
-                    yield index, self._members[index].result
-            for group in self._group(waiting):
-                self._train(group)
+        with preserve_generators():
+            while waiting:
+                for index in list(waiting):
+                    self._members[index].resume()
+                    if self._members[index].is_done:
+                        waiting.remove(index)
+                        self._forget(index)
+                        yield index, self._members[index].result
+                for group in self._group(waiting):
+                    self._train(group)
 
     def _group(self, waiting: Sequence[int]) -> list[list[int]]:
         """Group the members whose passes can be made in one loop."""

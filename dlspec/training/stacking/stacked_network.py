@@ -68,14 +68,14 @@ class StackedNetwork:
             return linear
         return make_stacked_layer(layers, self.generators) or LayerOfEachMember(layers, self.generators)
 
-    def __call__(self, inputs: Sequence[MemberValues]) -> Sequence[Any]:
-        """Compute the outputs, one of each member, from the inputs of the networks."""
+    def __call__(self, inputs: Sequence[MemberValues]) -> MemberValues:
+        """Compute the outputs from the inputs of the networks."""
         first = self.networks[0]
         if isinstance(first, nn.Sequential):
             (values,) = inputs
             for name, _ in first.named_children():
                 values = self.layers[name](values)
-            return values.split()
+            return values
         assert isinstance(first, fx.GraphModule)  # dlspec builds nothing else
         return _StackedInterpreter(self.layers, self.networks, first.graph).run(inputs)
 
@@ -125,12 +125,15 @@ class _StackedInterpreter:
     ) -> None:
         self._layers, self._networks, self._graph = layers, networks, graph
 
-    def run(self, inputs: Sequence[MemberValues]) -> Sequence[Any]:
+    def run(self, inputs: Sequence[MemberValues]) -> MemberValues:
         values: dict[fx.Node, Any] = {}
         remaining = iter(inputs)
         for node in self._graph.nodes:
             if node.op == "output":
-                return call_for_each(_return_value, fx.node.map_arg(node.args, values.get), {}, self._count).split()
+                output = fx.node.map_arg(node.args[0], values.get)
+                if isinstance(output, MemberValues):
+                    return output
+                return call_for_each(_return_value, (output,), {}, self._count)
             values[node] = self._run_node(node, values, remaining)
         raise AssertionError("a graph ends with an output")
 

@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlspec.compat.torch_optim import make_steps
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.formatting import first_line
-from dlspec.training.criterion_interface import total_loss
+from dlspec.training.criterion_interface import total_losses
 from dlspec.training.stacking.compiled_stack import CompiledStack, find_non_finite
+from dlspec.training.stacking.member_values import split_members
+from dlspec.training.stacking.stacked_loss import StackedLoss
 from dlspec.training.stacking.stacked_network import StackedNetwork
 from dlspec.training.stacking.training_pass import TrainingPass, make_gather
 from dlspec.training.step.block_function import BlockResult
-from dlspec.training.step.step_functions import detach_output
 
 MAX_STEPS_BETWEEN_CALLBACKS = 8  # what follows a step in Python takes longer than a short step
 
@@ -55,6 +57,7 @@ class StackedPass:
         unused = 0 if compiled is None else max(compiled.places - len(passes), 0)
         self._padded_orders = torch.cat([self._orders, self._orders[:1].expand(unused, -1)])  # (places, samples)
         self._gather = make_gather([each.batches for each in passes])
+        self._compute_losses = StackedLoss([each.backend.criterion for each in passes])
         self._compiled, self._is_prepared = compiled, False
         network.find_weights()
 
@@ -145,8 +148,10 @@ class StackedPass:
         states = self._generators.get_states() if self._network.draws_numbers else []
         before = states, [each.clone() for each in self._statistics]
         try:
-            results = self._compute_losses(rows)
-            totals = torch.stack([total_loss(loss) for _, loss, _ in results])
+            inputs, targets = self._gather(rows)
+            outputs = self._network(inputs)
+            losses = self._compute_losses(outputs, targets)
+            totals = total_losses(losses.stack())
             self._failing = find_non_finite(totals)
             if not self._failing:
                 self._network.compute_gradients(totals.sum())
@@ -157,18 +162,11 @@ class StackedPass:
             self._restore(*before)
             return []
         with torch.no_grad():
+            make_steps([each.prepare_update() for each in self.passes])
             for each in self.passes:
-                each.update()
-        return [(detach_output(output), loss.detach(), targets) for output, loss, targets in results]
-
-    def _compute_losses(self, rows: Sequence[Tensor]) -> list[MemberStep]:
-        """Compute output, loss and targets of each member."""
-        inputs, targets = self._gather(rows)
-        outputs = self._network(inputs)
-        return [
-            (output, each.backend.criterion(output, own), own)
-            for each, output, own in zip(self.passes, outputs, targets, strict=True)
-        ]
+                each.finish_update(is_averaged=False)
+        own_targets = split_members(targets, len(self.passes))
+        return list(zip(outputs.detach().split(), losses.detach().split(), own_targets, strict=True))
 
     def _finish_batches(self, index: int, sizes: Sequence[int]) -> None:
         try:

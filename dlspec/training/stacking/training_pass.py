@@ -73,15 +73,14 @@ class TrainingPass:
         shapes = tuple((each.dtype, each.shape[1:]) for each in self.batches.tensors)
         return self.state.batch, tuple(self.batches.sizes), shapes
 
-    def update(self) -> None:
-        """Update the weights by their gradients, and everything that counts updates."""
+    def prepare_update(self) -> Callable[[], None]:
+        """Clip the gradients, and return the function that updates the weights by them."""
         if self.backend.clipping.is_enabled:
             self.backend.clipping.clip(list(self.network.parameters()))
-        self.backend.find_update(self.optimizer)()
-        self.finish_update(is_averaged=False)
+        return self.backend.find_update(self.optimizer)
 
     def finish_update(self, *, is_averaged: bool) -> None:
-        """Count a step, and update the schedule and the average.
+        """Count an update of the weights, and update the schedule and the average.
 
         Args:
             is_averaged: whether the average has been updated already.
@@ -102,11 +101,11 @@ class TrainingPass:
             listener(self.state)
 
 
-Gather = Callable[[Sequence[Tensor]], tuple[list[MemberValues], list[tuple[Tensor, ...]]]]
+Gather = Callable[[Sequence[Tensor]], tuple[list[MemberValues], list[MemberValues]]]
 
 
 def make_gather(loaders: Sequence[BatchLoader]) -> Gather:
-    """Make the function that gathers the batches of all members: their inputs by tensor, their targets by member.
+    """Make the function that gathers the batches of all members: their inputs and their targets.
 
     If all members have the same data in memory, which is usual, each tensor is gathered once.
 
@@ -117,7 +116,7 @@ def make_gather(loaders: Sequence[BatchLoader]) -> Gather:
     is_shared = [len({each.data_ptr() for each in column}) == 1 for column in columns]
     inputs = loaders[0].input_count
 
-    def gather(rows: Sequence[Tensor]) -> tuple[list[MemberValues], list[tuple[Tensor, ...]]]:
+    def gather(rows: Sequence[Tensor]) -> tuple[list[MemberValues], list[MemberValues]]:
         together = torch.cat(list(rows))
         shape = (len(rows), len(rows[0]))
         values = [
@@ -126,7 +125,6 @@ def make_gather(loaders: Sequence[BatchLoader]) -> Gather:
             else MemberValues(each=[each.index_select(0, own) for each, own in zip(column, rows, strict=True)])
             for column, shared in zip(columns, is_shared, strict=True)
         ]
-        targets = list(zip(*(each.split() for each in values[inputs:]), strict=True))
-        return values[:inputs], targets or [()] * len(rows)
+        return values[:inputs], values[inputs:]
 
     return gather

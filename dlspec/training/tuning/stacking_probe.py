@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import make_step_function
-from dlspec.compat.torch_optim import make_fused_step
+from dlspec.compat.torch_optim import make_fused_step, make_steps
 from dlspec.optim.optimizer import needs_closure
-from dlspec.training.criterion_interface import total_loss
+from dlspec.training.criterion_interface import total_loss, total_losses
 from dlspec.training.runtime.randomness import preserve_generators
 from dlspec.training.stacking.compilation import find_compile_obstacle
 from dlspec.training.stacking.member_generators import MemberGenerators
 from dlspec.training.stacking.member_values import MemberValues
+from dlspec.training.stacking.stacked_loss import StackedLoss
 from dlspec.training.stacking.stacked_network import StackedNetwork
 from dlspec.training.trainer import Trainer
 
@@ -96,13 +97,14 @@ def measure_steps(trainer: Trainer, members: int) -> StackingProbe:
 
         single = _measure_seconds(step_single)
         stack = StackedNetwork(networks, MemberGenerators([torch.get_rng_state()] * count))
+        compute_losses = StackedLoss([criterion] * count)
+        stacked_targets = [MemberValues(each.expand(count, *each.shape)) for each in targets]
 
         def step_stacked() -> None:
             values = [MemberValues(each.expand(count, *each.shape)) for each in inputs]
-            losses: list[Tensor] = [total_loss(criterion(each, targets)) for each in stack(values)]
-            stack.compute_gradients(torch.stack(losses).sum())
-            for update in updates:
-                update()
+            losses = compute_losses(stack(values), stacked_targets)
+            stack.compute_gradients(total_losses(losses.stack()).sum())
+            make_steps(updates)
 
         return StackingProbe(single, _measure_seconds(step_stacked) / count)
 

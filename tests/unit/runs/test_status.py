@@ -166,11 +166,11 @@ def test_the_status_is_renewed_by_the_clock(tmp_path: Path, monkeypatch: pytest.
     class Clock(Callback):
         def on_step_end(self, state: TrainingState) -> None:
             nonlocal now
-            now += 0.5 if state.phase == "train" else 0.0
+            now += 0.5 if state.phase != "val" else 0.0
 
     make_trainer(settings={"epochs": 4}, callbacks=[Clock(), StatusFile(tmp_path)]).run()
-    assert written == [0, 4, 8, 12, 12], "at the start, every 2 s, for the test"
-    assert read_json_object(tmp_path / STATUS_FILE)["seconds"] == 6.0  # type: ignore[index]
+    assert written == [0, 4, 8, 12, 12], "at the start, every 2 s, and in a test of more than 0.2 s"
+    assert read_json_object(tmp_path / STATUS_FILE)["seconds"] == 6.5  # type: ignore[index]
 
 
 @pytest.mark.usefixtures("every_step")
