@@ -6,7 +6,7 @@ import json
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,6 +142,8 @@ class Job:
             return self._train(folder / format_rank_log_name(group.rank))
 
     def _catch_signals(self) -> AbstractContextManager[None]:
+        if self.trainer.stack is not None:  # its process receives none, and has several jobs
+            return nullcontext()
         seconds = MAX_FORWARDING_SECONDS if self.trainer.group.is_parallel else 0
         return catch_signals(self.trainer.interruption, repeat_seconds=seconds)
 

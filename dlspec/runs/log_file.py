@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 
 from dlspec.errors import replace_control_characters, replace_in_lines
@@ -18,19 +18,18 @@ log = logging.getLogger("dlspec")
 
 CAN_WAIT = {"can_wait": True}  # for `extra` of a message of which many may follow each other quickly
 
-# Threads that each run a job: what one of them logs goes only to the log files that it has opened itself.
-_JOB_THREADS: set[int] = set()
+# Of jobs that take turns in one process, the one that runs: what it logs goes only to the log files that it has opened.
+_JOB: ContextVar[object | None] = ContextVar("job", default=None)
 
 
 @contextmanager
-def separate_thread_logs() -> Iterator[None]:
-    """Keep what this thread logs inside the `with` block from the log files of other jobs in this process."""
-    thread = threading.get_ident()
-    _JOB_THREADS.add(thread)
+def separate_job_logs() -> Iterator[None]:
+    """Keep what is logged inside the `with` block from the log files of other jobs in this process."""
+    token = _JOB.set(object())
     try:
         yield
     finally:
-        _JOB_THREADS.discard(thread)
+        _JOB.reset(token)
 
 
 class LogFile(logging.Handler):
@@ -41,20 +40,21 @@ class LogFile(logging.Handler):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._thread = threading.get_ident()
+        self._job = _JOB.get()
         self.path = path.absolute()  # hydra.job.chdir may change the working directory
         self._warned = False
         self._waiting: list[logging.LogRecord] = []
 
     def handle(self, record: logging.LogRecord) -> bool:
-        if record.thread != self._thread and record.thread in _JOB_THREADS:  # before the lock: a stack has many files
+        job = _JOB.get()
+        if job is not None and job is not self._job:  # before the lock: a stack has many files
             return False
         return super().handle(record)
 
     @property
-    def is_of_this_thread(self) -> bool:
-        """Whether the present thread opened the file."""
-        return self._thread == threading.get_ident()
+    def is_of_this_job(self) -> bool:
+        """Whether the job that is running has opened the file."""
+        return self._job is _JOB.get()
 
     def emit(self, record: logging.LogRecord) -> None:
         self._waiting.append(record)
@@ -80,9 +80,9 @@ class LogFile(logging.Handler):
 
 
 def flush_log_files() -> None:
-    """Write the lines that were logged with `CAN_WAIT` to the log files that this thread opened."""
+    """Write the lines that were logged with `CAN_WAIT` to the log files of this job."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, LogFile) and handler.is_of_this_thread:
+        if isinstance(handler, LogFile) and handler.is_of_this_job:
             handler.flush()
 
 

@@ -56,7 +56,7 @@ from dlspec.training.metric_monitor import MetricMonitor, choose_monitor_mode, c
 from dlspec.training.runtime.devices import choose_device
 from dlspec.training.runtime.interruption import Interrupted, Interruption
 from dlspec.training.runtime.randomness import read_random_states, seed_generators
-from dlspec.training.stacking.member_threads import MemberThread
+from dlspec.training.stacking.stack_member import StackMember
 from dlspec.training.stacking.training_pass import TrainingPass
 from dlspec.training.state import EpochProgress, Phase, TrainingState, make_job_result
 from dlspec.training.step.compute_backend import ComputeBackend
@@ -117,7 +117,7 @@ class Trainer:
         self.guard = NanGuard(self.state, model, data, settings, wrap_forward, self.group)
         self.steps = StepFactory(self.state, self.backend, optimization, self.guard, settings, data.seed, self.group)
         self.interruption = Interruption()
-        self.stack: MemberThread | None = None  # trains the run's batches together with those of other runs
+        self.stack: StackMember | None = None  # trains the run's batches together with those of other runs
         self._batch_loop = BatchLoop(
             self.state, self.scores, self.guard, optimization.freezing, settings, self.interruption, self.group
         )

@@ -12,8 +12,8 @@ from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.language.source_map import SourceMap
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.stacking.member_threads import MemberThread
 from dlspec.training.stacking.stack import Stack
+from dlspec.training.stacking.stack_member import StackMember
 from dlspec.training.trainer import Trainer
 
 Spec = Mapping[str, Any]
@@ -40,8 +40,8 @@ def train_stacked(
 ) -> list[Trainer | BaseException]:
     """Train specs as a stack; return the trainer of each, or its error."""
 
-    def make_member(index: int, spec: Spec) -> MemberThread:
-        def train(member: MemberThread) -> Trainer | BaseException:
+    def make_member(index: int, spec: Spec) -> StackMember:
+        def train(member: StackMember) -> Trainer | BaseException:
             try:
                 trainer = make_trainer(spec, data, make_callbacks(index))
                 trainer.stack = member
@@ -50,7 +50,7 @@ def train_stacked(
                 return error
             return trainer
 
-        return MemberThread(f"member {index}", train)
+        return StackMember(train)
 
     results = dict(Stack([make_member(index, spec) for index, spec in enumerate(specs)]).run())
     return [results[index] for index in range(len(specs))]

@@ -44,7 +44,7 @@ from dlspec.standard_streams import make_output_tolerant, open_missing_descripto
 from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, rename_newer_checkpoints
 from dlspec.training.health.out_of_memory import free_unused_memory
-from dlspec.training.stacking.member_threads import MemberThread
+from dlspec.training.stacking.stack_member import StackMember
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
@@ -81,15 +81,15 @@ class JobWorker:
         self._code_version = ""
         self._trainer: Trainer | None = None
         self._is_stopping = self._is_prepared = self._is_frozen = False
-        self._member: MemberThread | None = None  # if the job belongs to a stack
+        self._member: StackMember | None = None  # if the job belongs to a stack
         self._stacked_jobs = 1  # in the stack
 
     def for_this_process(self) -> JobWorker:
         """Return a worker with the same settings for the sweep's own process, where each job prints its progress."""
         return JobWorker(self.runner, threads=self.threads, modules=self.modules, data=self.data, has_own_process=False)
 
-    def for_member(self, member: MemberThread, jobs: int) -> JobWorker:
-        """Return a worker for a job of a stack of this size, which runs in this thread; all use the same open data."""
+    def for_member(self, member: StackMember, jobs: int) -> JobWorker:
+        """Return a worker for a job of a stack of this size; all use the same open data."""
         worker = copy(self)
         worker._member, worker._stacked_jobs, worker._trainer = member, jobs, None
         return worker

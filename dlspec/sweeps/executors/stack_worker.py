@@ -12,12 +12,12 @@ from typing import Any
 from dlspec.config.hydra_run import ActiveHydraConfig
 from dlspec.jobs.job import Job
 from dlspec.runs.job_result import JobResult
-from dlspec.runs.log_file import separate_thread_logs
+from dlspec.runs.log_file import separate_job_logs
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint_parts import estimate_checkpoint_bytes
-from dlspec.training.stacking.member_threads import MemberThread
 from dlspec.training.stacking.stack import Stack
+from dlspec.training.stacking.stack_member import StackMember
 from dlspec.training.tuning.stacking_probe import MIN_GAIN, find_obstacle, measure_steps
 
 log = logging.getLogger("dlspec")
@@ -110,20 +110,20 @@ class StackWorker:
     def _train_members(self, jobs: Sequence[PlannedJob], start: int, saved_seconds: float) -> None:
         """Train jobs as one stack; the first of them has the index `start`."""
         states = (ActiveHydraConfig(), ProcessOutput())
-        members = [MemberThread(f"job {job.number}", self._make_task(job, len(jobs)), states) for job in jobs]
+        members = [StackMember(self._make_task(job, len(jobs)), states) for job in jobs]
         stack = Stack(members, saved_seconds, lambda text: self._send(StackMessage(text)))
         for index, result in stack.run():
             self._send(MemberReport(start + index, result))
         self._members.clear()
         self._worker.free_memory()
 
-    def _make_task(self, job: PlannedJob, members: int) -> Callable[[MemberThread], JobResult]:
-        def train(member: MemberThread) -> JobResult:
+    def _make_task(self, job: PlannedJob, members: int) -> Callable[[StackMember], JobResult]:
+        def train(member: StackMember) -> JobResult:
             worker = self._worker.for_member(member, members)
             self._members.append(worker)
             if self._is_stopping:
                 worker.stop()
-            with separate_thread_logs():
+            with separate_job_logs():
                 return worker(job)
 
         return train

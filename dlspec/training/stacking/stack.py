@@ -1,4 +1,4 @@
-"""Train several runs as a stack: their threads take turns, and their training passes are made in one loop."""
+"""Train several runs as a stack: they take turns, and their training passes are made in one loop."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dlspec.training.stacking.compilation import (
 )
 from dlspec.training.stacking.compiled_stack import CompiledStack
 from dlspec.training.stacking.member_generators import MemberGenerators
-from dlspec.training.stacking.member_threads import MemberThread
 from dlspec.training.stacking.network_structure import describe_structure
+from dlspec.training.stacking.stack_member import StackMember
 from dlspec.training.stacking.stacked_network import StackedNetwork
 from dlspec.training.stacking.stacked_pass import StackedPass
 from dlspec.training.stacking.training_pass import TrainingPass
@@ -26,10 +26,10 @@ log = logging.getLogger("dlspec")
 
 
 class Stack:
-    """Runs the threads of members until all have ended.
+    """Runs the members until all have ended.
 
     Args:
-        members: the threads; none of them has run yet.
+        members: the runs; none of them has started yet.
         saved_seconds: what a compiled step saves each member, to compile the steps where that pays; 0 compiles only
             with `trainer.compile: step`.
         announce: is given what the user should know, by default for the log.
@@ -37,7 +37,7 @@ class Stack:
 
     def __init__(
         self,
-        members: Sequence[MemberThread],
+        members: Sequence[StackMember],
         saved_seconds: float = 0.0,
         announce: Callable[[str], None] = log.warning,
     ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dlspec.runs.log_file import CAN_WAIT, add_log_file, flush_log_files, separate_thread_logs
+from dlspec.runs.log_file import CAN_WAIT, add_log_file, flush_log_files, separate_job_logs
 
 log = logging.getLogger("dlspec")
 
@@ -32,7 +32,7 @@ def test_a_thread_writes_the_lines_that_wait_in_its_own_log(tmp_path: Path, hand
 
     def run(folder: Path, *, flushes: bool) -> None:
         folder.mkdir()
-        with separate_thread_logs():
+        with separate_job_logs():
             handlers.append(add_log_file(folder))
             barrier.wait()
             log.info("an epoch of %s", folder.name, extra=CAN_WAIT)
