@@ -1,6 +1,6 @@
 """Time of whole sweeps, from start to exit: `python benchmarks/sweep.py [--rounds 3] [--jobs 16 64]`.
 
-An MLP on the digits, 20 epochs; with --mnist FOLDER also the article's CNN on 10,000 MNIST images, one epoch, 16 jobs.
+Two MLPs on the digits, 20 epochs; with --mnist FOLDER also 16 jobs of the article's CNN, one epoch of 10,000 images.
 The jobs are learning rates times seeds, and write all files that a run writes, without pictures. The contenders take
 turns: Hydra's basic launcher, composing each job from scratch as Hydra does; the basic launcher with dlspec's
 composition; joblib's launcher, if it is installed; the pool; stacks of jobs; and in --slow rounds, one process per job.
@@ -28,7 +28,15 @@ from statistics import median
 from measuring import ONE_THREAD, machine, spread, table
 
 RATES = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2)
-DIGITS = ("model=mlp", "data=digits", "trainer.epochs=20", "trainer.batch_size=128", "trainer.pictures=false")
+DIGITS = ("model=mlp", "data=digits", "trainer.epochs=20", "trainer.pictures=false")
+MLPS = {  # the one of conf/, and a smaller one with more steps
+    "MLP 64-128-128-10, batch 128": (*DIGITS, "trainer.batch_size=128"),
+    "MLP 64-128-10, batch 32": (
+        *DIGITS,
+        "trainer.batch_size=32",
+        "model.layers=[Flatten,{Linear:128},ReLU,{Linear:10}]",
+    ),
+}
 MNIST = ("model=cnn", "data=mnist", "data.limit=10000", "trainer.epochs=1", "trainer.pictures=false")
 STOCK, BASIC, JOBLIB, POOL, EACH = "basic, as Hydra composes", "basic", "joblib, 2", "pool", "one process per job"
 STACKED = "vectorized"
@@ -83,7 +91,7 @@ class Sweep:
 
 def main() -> None:
     arguments = _arguments()
-    sweeps = [Sweep("MLP, digits", DIGITS, jobs) for jobs in arguments.jobs]
+    sweeps = [Sweep(name, spec, jobs) for name, spec in MLPS.items() for jobs in arguments.jobs]
     if arguments.mnist is not None:
         path = f"data.path='{Path(arguments.mnist).resolve()}'"
         sweeps.append(Sweep("article CNN, 10,000 MNIST images", (*MNIST, path), 16))

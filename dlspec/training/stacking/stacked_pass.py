@@ -144,7 +144,7 @@ class StackedPass:
 
         If that is impossible, nothing is changed, some members are failing, and the list is empty.
         """
-        rows = list(self._orders[:, self._starts[batch] : self._starts[batch + 1]].contiguous())
+        rows = self._orders[:, self._starts[batch] : self._starts[batch + 1]]
         states = self._generators.get_states() if self._network.draws_numbers else []
         before = states, [each.clone() for each in self._statistics]
         try:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -101,7 +100,7 @@ class TrainingPass:
             listener(self.state)
 
 
-Gather = Callable[[Sequence[Tensor]], tuple[list[MemberValues], list[MemberValues]]]
+Gather = Callable[[Tensor], tuple[list[MemberValues], list[MemberValues]]]
 
 
 def make_gather(loaders: Sequence[BatchLoader]) -> Gather:
@@ -111,18 +110,20 @@ def make_gather(loaders: Sequence[BatchLoader]) -> Gather:
 
     Args:
         loaders: the batches of each member's training split.
+
+    Returns:
+        A function of the indices of the samples, (members, batch size).
     """
     columns = list(zip(*(each.tensors for each in loaders), strict=True))
     is_shared = [len({each.data_ptr() for each in column}) == 1 for column in columns]
     inputs = loaders[0].input_count
 
-    def gather(rows: Sequence[Tensor]) -> tuple[list[MemberValues], list[MemberValues]]:
-        together = torch.cat(list(rows))
-        shape = (len(rows), len(rows[0]))
+    def gather(rows: Tensor) -> tuple[list[MemberValues], list[MemberValues]]:
+        together = rows.flatten()
         values = [
-            MemberValues(column[0].index_select(0, together).unflatten(0, shape))
+            MemberValues(column[0].index_select(0, together).unflatten(0, rows.shape))
             if shared
-            else MemberValues(each=[each.index_select(0, own) for each, own in zip(column, rows, strict=True)])
+            else MemberValues(each=[each.index_select(0, own) for each, own in zip(column, rows.unbind(), strict=True)])
             for column, shared in zip(columns, is_shared, strict=True)
         ]
         return values[:inputs], values[inputs:]
