@@ -58,5 +58,5 @@ class MemberValues:
 
 
 def split_members(values: Sequence[MemberValues], members: int) -> list[tuple[Any, ...]]:
-    """Return a tuple with its part of each value for every member; empty ones if there are no values."""
+    """Return a tuple with its part of each value for every member; empty ones without values."""
     return list(zip(*(each.split() for each in values), strict=True)) or [()] * members

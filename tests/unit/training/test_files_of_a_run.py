@@ -311,6 +311,8 @@ def test_standard_callbacks_follow_the_settings(tmp_path: Path) -> None:
         ({}, 1, [1, 2, 3, 4]),
         ({}, 10**9, [1, 4]),  # a stack in which checkpoints would take too much of the time
         ({"saves_first_epoch": False, "seconds": 60.0}, 1, [4]),  # a job of a sweep
+        ({"saves_first_epoch": False}, 1, [1, 2, 3, 4]),
+        ({"saves_first_epoch": False}, 10**12, [4]),  # of a stack whose jobs would all be saved for the first time
     ],
 )
 def test_when_checkpoints_are_saved(

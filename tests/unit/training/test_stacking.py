@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from dlspec.errors import TrainingFailed
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
+from dlspec.training.runtime.randomness import seed_generators
+from dlspec.training.stacking.stack import Stack
+from dlspec.training.stacking.stack_member import StackMember
 from dlspec.training.state import TrainingState
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning.stacking_probe import find_obstacle, measure_steps
@@ -157,3 +163,49 @@ def test_a_snapshot_within_an_epoch_continues_as_the_whole_run() -> None:
         resumed.restore(callback.snapshot)
         resumed.run()
         assert_equal_runs(resumed, train_alone(spec))
+
+
+def test_an_error_of_a_member_reaches_the_stack() -> None:
+    def fail(member: StackMember) -> None:
+        raise ValueError("of this member")
+
+    with pytest.raises(ValueError, match="of this member"):
+        list(Stack([StackMember(fail)]).run())
+
+
+def test_a_waiting_run_does_not_end_when_its_stack_is_gone() -> None:
+    """A greenlet that is collected raises an exception in its run, which would report that as its failure."""
+    ended: list[str] = []
+
+    def wait(member: StackMember) -> None:
+        try:
+            member.train(None)  # type: ignore[arg-type]
+        finally:
+            ended.append("now")
+
+    member = StackMember(wait)
+    member.resume()
+    del member
+    gc.collect()
+    assert ended == []
+
+
+def test_members_draw_their_own_random_numbers() -> None:
+    """Those of PyTorch, Python and NumPy, whatever another member draws in between."""
+
+    def draw(member: StackMember) -> list[float]:
+        return [torch.rand(1).item(), random.random(), np.random.random()]
+
+    def draw_in_turns(member: StackMember) -> list[float]:
+        seed_generators(3)
+        first = draw(member)
+        member.train(None)  # type: ignore[arg-type]
+        return first + draw(member)
+
+    members = [StackMember(draw_in_turns) for _ in range(2)]
+    before = torch.get_rng_state()
+    for each in [*members, *members]:
+        each.resume()
+    torch.set_rng_state(before)
+    seed_generators(3)
+    assert [each.result for each in members] == [draw(members[0]) + draw(members[0])] * 2
