@@ -33,7 +33,7 @@ BEST_FILE = "best.safetensors"
 LAST_FILE = "last.safetensors"
 CHECKPOINT_PATTERN = re.compile(r"step-(\d{9,18})\.safetensors")
 # The folder of a checkpoint whose tensors are divided among processes; while it is written, its name is longer.
-SHARDS_PATTERN = re.compile(r"\.?step-(\d{9,18})\.shards(?:\.[a-z0-9_]{8})?")
+SHARDS_PATTERN = re.compile(r"\.?step-\d{9,18}(?:-2)?\.shards(?:\.[a-z0-9_]{8})?")
 DAMAGED_SUFFIX = ".damaged"  # appended to the name of a checkpoint that cannot be read
 # Where the weights of a run may be; the first file that exists is used.
 WEIGHTS_FILES = (f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LAST_FILE}")
@@ -88,9 +88,13 @@ def format_checkpoint_name(step: int) -> str:
     return f"step-{step:09d}.safetensors"
 
 
-def format_shards_name(step: int) -> str:
-    """Return the name of the folder with the tensors of the checkpoint after `step` steps, divided among processes."""
-    return f"step-{step:09d}.shards"
+def format_shards_names(step: int) -> tuple[str, str]:
+    """Return the names that the folder with the tensors of the checkpoint after `step` steps can have.
+
+    They are divided among processes. The second name is used if that step is saved again: the first folder belongs to
+    a complete checkpoint until the other one is complete.
+    """
+    return f"step-{step:09d}.shards", f"step-{step:09d}-2.shards"
 
 
 def format_events_name(started: int, host: str, process: int) -> str:

@@ -42,6 +42,7 @@ RUN_NAMES = (
     "checkpoints/step-000000006.safetensors",
     "checkpoints/step-000000099.safetensors",
     "checkpoints/step-000000099.shards",
+    "checkpoints/step-000000099-2.shards",
     "checkpoints/step-000000099.safetensors.damaged",
     "events.out.tfevents.0000000001.host.1.dlspec",
     ".hydra",

@@ -14,7 +14,7 @@ import torch
 from dlspec.compat.safetensors import open_tensor_file
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
 from dlspec.formatting import first_line
-from dlspec.runs.file_names import CHECKPOINT_PATTERN, DAMAGED_SUFFIX, format_checkpoint_name, format_shards_name
+from dlspec.runs.file_names import CHECKPOINT_PATTERN, DAMAGED_SUFFIX, format_checkpoint_name, format_shards_names
 from dlspec.runs.run_status import rerun_command
 from dlspec.training.checkpoint.nested_state import Tensors, unflatten_state
 from dlspec.training.checkpoint.shard_files import make_placeholders, read_shard_headers
@@ -27,6 +27,7 @@ CHECKPOINT_FORMAT = 1  # the contents and their names; later versions of dlspec 
 STATE_TENSOR = "state"
 MAX_STATE_BYTES = 2**28
 SHARDS = "shards"  # key of the metadata: the files with tensors that are divided among processes, with their checksums
+SHARDS_FOLDER = "shards_folder"  # key of the metadata: the name of their folder
 DATA_CHECKSUM = "data_checksum"  # key of the metadata
 
 
@@ -156,14 +157,30 @@ def read_checkpoint(path: Path) -> Snapshot:
         raise DamagedCheckpoint("its state can't be read") from None
     if snapshot.step != _step_from_name(path):
         raise DamagedCheckpoint(f"its name does not match its step {snapshot.step}")
-    return _add_shards(snapshot, path.parent, metadata[SHARDS]) if SHARDS in metadata else snapshot
+    return _add_shards(snapshot, path.parent, metadata) if SHARDS in metadata else snapshot
 
 
-def _add_shards(snapshot: Snapshot, folder: Path, text: str) -> Snapshot:
-    """Add the tensors that are divided among processes, without their values."""
-    shards = folder / format_shards_name(snapshot.step)
+def find_shards_folder(path: Path) -> Path | None:
+    """Return the folder with the divided tensors of a checkpoint file; None without any, or for an unreadable file."""
     try:
-        checksums = {str(name): str(each) for name, each in dict(json.loads(text)).items()}
+        with open_tensor_file(path) as file:
+            metadata = dict(file.metadata() or {})
+    except Exception:  # from safetensors or the system: `read_checkpoint` reports it
+        return None
+    return path.parent / _select_shards_name(metadata, _step_from_name(path)) if SHARDS in metadata else None
+
+
+def _select_shards_name(metadata: Mapping[str, str], step: int) -> str:
+    """Return the name of the folder that the metadata give; checkpoints of earlier versions give none."""
+    names = format_shards_names(step)
+    return names[1] if metadata.get(SHARDS_FOLDER) == names[1] else names[0]
+
+
+def _add_shards(snapshot: Snapshot, folder: Path, metadata: Mapping[str, str]) -> Snapshot:
+    """Add the tensors that are divided among processes, without their values."""
+    shards = folder / _select_shards_name(metadata, snapshot.step)
+    try:
+        checksums = {str(name): str(each) for name, each in dict(json.loads(metadata[SHARDS])).items()}
         tensors = make_placeholders(read_shard_headers(shards, checksums))
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedCheckpoint(replace_control_characters(shorten_middle(str(error), 200))) from None

@@ -1,7 +1,7 @@
 """Checkpoints of processes that each have a part of the parameters.
 
-`step-000000400.shards/` has a safetensors file of each process; `step-000000400.safetensors`, an ordinary checkpoint
-file, has everything else. It is written last, so a checkpoint is complete when it exists.
+`step-000000400.shards/` has safetensors files of each process; `step-000000400.safetensors`, an ordinary checkpoint
+file, has everything else and names the folder. It is written last, so a checkpoint is complete when it exists.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ from dlspec.compat.torch_dtensor import get_local_part, is_sharded
 from dlspec.errors import TrainingFailed
 from dlspec.formatting import first_line
 from dlspec.network.divided_values import find_own_rows
-from dlspec.runs.file_names import SHARDS_PATTERN, format_checkpoint_name, format_shards_name
+from dlspec.runs.file_names import SHARDS_PATTERN, format_checkpoint_name, format_shards_names
 from dlspec.runs.io import find_default_mode, sync_folder
-from dlspec.training.checkpoint.checkpoint_files import SHARDS, Snapshot, write_checkpoint
+from dlspec.training.checkpoint.checkpoint_files import (
+    SHARDS,
+    SHARDS_FOLDER,
+    Snapshot,
+    find_shards_folder,
+    list_checkpoints,
+    write_checkpoint,
+)
 from dlspec.training.checkpoint.shard_files import compute_file_checksum, read_shard_headers
 from dlspec.training.checkpoint.tensor_file import sort_names, write_tensors
 from dlspec.training.distributed import FailedElsewhere, ProcessGroup
@@ -58,22 +65,40 @@ def write_sharded_checkpoint(
     """
     parts = _copy_tied({name: each for name, each in snapshot.tensors.items() if is_sharded(each)})
     whole = {name: each for name, each in snapshot.tensors.items() if name not in parts}
-    path = folder / format_shards_name(snapshot.step)
-    temporary = _call_on_first(group, lambda: Path(tempfile.mkdtemp(dir=folder, prefix=f".{path.name}.")))
+    prefix = f".{format_shards_names(snapshot.step)[0]}."
+    temporary = _call_on_first(group, lambda: Path(tempfile.mkdtemp(dir=folder, prefix=prefix)))
     _save(parts, temporary, group.rank)
     own = [each for number, each in enumerate(sorted(temporary.iterdir())) if number % group.world_size == group.rank]
     checksums = {each.name: compute_file_checksum(each) for each in own}
     merged = {name: each for one in group.gather(checksums) for name, each in one.items()}
 
     def finish() -> None:
-        shutil.rmtree(path, ignore_errors=True)  # of a process that was killed before it wrote the file
-        sync_folder(temporary)
-        temporary.chmod(find_default_mode(0o777))  # mkdtemp makes folders that only their owner can read
-        temporary.replace(path)
-        sync_folder(folder)
-        write_checkpoint(folder, replace(snapshot, tensors=whole), {**metadata, SHARDS: json.dumps(merged)})
+        name = place_shards(temporary, folder, snapshot.step)
+        texts = {**metadata, SHARDS: json.dumps(merged), SHARDS_FOLDER: name}
+        write_checkpoint(folder, replace(snapshot, tensors=whole), texts)
 
     _call_on_first(group, finish)
+
+
+def place_shards(temporary: Path, folder: Path, step: int) -> str:
+    """Rename a folder of divided tensors, so that no checkpoint is lost: one of the same step keeps its own until then.
+
+    Args:
+        temporary: the folder, complete.
+        folder: the folder for checkpoints.
+        step: the step of the checkpoint.
+
+    Returns:
+        The new name.
+    """
+    used = find_shards_folder(folder / format_checkpoint_name(step))
+    path = next(folder / name for name in format_shards_names(step) if folder / name != used)
+    shutil.rmtree(path, ignore_errors=True)  # of a process that was killed before it wrote the file
+    sync_folder(temporary)
+    temporary.chmod(find_default_mode(0o777))  # mkdtemp makes folders that only their owner can read
+    temporary.replace(path)
+    sync_folder(folder)
+    return path.name
 
 
 def _copy_tied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -129,10 +154,10 @@ def _make_failure(reason: str, rank: int, own_rank: int) -> TrainingFailed:
 
 
 def remove_unused_shards(folder: Path) -> None:
-    """Delete folders of parts whose checkpoint file does not exist: it was deleted, or could not be written."""
+    """Delete folders of parts that belong to no checkpoint file: it was deleted, or could not be written."""
+    used = {find_shards_folder(each) for each in list_checkpoints(folder)}
     for path in folder.iterdir() if folder.is_dir() else ():
-        match = SHARDS_PATTERN.fullmatch(path.name)
-        if match and not path.is_symlink() and not (folder / format_checkpoint_name(int(match[1]))).exists():
+        if SHARDS_PATTERN.fullmatch(path.name) and not path.is_symlink() and path not in used:
             shutil.rmtree(path, ignore_errors=True)
 
 
