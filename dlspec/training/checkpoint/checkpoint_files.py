@@ -162,6 +162,8 @@ def read_checkpoint(path: Path) -> Snapshot:
 
 def find_shards_folder(path: Path) -> Path | None:
     """Return the folder with the divided tensors of a checkpoint file; None without any, or for an unreadable file."""
+    if path.is_symlink():
+        return None
     try:
         with open_tensor_file(path) as file:
             metadata = dict(file.metadata() or {})
