@@ -76,11 +76,17 @@ class BatchLoop:
         if train_in_stack is not None:
             train_in_stack()
         with nullcontext() if is_training else self.group.disable_gradients():
-            if self.state.batch < len(batches):
+            if self.state.batch < len(batches) and self.state.step < self._max_steps:
                 self._run_steps(batches, make_steps(), callbacks)
         results = {f"{phase}/{name}": value for name, value in self.scores.results().items()}
         self.guard.require_finite_epoch_loss(results.get(f"{phase}/loss", 0.0), self.scores, batches)
         return results
+
+    @property
+    def _max_steps(self) -> int:
+        """The step at which training ends, within an epoch; evaluation counts no steps."""
+        limit = self.settings.max_steps if self.state.phase == "train" else None
+        return limit or sys.maxsize
 
     def _updates_together(self, is_training: bool) -> bool:
         """Whether the steps add up gradients over processes, and decide together with that."""
@@ -103,11 +109,10 @@ class BatchLoop:
         state, is_training = self.state, self.state.phase == "train"
         interruption = self.group.share_interruption(self.interruption)
         accumulate = self.settings.accumulate if is_training else 1
-        max_steps = (self.settings.max_steps if is_training else None) or sys.maxsize
         listeners = find_step_listeners(callbacks)
         is_evaluated_together = self.group.is_parallel and not self._updates_together(is_training)
         for each in steps.iterate_batches():
-            if state.step >= max_steps:
+            if state.step >= self._max_steps:
                 break
             if not isinstance(each, RowBlock):
                 self._run_batch(each, batches, steps.step)

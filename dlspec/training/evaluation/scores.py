@@ -173,13 +173,13 @@ class Scores:
             if self._metrics_by_name:
                 output, targets = map_tensors(self._arena.copy, (output, targets))
         self._losses.append(loss)
-        self._buffer_steps([(output, targets)], num_samples)
+        self._buffer_step((output, targets), num_samples)
 
-    def _buffer_steps(self, steps: Sequence[BufferedStep], num_samples: int) -> None:
+    def _buffer_step(self, step: BufferedStep, num_samples: int) -> None:
         if self._metrics_by_name:
-            self._buffered_steps += steps
+            self._buffered_steps.append(step)
             self._num_buffered_rows += num_samples
-            self._num_buffered_numbers += sum(each.numel() for output, _ in steps for each in iterate_tensors(output))
+            self._num_buffered_numbers += sum(each.numel() for each in iterate_tensors(step[0]))
         if (
             self._num_buffered_rows >= MAX_BUFFERED_ROWS
             or self._num_buffered_numbers >= MAX_BUFFERED_NUMBERS
@@ -196,34 +196,13 @@ class Scores:
             targets: the targets of all batches, concatenated.
             batch_sizes: the number of samples in each batch.
         """
-        if self._needs_each_step(targets):
+        if self._arena is not None or self._criterion.weigh(targets) is not None:
             for one in self._split_block(outputs, losses, targets, batch_sizes):
                 self.add(*one)
-        else:
-            self._add_together([(outputs, targets)], losses.unbind(), batch_sizes)
-
-    def add_steps(self, steps: Sequence[BufferedStep], losses: Sequence[Tensor], batch_sizes: Sequence[int]) -> None:
-        """Add several steps with less work for each than `add`, without waiting for the device.
-
-        Args:
-            steps: the output, detached, and the targets of each step.
-            losses: the mean loss of each step, detached.
-            batch_sizes: the number of samples of each step.
-        """
-        if self._needs_each_step(steps[0][1]):
-            for (output, targets), loss, size in zip(steps, losses, batch_sizes, strict=True):
-                self.add(output, loss, targets, size)
-        else:
-            self._add_together(steps, losses, batch_sizes)
-
-    def _needs_each_step(self, targets: Targets) -> bool:
-        """Whether steps have to be added one by one: to be copied, or because samples do not count equally."""
-        return self._arena is not None or self._criterion.weigh(targets) is not None
-
-    def _add_together(self, steps: Sequence[BufferedStep], losses: Sequence[Tensor], sizes: Sequence[int]) -> None:
-        self._batch_sizes += sizes
-        self._losses += losses
-        self._buffer_steps(steps, sum(sizes))
+            return
+        self._batch_sizes += batch_sizes
+        self._losses += losses.unbind()
+        self._buffer_step((outputs, targets), sum(batch_sizes))
 
     def _split_block(
         self, outputs: Any, losses: Tensor, targets: Targets, batch_sizes: Sequence[int]

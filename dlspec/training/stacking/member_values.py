@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.training.step.step_functions import detach_output
+from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 
 
 class MemberValues:
@@ -36,11 +36,14 @@ class MemberValues:
             self._each = self._stacked.unbind()
         return self._each
 
-    def detach(self) -> MemberValues:
-        """Return the same values without gradients."""
+    def stack_tree(self) -> Any:
+        """Return the values without gradients, stacked as `stack` does; of nested ones, each of their tensors."""
         if self._stacked is not None:
-            return MemberValues(self._stacked.detach())
-        return MemberValues(each=[detach_output(each) for each in self.split()])
+            return self._stacked.detach()
+        columns = zip(*(list(iterate_tensors(each)) for each in self.split()), strict=True)
+        with torch.no_grad():
+            remaining = iter([torch.stack(each) for each in columns])
+        return map_tensors(lambda _: next(remaining), self.split()[0])
 
     def count_dimensions(self) -> int:
         """Return the number of dimensions of each member's tensor."""
@@ -55,8 +58,3 @@ class MemberValues:
             return True
         first, *_ = values = self.split()
         return all(isinstance(each, Tensor) and each.is_contiguous() and each.shape == first.shape for each in values)
-
-
-def split_members(values: Sequence[MemberValues], members: int) -> list[tuple[Any, ...]]:
-    """Return a tuple with its part of each value for every member; empty ones without values."""
-    return list(zip(*(each.split() for each in values), strict=True)) or [()] * members

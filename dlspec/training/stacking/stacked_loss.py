@@ -11,7 +11,7 @@ from torch.nn.functional import nll_loss
 
 from dlspec.compat.torch_layers import has_hooks
 from dlspec.training.criterion_interface import CriterionProtocol
-from dlspec.training.stacking.member_values import MemberValues, split_members
+from dlspec.training.stacking.member_values import MemberValues
 
 
 class StackedNLLLoss(torch.autograd.Function):
@@ -76,7 +76,7 @@ class StackedLoss:
                 logarithms = outputs.stack().log_softmax(2)
                 losses = StackedNLLLoss.apply(logarithms, classes, self._ignored)  # type: ignore[no-untyped-call]
                 return MemberValues(losses)
-        own_targets = split_members(targets, len(self._criteria))
+        own_targets = list(zip(*(each.split() for each in targets), strict=True)) or [()] * len(self._criteria)
         triples = zip(self._criteria, outputs.split(), own_targets, strict=True)
         return MemberValues(each=[criterion(output, own) for criterion, output, own in triples])
 

@@ -9,10 +9,9 @@ reached its last step, or when its next loss is not finite.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,6 @@ from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import total_losses
 from dlspec.training.stacking.compiled_stack import CompiledStack, find_non_finite
-from dlspec.training.stacking.member_values import split_members
 from dlspec.training.stacking.stacked_loss import StackedLoss
 from dlspec.training.stacking.stacked_network import StackedNetwork
 from dlspec.training.stacking.training_pass import TrainingPass, make_gather
@@ -31,8 +29,6 @@ from dlspec.training.step.block_function import BlockResult
 MAX_STEPS_BETWEEN_CALLBACKS = 8  # what follows a step in Python takes longer than a short step
 
 log = logging.getLogger("dlspec")
-
-MemberStep = tuple[Any, Tensor, tuple[Tensor, ...]]  # the output, the loss and the targets of a member's step
 
 
 class StackedPass:
@@ -111,38 +107,24 @@ class StackedPass:
                     each.finish_update(is_averaged=True)
             if self._failing:
                 break
-        outputs, losses, targets = _join_steps(results)
-        for index, each in enumerate(self.passes):
-            finished = len(results) - (index in self._failing)
-            sizes = self._sizes[batch : batch + finished]
-            if finished:
-                select = partial(_select_samples, member=index, steps=finished)
-                own_outputs, own_targets = map_tensors(select, (outputs, targets))
-                with torch.no_grad():
-                    each.scores.add_block(own_outputs, losses[index, :finished], own_targets, sizes)
-                self._finish_batches(index, sizes)
+        self._finish_steps(batch, results, failed_last=self._failing)
 
     # ---- other steps -------------------------------------------------------------------------------------------------
 
     def _run_single_steps(self, batch: int, count: int) -> None:
         """Make several steps, then add them to the scores and call the callbacks."""
-        made: list[Sequence[MemberStep]] = []  # of all members, by step
+        results: list[BlockResult] = []
         for one in range(batch, batch + count):
-            results = self._step(one)
-            if not results:
+            result = self._step(one)
+            if result is None:
                 break
-            made.append(results)
-        sizes = self._sizes[batch : batch + len(made)]
-        for index, own in enumerate(zip(*made, strict=True)):
-            steps = [(output, targets) for output, _, targets in own]
-            with torch.no_grad():
-                self.passes[index].scores.add_steps(steps, [loss for _, loss, _ in own], sizes)
-            self._finish_batches(index, sizes)
+            results.append(result)
+        self._finish_steps(batch, results)
 
-    def _step(self, batch: int) -> list[MemberStep]:
-        """Train on one batch of each member, and return its results.
+    def _step(self, batch: int) -> BlockResult | None:
+        """Train on one batch of each member, and return the results, with the members in the first dimension.
 
-        If that is impossible, nothing is changed, some members are failing, and the list is empty.
+        If that is impossible, nothing is changed, some members are failing, and None is returned.
         """
         rows = self._orders[:, self._starts[batch] : self._starts[batch + 1]]
         states = self._generators.get_states() if self._network.draws_numbers else []
@@ -153,6 +135,7 @@ class StackedPass:
             losses = self._compute_losses(outputs, targets)
             totals = total_losses(losses.stack())
             self._failing = find_non_finite(totals)
+            result = outputs.stack_tree(), losses.stack().detach().unsqueeze(1), tuple(each.stack() for each in targets)
             if not self._failing:
                 self._network.compute_gradients(totals.sum())
         except Exception as error:  # of a layer or a loss: each member meets it, or not, by itself
@@ -160,13 +143,35 @@ class StackedPass:
             self._failing = range(len(self.passes))
         if self._failing:
             self._restore(*before)
-            return []
+            return None
         with torch.no_grad():
             make_steps([each.prepare_update() for each in self.passes])
             for each in self.passes:
                 each.finish_update(is_averaged=False)
-        own_targets = split_members(targets, len(self.passes))
-        return list(zip(outputs.detach().split(), losses.detach().split(), own_targets, strict=True))
+        return result
+
+    # ---- after steps -------------------------------------------------------------------------------------------------
+
+    def _finish_steps(self, batch: int, results: Sequence[BlockResult], failed_last: Collection[int] = ()) -> None:
+        """Add steps to the scores and call the callbacks.
+
+        Args:
+            batch: the batch of the first step.
+            results: the results of the steps, with the members in the first dimension.
+            failed_last: the members for which the last of these steps was not made.
+        """
+        if not results:
+            return
+        outputs, losses, targets = _join_steps(results)
+        for index, each in enumerate(self.passes):
+            finished = len(results) - (index in failed_last)
+            sizes = self._sizes[batch : batch + finished]
+            if finished:
+                select = partial(_select_samples, member=index, samples=sum(sizes))
+                own_outputs, own_targets = map_tensors(select, (outputs, targets))
+                with torch.no_grad():
+                    each.scores.add_block(own_outputs, losses[index, :finished], own_targets, sizes)
+                self._finish_batches(index, sizes)
 
     def _finish_batches(self, index: int, sizes: Sequence[int]) -> None:
         try:
@@ -182,15 +187,20 @@ class StackedPass:
                 buffer.copy_(saved)
 
 
-def _select_samples(tensor: Tensor, member: int, steps: int) -> Tensor:
-    """Select a member's first steps (steps, samples, ...), and join their samples."""
-    return tensor[member, :steps].flatten(0, 1)
+def _select_samples(tensor: Tensor, member: int, samples: int) -> Tensor:
+    """Select a member's first samples from (members, samples, ...), or its number from (members,)."""
+    return tensor[member, :samples] if tensor.dim() > 1 else tensor[member]
 
 
-def _join_steps(results: Sequence[BlockResult]) -> tuple[Any, Tensor, Any]:
-    """Join the outputs, losses and targets of steps to tensors (places, steps, ...)."""
+def _join_steps(results: Sequence[BlockResult]) -> BlockResult:
+    """Join the outputs and targets of steps to tensors (members, samples, ...), and the losses to (members, steps).
+
+    Of outputs that are a number for each member, the first is kept: no target is predicted from them.
+    """
+    if len(results) == 1:
+        return results[0]
     trees = [(output, targets) for output, _, targets in results]
     columns = zip(*(list(iterate_tensors(each)) for each in trees), strict=True)
-    remaining = iter([torch.stack(each, 1) for each in columns])
+    remaining = iter([torch.cat(each, 1) if each[0].dim() > 1 else each[0] for each in columns])
     outputs, targets = map_tensors(lambda _: next(remaining), trees[0])
     return outputs, torch.cat([losses for _, losses, _ in results], 1), targets
