@@ -54,7 +54,7 @@ class FusedStep:
         self._state: Mapping[Tensor, Any] | None = None  # for which they were made; loading a state replaces it
 
     def __call__(self) -> None:
-        make_steps([self])
+        make_fused_steps([self])
 
     def prepare_calls(self) -> list[_PreparedCall]:
         """Return the calls that make the step; none if PyTorch has made it just now."""
@@ -72,17 +72,10 @@ class FusedStep:
         return list(zip(self._calls, gradients, strict=True))
 
 
-def make_steps(steps: Iterable[Callable[[], None]]) -> None:
-    """Make the steps of several optimizers: those of fused kernels with equal numbers in one call.
-
-    Args:
-        steps: the step of each, as `make_fused_step` returned it.
-    """
+def make_fused_steps(steps: Iterable[FusedStep]) -> None:
+    """Make the steps of several optimizers, those with equal numbers in one call."""
     groups: defaultdict[Any, list[_PreparedCall]] = defaultdict(list)
     for step in steps:
-        if not isinstance(step, FusedStep):
-            step()
-            continue
         for prepared in step.prepare_calls():
             groups[prepared[0].read_numbers()].append(prepared)
     with torch.no_grad():

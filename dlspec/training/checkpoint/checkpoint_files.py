@@ -29,6 +29,7 @@ MAX_STATE_BYTES = 2**28
 SHARDS = "shards"  # key of the metadata: the files with tensors that are divided among processes, with their checksums
 SHARDS_FOLDER = "shards_folder"  # key of the metadata: the name of their folder
 DATA_CHECKSUM = "data_checksum"  # key of the metadata
+LINK_REFUSED = "it is a symbolic link, which is not followed"
 
 
 class DamagedCheckpoint(Exception):
@@ -91,10 +92,11 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, metadata: Mapping[str, st
 def list_checkpoints(folder: Path) -> list[Path]:
     """List the checkpoints in a folder, the newest last."""
     found = [each for each in folder.iterdir() if CHECKPOINT_PATTERN.fullmatch(each.name)] if folder.is_dir() else []
-    return sorted((each for each in found if each.is_file()), key=_step_from_name)
+    return sorted((each for each in found if each.is_file()), key=find_step)
 
 
-def _step_from_name(path: Path) -> int:
+def find_step(path: Path) -> int:
+    """Return the step that a checkpoint's name gives; -1 for another name."""
     match = CHECKPOINT_PATTERN.fullmatch(path.name)
     return int(match[1]) if match else -1
 
@@ -126,7 +128,7 @@ def read_newest_checkpoint(folder: Path) -> Snapshot | None:
 def rename_newer_checkpoints(folder: Path, snapshot: Snapshot) -> None:
     """Rename checkpoints newer than `snapshot`: they are damaged, and would be kept as the newest ones."""
     for path in list_checkpoints(folder):
-        if _step_from_name(path) > snapshot.step:
+        if find_step(path) > snapshot.step:
             path.replace(path.with_name(path.name + DAMAGED_SUFFIX))
 
 
@@ -155,21 +157,28 @@ def read_checkpoint(path: Path) -> Snapshot:
         snapshot = Snapshot(int(metadata["step"]), tree, tensors, spec, metadata.get(DATA_CHECKSUM, ""))
     except (ValueError, KeyError, RecursionError):
         raise DamagedCheckpoint("its state can't be read") from None
-    if snapshot.step != _step_from_name(path):
+    if snapshot.step != find_step(path):
         raise DamagedCheckpoint(f"its name does not match its step {snapshot.step}")
     return _add_shards(snapshot, path.parent, metadata) if SHARDS in metadata else snapshot
 
 
 def find_shards_folder(path: Path) -> Path | None:
-    """Return the folder with the divided tensors of a checkpoint file; None without any, or for an unreadable file."""
+    """Return the folder with the divided tensors of a checkpoint file; None without any.
+
+    Raises:
+        OSError: the file does not exist, or can't be read now.
+        DamagedCheckpoint: it is not a complete safetensors file.
+    """
     if path.is_symlink():
-        return None
+        raise DamagedCheckpoint(LINK_REFUSED)
     try:
         with open_tensor_file(path) as file:
             metadata = dict(file.metadata() or {})
-    except Exception:  # from safetensors or the system: `read_checkpoint` reports it
-        return None
-    return path.parent / _select_shards_name(metadata, _step_from_name(path)) if SHARDS in metadata else None
+    except OSError:
+        raise
+    except Exception as error:  # from safetensors
+        raise DamagedCheckpoint(first_line(error)) from None
+    return path.parent / _select_shards_name(metadata, find_step(path)) if SHARDS in metadata else None
 
 
 def _select_shards_name(metadata: Mapping[str, str], step: int) -> str:
@@ -191,7 +200,7 @@ def _add_shards(snapshot: Snapshot, folder: Path, metadata: Mapping[str, str]) -
 
 def _read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     if path.is_symlink():
-        raise DamagedCheckpoint("it is a symbolic link, which is not followed")
+        raise DamagedCheckpoint(LINK_REFUSED)
     try:
         with open_tensor_file(path) as file:
             # Copied to aligned memory: tensors in the file are not aligned, and some kernels then round differently.

@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -32,8 +33,10 @@ from dlspec.runs.io import find_default_mode, sync_folder
 from dlspec.training.checkpoint.checkpoint_files import (
     SHARDS,
     SHARDS_FOLDER,
+    DamagedCheckpoint,
     Snapshot,
     find_shards_folder,
+    find_step,
     list_checkpoints,
     write_checkpoint,
 )
@@ -91,7 +94,9 @@ def place_shards(temporary: Path, folder: Path, step: int) -> str:
     Returns:
         The new name.
     """
-    used = find_shards_folder(folder / format_checkpoint_name(step))
+    used: Path | None = None
+    with suppress(FileNotFoundError, DamagedCheckpoint):
+        used = find_shards_folder(folder / format_checkpoint_name(step))
     path = next(folder / name for name in format_shards_names(step) if folder / name != used)
     shutil.rmtree(path, ignore_errors=True)  # of a process that was killed before it wrote the file
     sync_folder(temporary)
@@ -155,7 +160,12 @@ def _make_failure(reason: str, rank: int, own_rank: int) -> TrainingFailed:
 
 def remove_unused_shards(folder: Path) -> None:
     """Delete folders of parts that belong to no checkpoint file: it was deleted, or could not be written."""
-    used = {find_shards_folder(each) for each in list_checkpoints(folder)}
+    used: set[Path | None] = set()
+    for each in list_checkpoints(folder):
+        try:
+            used.add(find_shards_folder(each))
+        except (OSError, DamagedCheckpoint):  # perhaps it can be read later
+            used.update(folder / name for name in format_shards_names(find_step(each)))
     for path in folder.iterdir() if folder.is_dir() else ():
         if SHARDS_PATTERN.fullmatch(path.name) and not path.is_symlink() and path not in used:
             shutil.rmtree(path, ignore_errors=True)

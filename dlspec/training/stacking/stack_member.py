@@ -11,6 +11,7 @@ what they have in the cache of another one, which takes 10 to 15 % longer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -51,6 +52,7 @@ class StackMember:
         self.generator: torch.Generator | None = None  # draws for the run while the stack trains it
         self.result: Any = None
         self._greenlet = greenlet(lambda: task(self))
+        self._greenlet.gr_context = copy_context()  # such as NumPy's settings of errors
 
     # ---- called by the stack ---------------------------------------------------------------------------------------
 

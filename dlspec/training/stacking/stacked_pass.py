@@ -16,7 +16,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from dlspec.compat.torch_optim import make_steps
+from dlspec.compat.torch_optim import FusedStep, make_fused_steps
 from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import total_losses
@@ -44,7 +44,7 @@ class StackedPass:
         self, passes: Sequence[TrainingPass], network: StackedNetwork, compiled: CompiledStack | None = None
     ) -> None:
         self.passes, self._network, self._generators = passes, network, network.generators
-        self.errors: dict[int, BaseException] = {}  # of callbacks, by the member's index
+        self.errors: dict[int, BaseException] = {}  # by the member's index; its own run raises it when it continues
         self._failing: Sequence[int] = ()  # members whose next loss is not finite; all if the step itself failed
         self._statistics = [buffer for each in network.networks for buffer in each.buffers()]
         self._sizes = passes[0].batches.sizes
@@ -119,6 +119,8 @@ class StackedPass:
             if result is None:
                 break
             results.append(result)
+            if self.errors:
+                break
         self._finish_steps(batch, results)
 
     def _step(self, batch: int) -> BlockResult | None:
@@ -144,11 +146,28 @@ class StackedPass:
         if self._failing:
             self._restore(*before)
             return None
-        with torch.no_grad():
-            make_steps([each.prepare_update() for each in self.passes])
-            for each in self.passes:
-                each.finish_update(is_averaged=False)
+        self._update_weights()
         return result
+
+    def _update_weights(self) -> None:
+        """Update the weights of all members by their gradients; an error ends only the run of its member."""
+        fused: list[FusedStep] = []
+        with torch.no_grad():
+            for index, each in enumerate(self.passes):
+                try:
+                    update = each.prepare_update()
+                    if isinstance(update, FusedStep):
+                        fused.append(update)
+                    else:
+                        update()
+                except BaseException as error:
+                    self.errors[index] = error
+            make_fused_steps(fused)
+            for index, each in enumerate(self.passes):
+                try:
+                    each.finish_update(is_averaged=False)
+                except BaseException as error:
+                    self.errors.setdefault(index, error)
 
     # ---- after steps -------------------------------------------------------------------------------------------------
 
@@ -171,13 +190,10 @@ class StackedPass:
                 own_outputs, own_targets = map_tensors(select, (outputs, targets))
                 with torch.no_grad():
                     each.scores.add_block(own_outputs, losses[index, :finished], own_targets, sizes)
-                self._finish_batches(index, sizes)
-
-    def _finish_batches(self, index: int, sizes: Sequence[int]) -> None:
-        try:
-            self.passes[index].finish_batches(sizes)
-        except BaseException as error:
-            self.errors[index] = error
+                try:
+                    each.finish_batches(sizes)
+                except BaseException as error:
+                    self.errors.setdefault(index, error)
 
     def _restore(self, generator_states: Sequence[Tensor], statistics: Sequence[Tensor]) -> None:
         if generator_states:

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import make_step_function
-from dlspec.compat.torch_optim import make_fused_step, make_steps
+from dlspec.compat.torch_optim import FusedStep, make_fused_step, make_fused_steps
 from dlspec.optim.optimizer import needs_closure
 from dlspec.training.criterion_interface import total_loss, total_losses
 from dlspec.training.runtime.randomness import preserve_generators
@@ -37,7 +37,10 @@ def find_obstacle(trainer: Trainer) -> str:
     optimizer, batches = trainer.optimization.optimizer, trainer.batches.make_training_batches()
     criterion = trainer.model.criterion
     modules = [*network.modules(), *(criterion.modules() if isinstance(criterion, nn.Module) else ())]
-    own = next((each for each in modules if not type(each).__module__.startswith(KNOWN_MODULES)), None)
+    schedule = trainer.optimization.schedule
+    scheduler = schedule.scheduler if schedule is not None and schedule.interval == "step" else None
+    parts = [*modules, *(each for each in (optimizer, scheduler) if each is not None)]
+    own = next((each for each in parts if not type(each).__module__.startswith(KNOWN_MODULES)), None)
     compile_obstacle = find_compile_obstacle(network, optimizer, batches)
     reasons = {
         f"they train on {trainer.state.device}": trainer.state.device.type != "cpu",
@@ -53,7 +56,7 @@ def find_obstacle(trainer: Trainer) -> str:
         "their batches are cut to the longest sample": batches.is_trimmed,
         "samples are read batch by batch, or augmented": batches.is_completed,
         f"{type(optimizer).__name__} evaluates the loss itself": optimizer is not None and needs_closure(optimizer),
-        f"{type(own).__name__} is your own class, and may have random numbers of its own": own is not None,
+        f"{type(own).__name__} is your own class, and may draw random numbers or write to the log": own is not None,
         "the network has code of its own": not isinstance(network, nn.Sequential | fx.GraphModule),
     }
     return next((reason for reason, is_true in reasons.items() if is_true), "")
@@ -98,13 +101,17 @@ def measure_steps(trainer: Trainer, members: int) -> StackingProbe:
         single = _measure_seconds(step_single)
         stack = StackedNetwork(networks, MemberGenerators([torch.get_rng_state()] * count))
         compute_losses = StackedLoss([criterion] * count)
+        fused = [each for each in updates if isinstance(each, FusedStep)]
+        others = [each for each in updates if not isinstance(each, FusedStep)]
         stacked_targets = [MemberValues(each.expand(count, *each.shape)) for each in targets]
 
         def step_stacked() -> None:
             values = [MemberValues(each.expand(count, *each.shape)) for each in inputs]
             losses = compute_losses(stack(values), stacked_targets)
             stack.compute_gradients(total_losses(losses.stack()).sum())
-            make_steps(updates)
+            make_fused_steps(fused)
+            for update in others:
+                update()
 
         return StackingProbe(single, _measure_seconds(step_stacked) / count)
 

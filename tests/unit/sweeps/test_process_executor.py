@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -94,6 +95,21 @@ def test_a_signal_saves_all_jobs(work: Path, number: signal.Signals) -> None:
     for name in ("0", "1"):
         assert list((work / "sweep" / name / "checkpoints").glob("step-*"))
         assert '"status": "interrupted"' in (work / "sweep" / name / "result.json").read_text()
+
+
+def test_all_jobs_of_a_stack_are_saved_if_the_sweep_is_killed(work: Path) -> None:
+    words = ("trainer.epochs=9000", "seed=0,1,2", "hydra/launcher=vectorized", "sweep.vectorize=true")
+    process = sweep(work, *SLOW, *words, "sweep.workers=1")
+    for number in range(3):
+        wait_for(work / f"sweep/{number}/metrics.jsonl", process)
+    process.kill()
+    process.communicate(timeout=MAX_WAIT_SECONDS)
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
+    results = [work / f"sweep/{number}/result.json" for number in range(3)]
+    while not all(each.is_file() for each in results) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all('"status": "interrupted"' in each.read_text() for each in results)
+    assert all(list(each.parent.glob("checkpoints/step-*")) for each in results)
 
 
 PRINTS = """

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from dlspec.training.checkpoint import checkpoint_files
 from dlspec.training.checkpoint.checkpoint_files import (
     SHARDS,
     SHARDS_FOLDER,
@@ -61,6 +64,28 @@ def test_a_checkpoint_of_an_earlier_version_has_the_first_folder(tmp_path: Path)
 def test_no_other_folder_can_be_named(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, Snapshot(7, {}, {}), {SHARDS: "{}", SHARDS_FOLDER: "../other"})
     assert find_shards_folder(tmp_path / "step-000000007.safetensors") == tmp_path / FIRST
+
+
+def test_a_file_that_cannot_be_read_now_keeps_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(24, "Too many open files", str(path))
+
+    save(tmp_path, "old")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint_files, "open_tensor_file", fail)
+        remove_unused_shards(tmp_path)
+        with pytest.raises(OSError, match="Too many open files"):
+            place(tmp_path, "new")
+    assert read(tmp_path) == "old"
+
+
+def test_a_damaged_file_does_not_keep_a_step_from_being_saved(tmp_path: Path) -> None:
+    save(tmp_path, "old")
+    (tmp_path / "step-000000007.safetensors").write_bytes(b"torn")
+    remove_unused_shards(tmp_path)
+    assert list_folders(tmp_path) == [FIRST]
+    save(tmp_path, "new")
+    assert read(tmp_path) == "new"
 
 
 def test_folders_without_a_file_are_removed(tmp_path: Path) -> None:

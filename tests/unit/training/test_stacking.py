@@ -5,18 +5,21 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
 from dlspec.errors import TrainingFailed
+from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.runtime.randomness import seed_generators
 from dlspec.training.stacking.stack import Stack
 from dlspec.training.stacking.stack_member import StackMember
+from dlspec.training.stacking.training_pass import TrainingPass
 from dlspec.training.state import TrainingState
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning.stacking_probe import find_obstacle, measure_steps
@@ -117,6 +120,58 @@ def test_what_keeps_a_run_out_of_a_stack(changes: Mapping[str, Any], reason: str
     assert find_obstacle(make_trainer(spec)) == reason
 
 
+class OwnAdam(torch.optim.Adam):
+    pass
+
+
+class OwnSchedule(torch.optim.lr_scheduler.ConstantLR):
+    pass
+
+
+@pytest.mark.parametrize("own", [OwnAdam, OwnSchedule])
+def test_parts_of_ones_own_that_run_in_steps_keep_a_run_out_of_a_stack(own: Any) -> None:
+    trainer = make_trainer(make_spec(LAYERS["mlp"]))
+    optimizer = trainer.optimization.optimizer
+    assert optimizer is not None
+    if own is OwnAdam:
+        optimizer.__class__ = OwnAdam
+    else:
+        scheduler = OwnSchedule(optimizer)
+        intervals: tuple[tuple[Literal["epoch", "step"], bool], ...] = (("epoch", False), ("step", True))
+        for interval, is_refused in intervals:
+            trainer.optimization = replace(trainer.optimization, schedule=Schedule(scheduler, interval))
+            assert bool(find_obstacle(trainer)) == is_refused
+    assert find_obstacle(trainer).startswith(f"{own.__name__} is your own class")
+
+
+@pytest.mark.parametrize("failing", ["step", "schedule"])
+def test_a_member_whose_update_fails_ends_alone(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the update is not that of a fused kernel, which several members share."""
+    specs = [make_spec(LAYERS["mlp"], optimizer={"Adagrad": {"lr": lr}}) for lr in (0.1, 0.2, 0.3)]
+    update, finish = TrainingPass.prepare_update, TrainingPass.finish_update
+
+    def fail() -> None:
+        raise RuntimeError("of the second one")
+
+    def is_failing(training_pass: TrainingPass) -> bool:
+        return training_pass.optimizer.param_groups[0]["lr"] == 0.2 and training_pass.state.step == 3
+
+    def prepare_update(training_pass: TrainingPass) -> Any:
+        return fail if failing == "step" and is_failing(training_pass) else update(training_pass)
+
+    def finish_update(training_pass: TrainingPass, *, is_averaged: bool) -> None:
+        if failing == "schedule" and is_failing(training_pass):
+            fail()
+        finish(training_pass, is_averaged=is_averaged)
+
+    monkeypatch.setattr(TrainingPass, "prepare_update", prepare_update)
+    monkeypatch.setattr(TrainingPass, "finish_update", finish_update)
+    one, failed, other = train_stacked(specs)
+    assert isinstance(failed, RuntimeError) and "of the second one" in str(failed)
+    for stacked, spec in ((one, specs[0]), (other, specs[2])):
+        assert_equal_runs(stacked, train_alone(spec))
+
+
 def test_the_probe_changes_nothing() -> None:
     trainer = make_trainer(make_spec(LAYERS["batch norm"]))
     weights, state = get_weights(trainer), torch.get_rng_state()
@@ -188,6 +243,13 @@ def test_a_waiting_run_does_not_end_when_its_stack_is_gone() -> None:
     del member
     gc.collect()
     assert ended == []
+
+
+def test_what_a_module_set_when_it_was_imported_holds_in_members() -> None:
+    """NumPy keeps such settings in context variables."""
+    with np.errstate(divide="raise"):
+        members = [StackMember(lambda _: np.geterr()["divide"])]
+        assert [result for _, result in Stack(members).run()] == ["raise"]
 
 
 def test_members_draw_their_own_random_numbers() -> None:
