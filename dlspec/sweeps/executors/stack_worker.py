@@ -18,7 +18,8 @@ from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint_parts import estimate_checkpoint_bytes
 from dlspec.training.stacking.stack import Stack
 from dlspec.training.stacking.stack_member import StackMember
-from dlspec.training.tuning.stacking_probe import MIN_GAIN, find_obstacle, measure_steps
+from dlspec.training.trainer import Trainer
+from dlspec.training.tuning.stacking_probe import MIN_GAIN, find_obstacle, find_single_layer, measure_steps
 
 log = logging.getLogger("dlspec")
 
@@ -92,9 +93,7 @@ class StackWorker:
             first = self._worker.build_job(task.jobs[0])
             refusal, size = find_obstacle(first.trainer), _find_stack_size(first)
             if not refusal and not task.is_forced:
-                probe = measure_steps(first.trainer, min(size, len(task.jobs)))
-                refusal = _describe_loss(probe.gain)
-                saved_seconds = probe.stacked * COMPILED_SAVING
+                refusal, saved_seconds = _find_loss(first.trainer, min(size, len(task.jobs)))
         except Exception as error:  # the job reports it when it is trained by itself
             log.debug("no stack: %s", error)
             return StackReport("the first of them can't be built")
@@ -133,9 +132,15 @@ class StackWorker:
 def _ignore_report(report: Any) -> None: ...
 
 
-def _describe_loss(gain: float) -> str:
-    """Return that stacked steps are not faster than single ones; '' if they are."""
-    return "" if gain >= MIN_GAIN else f"their steps are {gain:.2f} times as fast stacked as one by one"
+def _find_loss(trainer: Trainer, members: int) -> tuple[str, float]:
+    """Return why stacked steps are not faster than single ones, '' if they are, and what compiling saves a step."""
+    single_layer = find_single_layer(trainer.model.network)
+    if single_layer:
+        return f"{single_layer} is not faster for several jobs at once", 0.0
+    probe = measure_steps(trainer, members)
+    is_faster = probe.gain >= MIN_GAIN
+    refusal = "" if is_faster else f"their steps are {probe.gain:.2f} times as fast stacked as one by one"
+    return refusal, probe.stacked * COMPILED_SAVING
 
 
 def _find_stack_size(first: Job) -> int:

@@ -29,6 +29,11 @@ MAX_PROBED_MEMBERS = 8  # more give the same answer
 WARMUP_STEPS = 2
 MIN_PROBED_STEPS, MIN_PROBED_SECONDS = 5, 0.05  # both: a few short steps say little on a busy machine
 KNOWN_MODULES = ("torch.", "dlspec.")
+# Layers that are called once for each member, and take most of a step's time: nothing has to be measured.
+SINGLE_LAYERS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.RNNBase,
+    nn.MultiheadAttention,
+)  # fmt: skip
 
 
 def find_obstacle(trainer: Trainer) -> str:
@@ -60,6 +65,11 @@ def find_obstacle(trainer: Trainer) -> str:
         "the network has code of its own": not isinstance(network, nn.Sequential | fx.GraphModule),
     }
     return next((reason for reason, is_true in reasons.items() if is_true), "")
+
+
+def find_single_layer(network: nn.Module) -> str:
+    """Return the first kind of layer that makes stacked steps as slow as single ones, on a CPU; '' without any."""
+    return next((type(each).__name__ for each in network.modules() if isinstance(each, SINGLE_LAYERS)), "")
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,15 @@ def test_what_is_not_stacked_is_said(tmp_path: Path) -> None:
     assert said.code == 0 and "0 of 2 jobs train stacked; 2 do not: trainer.accumulate is 2" in text
 
 
+def test_convolutions_are_not_tried(tmp_path: Path) -> None:
+    words = [each for each in BASE if not each.startswith("model")]
+    stacked = ("hydra/launcher=vectorized", "sweep.workers=1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    said = run_in_this_process(*words, "model=cnn", "seed=1,2", *stacked)
+    text = said.out + said.err
+    assert said.code == 0
+    assert "0 of 2 jobs train stacked; 2 do not: Conv2d is not faster for several jobs at once" in text
+
+
 def test_a_job_that_fails_leaves_its_stack(tmp_path: Path) -> None:
     said = sweep(tmp_path / "sweep", "optimizer.lr=0.01,1e38,0.001", *STACKED)
     text = said.out + said.err
