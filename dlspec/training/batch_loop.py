@@ -109,10 +109,10 @@ class BatchLoop:
         state, is_training = self.state, self.state.phase == "train"
         interruption = self.group.share_interruption(self.interruption)
         accumulate = self.settings.accumulate if is_training else 1
-        listeners = find_step_listeners(callbacks)
+        listeners, max_steps = find_step_listeners(callbacks), self._max_steps
         is_evaluated_together = self.group.is_parallel and not self._updates_together(is_training)
         for each in steps.iterate_batches():
-            if state.step >= self._max_steps:
+            if state.step >= max_steps:
                 break
             if not isinstance(each, RowBlock):
                 self._run_batch(each, batches, steps.step)
