@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -26,3 +26,10 @@ def map_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
     if isinstance(value, list):
         return [map_tensors(change, each) for each in value]
     return tuple(map_tensors(change, each) for each in value) if isinstance(value, tuple) else value
+
+
+def combine_tensors(combine: Callable[[Sequence[Tensor]], Tensor], values: Sequence[Any]) -> Any:
+    """Combine the tensors at the same place of several values; the structure and everything else are the first's."""
+    columns = zip(*(list(iterate_tensors(each)) for each in values), strict=True)
+    remaining = iter([combine(each) for each in columns])
+    return map_tensors(lambda _: next(remaining), values[0])

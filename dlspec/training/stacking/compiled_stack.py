@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
+from dlspec.data.batches.tensor_tree import combine_tensors, iterate_tensors, map_tensors
 from dlspec.optim.update_rules import NoUpdateRule, find_update_rule
 from dlspec.training.stacking.dropout_masks import DropoutMasks
 from dlspec.training.stacking.stacked_block import StackedBlock
@@ -124,9 +124,7 @@ class CompiledStack:
         while len(self._unused) < self.places - len(trees):
             self._unused.append(map_tensors(lambda each: each.detach().clone(), trees[0]))
         all_trees = [*trees, *self._unused[: self.places - len(trees)]]
-        columns = zip(*(list(iterate_tensors(each)) for each in all_trees), strict=True)
-        remaining = iter([stack_in_place(each) for each in columns])
-        tensors, frozen = map_tensors(lambda _: next(remaining), trees[0])
+        tensors, frozen = combine_tensors(stack_in_place, all_trees)
         return tensors, frozen
 
     def _make_numbers(self) -> Tensor:

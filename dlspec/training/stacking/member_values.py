@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
+from dlspec.data.batches.tensor_tree import combine_tensors
 
 
 class MemberValues:
@@ -40,10 +40,8 @@ class MemberValues:
         """Return the values without gradients, stacked as `stack` does; of nested ones, each of their tensors."""
         if self._stacked is not None:
             return self._stacked.detach()
-        columns = zip(*(list(iterate_tensors(each)) for each in self.split()), strict=True)
         with torch.no_grad():
-            remaining = iter([torch.stack(each) for each in columns])
-        return map_tensors(lambda _: next(remaining), self.split()[0])
+            return combine_tensors(lambda tensors: torch.stack(list(tensors)), self.split())
 
     def count_dimensions(self) -> int:
         """Return the number of dimensions of each member's tensor."""

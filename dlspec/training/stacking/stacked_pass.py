@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dlspec.compat.torch_optim import FusedStep, make_fused_steps
-from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
+from dlspec.data.batches.tensor_tree import combine_tensors, map_tensors
 from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import total_losses
 from dlspec.training.stacking.compiled_stack import CompiledStack, find_non_finite
@@ -215,8 +215,9 @@ def _join_steps(results: Sequence[BlockResult]) -> BlockResult:
     """
     if len(results) == 1:
         return results[0]
-    trees = [(output, targets) for output, _, targets in results]
-    columns = zip(*(list(iterate_tensors(each)) for each in trees), strict=True)
-    remaining = iter([torch.cat(each, 1) if each[0].dim() > 1 else each[0] for each in columns])
-    outputs, targets = map_tensors(lambda _: next(remaining), trees[0])
+    outputs, targets = combine_tensors(_join_samples, [(output, targets) for output, _, targets in results])
     return outputs, torch.cat([losses for _, losses, _ in results], 1), targets
+
+
+def _join_samples(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(tensors), 1) if tensors[0].dim() > 1 else tensors[0]
