@@ -54,7 +54,7 @@ class FusedStep:
         self._state: Mapping[Tensor, Any] | None = None  # for which they were made; loading a state replaces it
 
     def __call__(self) -> None:
-        make_fused_steps([self])
+        run_fused_steps([self])
 
     def prepare_calls(self) -> list[_PreparedCall]:
         """Return the calls that make the step; none if PyTorch has made it just now."""
@@ -72,8 +72,8 @@ class FusedStep:
         return list(zip(self._calls, gradients, strict=True))
 
 
-def make_fused_steps(steps: Iterable[FusedStep]) -> None:
-    """Make the steps of several optimizers, those with equal numbers in one call."""
+def run_fused_steps(steps: Iterable[FusedStep]) -> None:
+    """Make the steps of several optimizers, those whose numbers are equal in one call."""
     groups: defaultdict[Any, list[_PreparedCall]] = defaultdict(list)
     for step in steps:
         for prepared in step.prepare_calls():

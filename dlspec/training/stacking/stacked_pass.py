@@ -16,7 +16,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from dlspec.compat.torch_optim import FusedStep, make_fused_steps
+from dlspec.compat.torch_optim import FusedStep, run_fused_steps
 from dlspec.data.batches.tensor_tree import combine_tensors, map_tensors
 from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import total_losses
@@ -162,7 +162,7 @@ class StackedPass:
                         update()
                 except BaseException as error:
                     self.errors[index] = error
-            make_fused_steps(fused)
+            run_fused_steps(fused)
             for index, each in enumerate(self.passes):
                 try:
                     each.finish_update(is_averaged=False)

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import make_step_function
-from dlspec.compat.torch_optim import FusedStep, make_fused_step, make_fused_steps
+from dlspec.compat.torch_optim import FusedStep, make_fused_step, run_fused_steps
 from dlspec.optim.optimizer import needs_closure
 from dlspec.training.criterion_interface import total_loss, total_losses
 from dlspec.training.runtime.randomness import preserve_generators
@@ -119,7 +119,7 @@ def measure_steps(trainer: Trainer, members: int) -> StackingProbe:
             values = [MemberValues(each.expand(count, *each.shape)) for each in inputs]
             losses = compute_losses(stack(values), stacked_targets)
             stack.compute_gradients(total_losses(losses.stack()).sum())
-            make_fused_steps(fused)
+            run_fused_steps(fused)
             for update in others:
                 update()
 

@@ -42,7 +42,7 @@ from dlspec.compat.torch_layers import (
     iterate_tensor_slots,
     set_training_mode,
 )
-from dlspec.compat.torch_optim import make_fused_step, make_fused_steps, mark_optimizer_stepped
+from dlspec.compat.torch_optim import make_fused_step, mark_optimizer_stepped, run_fused_steps
 from dlspec.compat.torchmetrics import (
     compute_directly,
     get_metric_state,
@@ -132,7 +132,7 @@ def test_steps_of_several_optimizers_equal_those_of_each(optimizer_class: Any, s
                 (network(torch.full((1, 3), float(number))) ** 2).sum().backward()
                 if number == 4 and own is optimizers[1]:
                     network.bias.grad = None
-        make_fused_steps(steps)
+        run_fused_steps(steps)
         for _, alone in optimizers:
             alone.step()
         for one, other in pairs:
