@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -298,11 +299,17 @@ def _serve_tasks(connection: Connection, environment: Mapping[str, str], pickled
     with allow_deep_recursion(), suppress(BrokenPipeError):
         worker: Worker = pickle.loads(pickled)
         if isinstance(worker, ReportingWorker):
-            worker.send_reports(lambda report: connection.send_bytes(pickle.dumps(_Report(report))))
+            worker.send_reports(partial(_send_report, connection))
         threading.Thread(target=_receive_tasks, args=(connection, tasks, worker), daemon=True).start()
         while (task := tasks.get()) is not None:
             connection.send_bytes(pickle.dumps(worker(pickle.loads(task))))
     os._exit(0)  # a normal exit takes most of a second to unload the imported modules
+
+
+def _send_report(connection: Connection, content: Any) -> None:
+    """Send a report, unless the parent process is gone: then the worker was asked to stop, and saves all its jobs."""
+    with suppress(BrokenPipeError):
+        connection.send_bytes(pickle.dumps(_Report(content)))
 
 
 def _receive_tasks(connection: Connection, tasks: SimpleQueue[bytes | None], worker: Worker) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +112,7 @@ class StackWorker:
         members = [StackMember(self._make_task(job, len(jobs)), states) for job in jobs]
         stack = Stack(members, saved_seconds, lambda text: self._send(StackMessage(text)))
         for index, result in stack.run():
-            with suppress(BrokenPipeError):  # the sweep's process is gone: the other members save and end, too
-                self._send(MemberReport(start + index, result))
+            self._send(MemberReport(start + index, result))
         self._members.clear()
         self._worker.free_memory()
 
